@@ -1,0 +1,71 @@
+/*
+ * The local APIC of one vCPU in user space (Intel SDM 3A chapter 11; AMD APM 2 chapter 16): xAPIC
+ * and x2APIC forms, timer in one-shot, periodic and TSC-deadline mode.
+ *
+ * Threads: register accesses, next/ack and timer come from the vCPU's own thread; accept from any.
+ */
+#ifndef VMM_LAPIC_H
+#define VMM_LAPIC_H
+
+#include "base/buf.h"
+#include "node/vmm/irq.h"
+
+#define VMM_LAPIC_BASE UINT64_C(0xfee00000)
+#define VMM_LAPIC_LEN  UINT64_C(0x1000)
+
+/* The vCPU as its LAPIC sees it. `kick` may come from any thread, the others from the vCPU's own.
+ */
+struct vmm_lapic_cpu {
+	/* Something new is pending: leave KVM_RUN, or wake from HLT. Never lost, never blocks. */
+	void (*kick)(void *cpu);
+	/* Guest TSC now. */
+	uint64_t (*tsc)(void *cpu);
+	/* Calls vmm_lapic_timer_expired() on the vCPU's thread once the guest TSC is at or past
+	 * `tsc_deadline`; 0 disarms. One timer; a new deadline replaces the old. */
+	void (*arm)(void *cpu, uint64_t tsc_deadline);
+};
+
+/* What vmm_lapic_events() reports besides plain interrupts; taken by the vCPU loop. */
+enum {
+	VMM_LAPIC_EV_NMI = 1 << 0,
+	VMM_LAPIC_EV_INIT = 1 << 1,
+	VMM_LAPIC_EV_SIPI = 1 << 2, /* vector in vmm_lapic_sipi_vector() */
+	VMM_LAPIC_EV_SMI = 1 << 3,
+};
+
+struct vmm_lapic;
+
+/* timer_hz: the bus clock that one-shot mode counts (1 GHz), tsc_hz: the guest's TSC. */
+BASE_MUST_CHECK int vmm_lapic_new(struct vmm_irqchip *chip, uint32_t apic_id, uint64_t tsc_hz,
+				  const struct vmm_lapic_cpu *ops, void *cpu,
+				  struct vmm_lapic **out);
+void vmm_lapic_free(struct vmm_lapic *l);
+/* Power-up state; INIT keeps the id and the base MSR. */
+void vmm_lapic_reset(struct vmm_lapic *l, bool init);
+
+/* MMIO registers at the APIC page; offset below 0x1000, 4-byte accesses (others read 0). */
+uint32_t vmm_lapic_read(struct vmm_lapic *l, uint32_t offset);
+void vmm_lapic_write(struct vmm_lapic *l, uint32_t offset, uint32_t value);
+/* MSRs 0x800-0x8ff, IA32_APIC_BASE (0x1b), IA32_TSC_DEADLINE (0x6e0). -EINVAL: inject #GP. */
+BASE_MUST_CHECK int vmm_lapic_rdmsr(struct vmm_lapic *l, uint32_t msr, uint64_t *value);
+BASE_MUST_CHECK int vmm_lapic_wrmsr(struct vmm_lapic *l, uint32_t msr, uint64_t value);
+
+/* The highest vector that the processor priority lets through, or -1. Cheap: one load when idle. */
+int vmm_lapic_next(struct vmm_lapic *l);
+/* Accepts what next returned: IRR to ISR. */
+void vmm_lapic_ack(struct vmm_lapic *l, uint8_t vector);
+uint8_t vmm_lapic_tpr(const struct vmm_lapic *l);
+/* CR8 was written in the guest (kvm_run.cr8 holds TPR bits 7..4). */
+void vmm_lapic_set_cr8(struct vmm_lapic *l, uint8_t cr8);
+/* Takes the pending VMM_LAPIC_EV_* bits. */
+uint32_t vmm_lapic_events(struct vmm_lapic *l);
+uint8_t vmm_lapic_sipi_vector(const struct vmm_lapic *l);
+void vmm_lapic_timer_expired(struct vmm_lapic *l);
+
+/* Any thread: takes a message that the router found to be for this LAPIC. */
+void vmm_lapic_accept(struct vmm_lapic *l, const struct vmm_irq_msg *msg);
+
+void vmm_lapic_save(struct vmm_lapic *l, struct base_wbuf *out);
+BASE_MUST_CHECK int vmm_lapic_load(struct vmm_lapic *l, struct base_rbuf *in, uint32_t version);
+
+#endif
