@@ -14,14 +14,14 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { MAX_INPUT = 1 << 16, MAX_FILES = 4096 };
+enum { INPUT_MAX = 1 << 16, FILES_MAX = 4096 };
 
 struct input {
 	uint8_t *data;
 	size_t len;
 };
 
-static struct input inputs[MAX_FILES];
+static struct input inputs[FILES_MAX];
 static size_t input_count;
 
 static void add_file(const char *path)
@@ -31,9 +31,9 @@ static void add_file(const char *path)
 
 	if (!f)
 		return;
-	buf = malloc(MAX_INPUT);
-	if (buf && input_count < MAX_FILES) {
-		inputs[input_count].len = fread(buf, 1, MAX_INPUT, f);
+	buf = malloc(INPUT_MAX);
+	if (buf && input_count < FILES_MAX) {
+		inputs[input_count].len = fread(buf, 1, INPUT_MAX, f);
 		inputs[input_count++].data = buf;
 	} else {
 		free(buf);
@@ -89,7 +89,7 @@ static void mutate(struct base_rng *rng, uint8_t *buf, size_t *len)
 			break;
 		case 2: *len = at; break;
 		case 3:
-			for (unsigned i = base_rng_below(rng, 64); i && *len < MAX_INPUT; i--)
+			for (unsigned i = base_rng_below(rng, 64); i && *len < INPUT_MAX; i--)
 				buf[(*len)++] = base_rng_next(rng);
 			break;
 		default:
@@ -104,7 +104,7 @@ int main(int argc, char **argv)
 {
 	unsigned long mutations = argc > 2 ? strtoul(argv[2], NULL, 0) : 2000;
 	unsigned long seed = argc > 3 ? strtoul(argv[3], NULL, 0) : 1;
-	static uint8_t buf[MAX_INPUT];
+	static uint8_t buf[INPUT_MAX];
 	struct base_rng rng;
 
 	if (argc < 2) {
