@@ -1,0 +1,197 @@
+/*
+ * The local control protocol between pangaead (client) and one pangaea-vmm (server): a Unix
+ * SOCK_SEQPACKET socket <run-dir>/control.sock, one protobuf message a packet (proto/vmmctl.proto),
+ * at most VMMCTL_MAX_BYTES. Requests carry an id and get exactly one reply; events come unasked to
+ * every client. SAVE is accompanied by one open descriptor (SCM_RIGHTS).
+ *
+ * The console is another socket, <run-dir>/console.sock (SOCK_STREAM): raw bytes both ways; a new
+ * connection first receives the scrollback (64 KiB); several may be attached.
+ *
+ * Everything here belongs to the thread of the event loop that it was given.
+ */
+#ifndef PROTO_VMMCTL_H
+#define PROTO_VMMCTL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/loop.h"
+
+#define VMMCTL_SOCKET  "control.sock"
+#define VMMCTL_CONSOLE "console.sock"
+
+enum {
+	VMMCTL_VERSION = 1,
+	VMMCTL_MAX_BYTES = 65536,
+	VMMCTL_NAME_MAX = 64,	 /* names, with the final 0 */
+	VMMCTL_REASON_MAX = 512, /* one line, with the final 0 */
+	VMMCTL_TEXT_MAX = 49152, /* register dumps and the like, with the final 0 */
+	VMMCTL_MAX_DEVICES = 64,
+	VMMCTL_MAX_STATS = 768,
+	VMMCTL_SCROLLBACK_BYTES = 65536,
+};
+
+/* The numbers are those of the wire. */
+enum vmmctl_op {
+	VMMCTL_STATUS = 1,
+	VMMCTL_PAUSE,
+	VMMCTL_RESUME,
+	VMMCTL_POWERDOWN, /* the ACPI power button */
+	VMMCTL_KILL,	  /* replies, then exits at once */
+	VMMCTL_RESET,
+	VMMCTL_SAVE, /* to the descriptor that comes along */
+	VMMCTL_STATS,
+	VMMCTL_CONSOLE_RESIZE,
+	VMMCTL_REGISTERS,
+};
+
+enum vmmctl_state {
+	VMMCTL_STARTING = 1,
+	VMMCTL_RUNNING,
+	VMMCTL_PAUSED,
+	VMMCTL_STOPPED,
+	VMMCTL_FAILED,
+};
+
+enum vmmctl_event_kind {
+	VMMCTL_EVENT_STATE = 1, /* state is new, text the reason */
+	VMMCTL_EVENT_CONSOLE,	/* the guest opened its console */
+	VMMCTL_EVENT_PANIC,
+	VMMCTL_EVENT_ERROR,
+};
+
+enum vmmctl_kind { VMMCTL_REQUEST = 1, VMMCTL_REPLY, VMMCTL_EVENT };
+
+struct vmmctl_device {
+	char kind[VMMCTL_NAME_MAX];
+	char name[VMMCTL_NAME_MAX];
+};
+
+struct vmmctl_status {
+	enum vmmctl_state state;
+	char reason[VMMCTL_REASON_MAX];
+	char name[VMMCTL_NAME_MAX];
+	uint32_t vcpus;
+	uint64_t memory_bytes;
+	uint64_t uptime_ns;
+	uint32_t pid;
+	uint32_t device_count;
+	struct vmmctl_device devices[VMMCTL_MAX_DEVICES];
+};
+
+struct vmmctl_stat {
+	char name[VMMCTL_NAME_MAX];
+	uint64_t value;
+};
+
+struct vmmctl_request {
+	enum vmmctl_op op;
+	uint16_t cols, rows; /* CONSOLE_RESIZE */
+};
+
+/* What is not there is NULL. In a message to encode everything is borrowed. */
+struct vmmctl_reply {
+	int error;	  /* 0 or -errno */
+	const char *text; /* the reason of an error; REGISTERS: the dump */
+	const struct vmmctl_status *status;
+	const struct vmmctl_stat *stats;
+	size_t stat_count;
+};
+
+struct vmmctl_event {
+	enum vmmctl_event_kind kind;
+	enum vmmctl_state state;
+	const char *text;
+};
+
+struct vmmctl_msg {
+	enum vmmctl_kind kind;
+	uint64_t id;
+	union {
+		struct vmmctl_request request;
+		struct vmmctl_reply reply;
+		struct vmmctl_event event;
+	};
+};
+
+const char *vmmctl_state_name(enum vmmctl_state state);
+
+/* -E2BIG: does not fit VMMCTL_MAX_BYTES or the counts above. -ENOMEM. */
+BASE_MUST_CHECK int vmmctl_encode(const struct vmmctl_msg *m, uint8_t out[VMMCTL_MAX_BYTES],
+				  size_t *len);
+/*
+ * One allocation, for free(3). -EBADMSG: not a message of this protocol, or beyond its bounds;
+ * -EPROTONOSUPPORT: of another version; -ENOMEM.
+ */
+BASE_MUST_CHECK int vmmctl_decode(const void *data, size_t len, struct vmmctl_msg **out);
+
+/* ---- server: the VMM ---- */
+
+struct vmmctl_server;
+struct vmmctl_call;
+
+struct vmmctl_server_ops {
+	/*
+	 * A valid request. Answer each call once, at once or later, by vmmctl_call_*(). `fd` is the
+	 * handler's to close (-1: none; only SAVE has one, and always).
+	 */
+	void (*request)(void *ctx, struct vmmctl_call *call, const struct vmmctl_request *req,
+			int fd);
+};
+
+/*
+ * A listening non-blocking socket of this type (SOCK_SEQPACKET, SOCK_STREAM) at dir/name, mode
+ * 0600; a left-over socket there is replaced. Returns the descriptor or -errno (-ENAMETOOLONG: the
+ * path does not fit a socket address).
+ */
+BASE_MUST_CHECK int vmmctl_listen(const char *dir, const char *name, int type);
+/* Connects to dir/name; the descriptor (non-blocking) or -errno. */
+BASE_MUST_CHECK int vmmctl_connect(const char *dir, const char *name, int type);
+
+/* Takes listen_fd over, on success only. Only root and our own user are let in. */
+BASE_MUST_CHECK int vmmctl_server_new(struct base_loop *loop, int listen_fd,
+				      const struct vmmctl_server_ops *ops, void *ctx,
+				      struct vmmctl_server **out);
+/* Calls that are still open may be answered after this; the answers go nowhere. */
+void vmmctl_server_free(struct vmmctl_server *s);
+/* To all clients; one that does not read is dropped. */
+void vmmctl_server_event(struct vmmctl_server *s, const struct vmmctl_event *event);
+
+void vmmctl_call_ok(struct vmmctl_call *call);
+/* error is -errno. */
+void vmmctl_call_fail(struct vmmctl_call *call, int error, const char *fmt, ...) BASE_PRINTF(3, 4);
+void vmmctl_call_reply(struct vmmctl_call *call, const struct vmmctl_reply *reply);
+
+/* ---- client: the agent ---- */
+
+struct vmmctl_client;
+
+struct vmmctl_client_ops {
+	void (*event)(void *ctx, const struct vmmctl_event *event);
+	/* The server went away (or broke the protocol: -EBADMSG). Open calls have failed already.
+	 * May free the client. */
+	void (*closed)(void *ctx, int error);
+};
+
+/*
+ * `reply` is valid during the call. A lost server: error -ECONNRESET; no answer: -ETIMEDOUT. Must
+ * not free the client; `closed` may.
+ */
+typedef void vmmctl_done(void *arg, const struct vmmctl_reply *reply);
+
+/* Connects to <dir>/control.sock. -ENOENT or -ECONNREFUSED: nobody listens there (yet). */
+BASE_MUST_CHECK int vmmctl_client_new(struct base_loop *loop, const char *dir,
+				      const struct vmmctl_client_ops *ops, void *ctx,
+				      struct vmmctl_client **out);
+/* Open calls end with -ECANCELED. */
+void vmmctl_client_free(struct vmmctl_client *c);
+/*
+ * Sends a request and later calls done once, never from inside this function. `fd` (or -1) stays
+ * the caller's. -EAGAIN: too many are open, -ENOTCONN, -ENOMEM.
+ */
+BASE_MUST_CHECK int vmmctl_client_call(struct vmmctl_client *c, const struct vmmctl_request *req,
+				       int fd, int timeout_ms, vmmctl_done *done, void *arg);
+
+#endif
