@@ -1,0 +1,111 @@
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "node/vmm/mem.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define GIB (UINT64_C(1) << 30)
+
+static struct vmm_mem *make(uint64_t size)
+{
+	struct vmm_mem *mem;
+
+	assert_int_equal(vmm_mem_new(size, &mem), 0);
+	return mem;
+}
+
+static void refuses_bad_sizes(void **state)
+{
+	struct vmm_mem *mem = NULL;
+
+	assert_int_equal(vmm_mem_new(0, &mem), -EINVAL);
+	assert_int_equal(vmm_mem_new(63 * MIB, &mem), -EINVAL);
+	assert_int_equal(vmm_mem_new(64 * MIB + 1, &mem), -EINVAL);
+	assert_int_equal(vmm_mem_new(UINT64_MAX & ~4095ull, &mem), -EINVAL);
+	assert_null(mem);
+}
+
+static void small_memory_is_one_region(void **state)
+{
+	struct vmm_mem *mem = make(64 * MIB);
+
+	assert_int_equal(vmm_mem_region_count(mem), 1);
+	assert_non_null(vmm_mem_ptr(mem, 0, 64 * MIB));
+	assert_null(vmm_mem_ptr(mem, 0, 64 * MIB + 1));
+	assert_null(vmm_mem_ptr(mem, 64 * MIB, 1));
+	assert_null(vmm_mem_ptr(mem, UINT64_MAX, 2));
+	vmm_mem_free(mem);
+}
+
+static void memory_goes_on_above_the_hole(void **state)
+{
+	struct vmm_mem *mem = make(5 * GIB);
+	const struct vmm_mem_region *high;
+
+	assert_int_equal(vmm_mem_region_count(mem), 2);
+	high = vmm_mem_region_at(mem, 1);
+	assert_int_equal(high->gpa, VMM_MEM_HOLE_END);
+	assert_int_equal(high->len, 2 * GIB);
+	assert_int_equal(high->fd_offset, 3 * GIB);
+	assert_null(vmm_mem_ptr(mem, VMM_MEM_HOLE_START - 1, 2));
+	assert_null(vmm_mem_ptr(mem, VMM_MEM_HOLE_START, 1));
+	assert_non_null(vmm_mem_ptr(mem, 6 * GIB - 1, 1));
+	assert_null(vmm_mem_ptr(mem, 6 * GIB - 1, 2));
+	vmm_mem_free(mem);
+}
+
+static void copies_all_or_nothing(void **state)
+{
+	struct vmm_mem *mem = make(5 * GIB);
+	uint8_t buf[8] = {1, 2, 3, 4, 5, 6, 7, 8}, got[8] = {0};
+
+	assert_int_equal(vmm_mem_write(mem, VMM_MEM_HOLE_START - 8, buf, 8), 0);
+	assert_int_equal(vmm_mem_read(mem, VMM_MEM_HOLE_START - 8, got, 8), 0);
+	assert_memory_equal(buf, got, 8);
+	memset(buf, 0xee, 8);
+	assert_int_equal(vmm_mem_write(mem, VMM_MEM_HOLE_START - 4, buf, 8), -EFAULT);
+	assert_int_equal(vmm_mem_read(mem, VMM_MEM_HOLE_START - 8, got, 8), 0);
+	assert_int_equal(got[7], 8);
+	vmm_mem_free(mem);
+}
+
+static void dirty_log_names_the_written_pages(void **state)
+{
+	struct vmm_mem *mem = make(64 * MIB);
+	static uint64_t bits[64 * MIB / 4096 / 64];
+	uint8_t b = 1;
+
+	vmm_mem_dirty(mem, 0, 4096); /* no log: nothing happens */
+	assert_int_equal(vmm_mem_dirty_start(mem), 0);
+	vmm_mem_dirty(mem, 4095, 2);
+	assert_int_equal(vmm_mem_write(mem, 64 * MIB - 1, &b, 1), 0);
+	vmm_mem_dirty_fetch_and_clear(mem, bits);
+	assert_int_equal(bits[0], 3);
+	assert_true(bits[255] == UINT64_C(1) << 63);
+	vmm_mem_dirty_fetch_and_clear(mem, bits);
+	assert_int_equal(bits[0] | bits[255], 0);
+	vmm_mem_dirty(mem, 0, 1);
+	vmm_mem_dirty_stop(mem);
+	assert_int_equal(vmm_mem_dirty_start(mem), 0);
+	vmm_mem_dirty_fetch_and_clear(mem, bits);
+	assert_int_equal(bits[0], 0);
+	vmm_mem_free(mem);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(refuses_bad_sizes),
+		cmocka_unit_test(small_memory_is_one_region),
+		cmocka_unit_test(memory_goes_on_above_the_hole),
+		cmocka_unit_test(copies_all_or_nothing),
+		cmocka_unit_test(dirty_log_names_the_written_pages),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
