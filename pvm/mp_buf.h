@@ -157,7 +157,8 @@ void mp_mid_reset(void);
 /* PvmData* of the API to an encoding; PvmBadParam. */
 int mp_enc_from_api(int encoding);
 
-/* XDR of arrays, vectorised; dst and src do not overlap. Used by pack, unpack and bulk transfers.
+/* XDR of arrays (pvm/mp_xdr.c), vectorised; dst and src do not overlap. Used by pack, unpack and
+ * bulk transfers.
  */
 void mp_xdr_swap32(void *dst, const void *src, size_t count);
 void mp_xdr_swap64(void *dst, const void *src, size_t count);
