@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -181,6 +182,15 @@ int vmm_mem_write(struct vmm_mem *mem, uint64_t gpa, const void *data, size_t le
 		gpa += n;
 		len -= n;
 	}
+	return 0;
+}
+
+int vmm_mem_clear(struct vmm_mem *mem)
+{
+	if (fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)mem->size) < 0)
+		return -errno;
+	for (unsigned i = 0; i < mem->region_count; i++)
+		vmm_mem_dirty(mem, mem->regions[i].gpa, mem->regions[i].len);
 	return 0;
 }
 

@@ -43,6 +43,9 @@ void *vmm_mem_ptr(const struct vmm_mem *mem, uint64_t gpa, uint64_t len);
 BASE_MUST_CHECK int vmm_mem_read(const struct vmm_mem *mem, uint64_t gpa, void *out, size_t len);
 BASE_MUST_CHECK int vmm_mem_write(struct vmm_mem *mem, uint64_t gpa, const void *data, size_t len);
 
+/* All memory reads as zero again, and takes none of the host's. vCPUs and devices are stopped. */
+BASE_MUST_CHECK int vmm_mem_clear(struct vmm_mem *mem);
+
 /*
  * Every write through a pointer must be followed by this, once the bytes are there: KVM's dirty log
  * does not see what user space writes. Costs one test while no log is kept. Any thread.

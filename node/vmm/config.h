@@ -1,0 +1,65 @@
+/* What one VM is: from the command line of pangaea-vmm. Strings are borrowed from argv. */
+#ifndef VMM_CONFIG_H
+#define VMM_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+enum {
+	VMM_VCPU_MAX = 64,
+	VMM_DISK_MAX = 8,
+	VMM_NIC_MAX = 8,
+	VMM_NAME_MAX = 64, /* with the final 0 */
+	VMM_PATH_MAX = 1024,
+	VMM_WHY_MAX = 256,
+};
+
+enum vmm_disk_format { VMM_DISK_RAW = 1, VMM_DISK_QCOW2 };
+
+struct vmm_disk_config {
+	char path[VMM_PATH_MAX];
+	bool read_only;
+	enum vmm_disk_format format;
+};
+
+enum vmm_nic_kind { VMM_NIC_TAP = 1, VMM_NIC_FD, VMM_NIC_PORT };
+
+struct vmm_nic_config {
+	enum vmm_nic_kind kind;
+	char target[VMM_PATH_MAX]; /* interface name, or socket path */
+	int fd;
+	uint8_t mac[6];
+};
+
+enum vmm_console_kind { VMM_CONSOLE_NONE = 1, VMM_CONSOLE_STDIO };
+
+struct vmm_config {
+	char name[VMM_NAME_MAX];
+	const char *kernel, *initrd, *cmdline, *run_dir, *restore;
+	unsigned vcpus;
+	uint64_t memory_bytes;
+	struct vmm_disk_config disk[VMM_DISK_MAX];
+	unsigned disk_count;
+	struct vmm_nic_config nic[VMM_NIC_MAX];
+	unsigned nic_count;
+	enum vmm_console_kind console;
+	unsigned gdb_port; /* 0: none */
+	bool paused;	   /* starts paused */
+	bool sandbox;
+	bool help, version;
+};
+
+/*
+ * 0, or -EINVAL with one line in why[VMM_WHY_MAX]. With --help or --version nothing else is
+ * checked.
+ */
+BASE_MUST_CHECK int vmm_config_parse(struct vmm_config *c, int argc, char **argv, char *why);
+/* "512M", "1G", "65536K", or bytes. -EINVAL, -ERANGE. */
+BASE_MUST_CHECK int vmm_config_size(const char *text, uint64_t *bytes);
+
+extern const char vmm_config_usage[];
+
+#endif

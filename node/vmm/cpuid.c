@@ -1,0 +1,216 @@
+#include "node/vmm/cpuid.h"
+
+#include <asm/kvm_para.h>
+#include <errno.h>
+#include <string.h>
+
+#define BIT(n) (1u << (n))
+
+enum { EXTRA_ENTRIES = 8 };
+
+/* Leaf 1 */
+#define C1_ECX_MONITOR	    BIT(3)
+#define C1_ECX_VMX	    BIT(5)
+#define C1_ECX_CX16	    BIT(13)
+#define C1_ECX_PDCM	    BIT(15)
+#define C1_ECX_X2APIC	    BIT(21)
+#define C1_ECX_TSC_DEADLINE BIT(24)
+#define C1_ECX_HYPERVISOR   BIT(31)
+#define C1_EDX_APIC	    BIT(9)
+#define C1_EDX_HTT	    BIT(28)
+/* Leaf 7 */
+#define C7_EBX_TSC_ADJUST BIT(1)
+#define C7_EBX_SGX	  BIT(2)
+#define C7_EBX_INTEL_PT	  BIT(25)
+#define C7_ECX_SGX_LC	  BIT(30)
+/* Leaf 0x80000001 */
+#define CX_ECX_CMP_LEGACY BIT(1)
+#define CX_ECX_SVM	  BIT(2)
+#define CX_ECX_OSVW	  BIT(9)
+#define CX_ECX_PERF	  (BIT(23) | BIT(24) | BIT(28))
+#define CX_EDX_APIC	  BIT(9)
+
+static unsigned id_bits(uint32_t count)
+{
+	return count > 1 ? 32 - (unsigned)__builtin_clz(count - 1) : 0;
+}
+
+static void leaf_features(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
+{
+	e->ebx = (e->ebx & 0xffff) | p->apic_id << 24 | BASE_MIN(p->vcpu_count, 255u) << 16;
+	/* Nested guests, MONITOR and performance counters need state that we do not carry over. */
+	e->ecx &= ~(C1_ECX_MONITOR | C1_ECX_VMX | C1_ECX_PDCM);
+	e->ecx |= C1_ECX_X2APIC | C1_ECX_TSC_DEADLINE | C1_ECX_HYPERVISOR;
+	if (!p->has_cmpxchg16b)
+		e->ecx &= ~C1_ECX_CX16;
+	e->edx |= C1_EDX_APIC;
+	if (p->vcpu_count > 1)
+		e->edx |= C1_EDX_HTT;
+	else
+		e->edx &= ~C1_EDX_HTT;
+}
+
+/* Cores that share a cache: all for level 3, one each below. */
+static uint32_t cache_sharing(uint32_t eax, uint32_t vcpu_count)
+{
+	uint32_t level = (eax >> 5) & 7;
+	uint32_t sharing = level >= 3 ? (UINT32_C(1) << id_bits(vcpu_count)) - 1 : 0;
+
+	return (eax & ~(0xfffu << 14)) | sharing << 14;
+}
+
+static void leaf_intel_cache(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
+{
+	uint32_t cores = (UINT32_C(1) << id_bits(p->vcpu_count)) - 1;
+
+	if ((e->eax & 0x1f) == 0)
+		return;
+	e->eax = cache_sharing(e->eax, p->vcpu_count);
+	e->eax = (e->eax & ~(0x3fu << 26)) | BASE_MIN(cores, 0x3fu) << 26;
+}
+
+static void leaf_amd_sizes(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
+{
+	e->ecx = (e->ecx & ~0xf0ffu) | id_bits(p->vcpu_count) << 12 | (p->vcpu_count - 1);
+}
+
+static void leaf_extended(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
+{
+	e->ecx &= ~(CX_ECX_SVM | CX_ECX_OSVW | CX_ECX_PERF);
+	if (p->vcpu_count > 1 && e->edx & CX_EDX_APIC)
+		e->ecx |= CX_ECX_CMP_LEGACY;
+	else
+		e->ecx &= ~CX_ECX_CMP_LEGACY;
+}
+
+/*
+ * Of KVM's paravirtual features only the clock, which we serve ourselves (msr.c): all others let
+ * KVM write guest memory behind the back of migration and of the shared memory.
+ */
+static void leaf_kvm_features(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
+{
+	e->eax = BIT(KVM_FEATURE_CLOCKSOURCE) | BIT(KVM_FEATURE_NOP_IO_DELAY) |
+		 BIT(KVM_FEATURE_CLOCKSOURCE2);
+	if (p->tsc_stable)
+		e->eax |= BIT(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT);
+	e->ebx = e->ecx = e->edx = 0;
+}
+
+static void leaf_zero(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
+{
+	e->eax = e->ebx = e->ecx = e->edx = 0;
+}
+
+static void leaf_seven(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
+{
+	if (e->index != 0)
+		return;
+	/* One TSC for the whole guest: no vCPU may move its own. */
+	e->ebx &= ~(C7_EBX_TSC_ADJUST | C7_EBX_SGX | C7_EBX_INTEL_PT);
+	e->ecx &= ~C7_ECX_SGX_LC;
+}
+
+static void leaf_amd_cache(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
+{
+	if ((e->eax & 0x1f) != 0)
+		e->eax = cache_sharing(e->eax, p->vcpu_count);
+}
+
+static void leaf_amd_topology(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
+{
+	e->eax = p->apic_id;
+	e->ebx = p->apic_id & 0xff; /* one thread a core */
+	e->ecx = 0;		    /* one node a package: SRAT has the real ones */
+	e->edx = 0;
+}
+
+static void leaf_kvm_signature(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
+{
+	memcpy(&e->ebx, KVM_SIGNATURE, 4);
+	memcpy(&e->ecx, KVM_SIGNATURE + 4, 4);
+	memcpy(&e->edx, KVM_SIGNATURE + 8, 4);
+	e->eax = KVM_CPUID_FEATURES;
+}
+
+static const struct {
+	uint32_t function;
+	void (*fix)(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p);
+} fixes[] = {
+	{0x1, leaf_features},
+	{0x4, leaf_intel_cache},
+	{0x5, leaf_zero}, /* MONITOR */
+	{0x7, leaf_seven},
+	{0xa, leaf_zero},  /* performance counters */
+	{0x12, leaf_zero}, /* SGX */
+	{0x14, leaf_zero}, /* Intel PT */
+	{KVM_CPUID_FEATURES, leaf_kvm_features},
+	{0x80000001, leaf_extended},
+	{0x80000008, leaf_amd_sizes},
+	{0x8000000a, leaf_zero}, /* SVM */
+	{0x8000001d, leaf_amd_cache},
+	{0x8000001e, leaf_amd_topology},
+	{0x8000001f, leaf_zero}, /* SEV */
+	{0x80000022, leaf_zero}, /* performance counters */
+};
+
+/* Leaves that are made here, whatever KVM says of them. */
+static bool leaf_is_ours(uint32_t function)
+{
+	return function == 0xb || function == 0x1f ||
+	       (function >= KVM_CPUID_SIGNATURE && function < 0x40010000 &&
+		function != KVM_CPUID_FEATURES);
+}
+
+static struct kvm_cpuid_entry2 *leaf_append(struct kvm_cpuid2 *c, uint32_t function, uint32_t index)
+{
+	struct kvm_cpuid_entry2 *e = &c->entries[c->nent++];
+
+	*e = (struct kvm_cpuid_entry2){.function = function, .index = index};
+	return e;
+}
+
+/* Leaf 0xb: level 0 threads (one), level 1 cores of the package, level 2 ends the list. */
+static void append_topology(struct kvm_cpuid2 *c, const struct vmm_cpuid_params *p)
+{
+	const uint32_t shift[] = {0, id_bits(p->vcpu_count), 0};
+	const uint32_t count[] = {1, p->vcpu_count, 0};
+
+	for (uint32_t level = 0; level < 3; level++) {
+		struct kvm_cpuid_entry2 *e = leaf_append(c, 0xb, level);
+
+		e->flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+		e->eax = shift[level];
+		e->ebx = count[level];
+		e->ecx = level | (level < 2 ? level + 1 : 0) << 8;
+		e->edx = p->apic_id;
+	}
+}
+
+int vmm_cpuid_build(const struct kvm_cpuid2 *in, const struct vmm_cpuid_params *p,
+		    struct kvm_cpuid2 **out)
+{
+	struct kvm_cpuid2 *c;
+	bool have_features = false;
+
+	c = calloc(1, sizeof(*c) + (in->nent + EXTRA_ENTRIES) * sizeof(c->entries[0]));
+	if (!c)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < in->nent; i++) {
+		struct kvm_cpuid_entry2 *e;
+
+		if (leaf_is_ours(in->entries[i].function))
+			continue;
+		e = &c->entries[c->nent++];
+		*e = in->entries[i];
+		for (size_t f = 0; f < BASE_ARRAY_LEN(fixes); f++)
+			if (fixes[f].function == e->function)
+				fixes[f].fix(e, p);
+		have_features |= e->function == KVM_CPUID_FEATURES;
+	}
+	append_topology(c, p);
+	leaf_kvm_signature(leaf_append(c, KVM_CPUID_SIGNATURE, 0), p);
+	if (!have_features)
+		leaf_kvm_features(leaf_append(c, KVM_CPUID_FEATURES, 0), p);
+	*out = c;
+	return 0;
+}

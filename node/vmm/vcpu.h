@@ -1,0 +1,120 @@
+/*
+ * A virtual CPU: its KVM descriptor, its thread and its LAPIC. Only the vCPUs of this slice exist
+ * here; those of other slices are APIC ids that the interrupt router forwards to.
+ *
+ * A vCPU thread runs the guest, serves its exits from the buses and does nothing else. Any thread
+ * may kick it; a kick is never lost. A pause is acknowledged by each vCPU with all its I/O
+ * finished, and only then may other threads look at or change its state.
+ */
+#ifndef VMM_VCPU_H
+#define VMM_VCPU_H
+
+#include <pthread.h>
+
+#include "base/buf.h"
+#include "node/vmm/bus.h"
+#include "node/vmm/clock.h"
+#include "node/vmm/irqchip.h"
+#include "node/vmm/kvm.h"
+
+struct vmm_vcpu;
+
+/* What all vCPUs of this slice share; outlives them. Zero it, then vmm_vcpus_init(). */
+struct vmm_vcpus {
+	struct vmm_kvm *kvm;
+	struct vmm_mem *mem;
+	struct vmm_bus *pio, *mmio;
+	struct vmm_irqchip *irq;
+	struct vmm_clock clock;
+	unsigned guest_vcpu_count; /* of the whole guest */
+
+	/*
+	 * On the vCPU's thread. failed: it cannot go on; `reason` is one line. debug: it hit a
+	 * breakpoint or finished a step. It then holds until it is paused and resumed, so the
+	 * callee only passes the news on.
+	 */
+	void (*failed)(void *opaque, struct vmm_vcpu *v, const char *reason);
+	void (*debug)(void *opaque, struct vmm_vcpu *v);
+	void *opaque;
+
+	struct vmm_vcpu **vcpu; /* local ones */
+	unsigned count;
+
+	/* The pause gate. */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool paused, stopping; /* under lock */
+	unsigned parked;       /* threads at the gate */
+	uint64_t paused_tsc;   /* the guest's TSC stands here while paused */
+};
+
+enum vmm_vcpu_exit_kind {
+	VMM_EXIT_PIO,
+	VMM_EXIT_MMIO,
+	VMM_EXIT_LAPIC,
+	VMM_EXIT_MSR,
+	VMM_EXIT_HLT,
+	VMM_EXIT_WINDOW,
+	VMM_EXIT_KICK,
+	VMM_EXIT_OTHER,
+	VMM_EXIT_KINDS,
+};
+
+/* How the guest starts: the boot vCPU's registers, everything else as at power-up. */
+enum vmm_entry_mode { VMM_ENTRY_RESET_VECTOR, VMM_ENTRY_PROTECTED32, VMM_ENTRY_LONG64 };
+
+struct vmm_entry {
+	enum vmm_entry_mode mode;
+	uint64_t rip, rsp;
+	uint64_t rbx, rsi; /* PVH: start info; Linux 64-bit: boot_params */
+	uint64_t cr3;	   /* LONG64: page tables that map the first 4 GiB one to one */
+	uint64_t gdt;	   /* guest address of a table of gdt_len bytes */
+	uint16_t gdt_len;
+	uint16_t cs, ds; /* selectors in it: flat code of the mode, flat data */
+};
+
+BASE_MUST_CHECK int vmm_vcpus_init(struct vmm_vcpus *all);
+/* Stops and frees all vCPUs. */
+void vmm_vcpus_fini(struct vmm_vcpus *all);
+
+/*
+ * Makes the vCPU with this APIC id (all->count grows); the first one made fixes all->clock. The
+ * slice starts paused. -errno.
+ */
+BASE_MUST_CHECK int vmm_vcpu_new(struct vmm_vcpus *all, uint32_t apic_id, struct vmm_vcpu **out);
+/* Starts all threads, at the gate. */
+BASE_MUST_CHECK int vmm_vcpus_start(struct vmm_vcpus *all);
+/* Returns when each vCPU has acknowledged. Not from a vCPU's thread. Nested calls do not count. */
+void vmm_vcpus_pause(struct vmm_vcpus *all);
+void vmm_vcpus_resume(struct vmm_vcpus *all);
+
+/* Any thread. */
+void vmm_vcpu_kick(struct vmm_vcpu *v);
+uint32_t vmm_vcpu_apic_id(const struct vmm_vcpu *v);
+struct vmm_lapic *vmm_vcpu_lapic(const struct vmm_vcpu *v);
+uint64_t vmm_vcpu_exits(const struct vmm_vcpu *v, enum vmm_vcpu_exit_kind kind);
+const char *vmm_vcpu_exit_name(enum vmm_vcpu_exit_kind kind);
+
+/* ---- only while paused ---- */
+
+/* Power-up state; the boot vCPU (APIC id 0) will start at `entry`, the others wait for SIPI. */
+BASE_MUST_CHECK int vmm_vcpu_reset(struct vmm_vcpu *v, const struct vmm_entry *entry);
+/* One vCPU without its LAPIC: a few kilobytes. load: -EBADMSG, -EPROTO, -EINVAL (KVM refused). */
+enum { VMM_VCPU_STATE_VERSION = 1 };
+void vmm_vcpu_save(struct vmm_vcpu *v, struct base_wbuf *out);
+BASE_MUST_CHECK int vmm_vcpu_load(struct vmm_vcpu *v, struct base_rbuf *in, uint32_t version);
+/* Registers as text. Also from the failed() callback. */
+void vmm_vcpu_dump(struct vmm_vcpu *v, char *out, size_t cap);
+
+/* For the debugger. */
+BASE_MUST_CHECK int vmm_vcpu_get_regs(struct vmm_vcpu *v, struct kvm_regs *r, struct kvm_sregs *s);
+BASE_MUST_CHECK int vmm_vcpu_set_regs(struct vmm_vcpu *v, const struct kvm_regs *r);
+BASE_MUST_CHECK int vmm_vcpu_set_debug(struct vmm_vcpu *v, const struct kvm_guest_debug *d);
+BASE_MUST_CHECK int vmm_vcpu_translate(struct vmm_vcpu *v, uint64_t linear, uint64_t *gpa);
+/* While a step is on, the others stay at the gate: only `v` runs after the next resume; NULL: all.
+ */
+void vmm_vcpus_run_only(struct vmm_vcpus *all, struct vmm_vcpu *v);
+/* Why it last stopped for the debugger, as KVM told it. */
+const struct kvm_debug_exit_arch *vmm_vcpu_debug_exit(const struct vmm_vcpu *v);
+
+#endif
