@@ -1,0 +1,446 @@
+#include "proto/control.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "proto/control.pb-c.h"
+
+#define PB(name) Control__Pb__##name
+
+/* The texts (T) and numbers (N) of each record: one table for both directions. */
+#define NODE_FIELDS(T, N)                                                                          \
+	T(name)                                                                                    \
+	T(address) T(state) T(reason) T(software) T(kernel) T(cpu) N(cpus) N(memory_bytes)         \
+		N(available_bytes) N(load_milli) N(vms) N(vm_vcpus) N(vm_memory_bytes)             \
+			N(uptime_ns) N(agent_uptime_ns) N(rtt_ns) N(pid)
+#define VM_FIELDS(T, N)                                                                            \
+	T(name) T(node) T(state) T(reason) T(kernel) N(vcpus) N(memory_bytes) N(uptime_ns) N(pid)
+#define EVENT_FIELDS(T, N) N(seq) N(time_ns) T(node) T(vm) T(kind) T(text)
+#define ITEM_FIELDS(T, N)  T(name) T(text) N(value)
+#define CHECK_FIELDS(T, N) T(node) T(name) T(level) T(text) T(mend)
+
+#define PUT_TEXT(f)	   pb->f = lend(in->f);
+#define PUT_NUMBER(f)	   pb->f = in->f;
+#define GET(f)		   out->f = pb->f;
+
+/*
+ * For a record: put_X() fills the generated struct from ours, get_X() the other way; pack_Xs()
+ * makes the array of pointers that the generated code wants, unpack_Xs() an array of ours.
+ */
+#define RECORD(Type, lower, FIELDS)                                                                \
+	static void put_##lower(const struct control_##lower *in, PB(Type) * pb)                   \
+	{                                                                                          \
+		control__pb__##lower##__init(pb);                                                  \
+		FIELDS(PUT_TEXT, PUT_NUMBER)                                                       \
+	}                                                                                          \
+	static PB(Type) * *pack_##lower##s(const struct control_##lower *in, size_t count)         \
+	{                                                                                          \
+		PB(Type) **at = calloc(count + 1, sizeof(*at) + sizeof(**at));                     \
+		PB(Type) *pb = at ? (PB(Type) *)(at + count + 1) : NULL;                           \
+		for (size_t i = 0; at && i < count; i++) {                                         \
+			put_##lower(&in[i], &pb[i]);                                               \
+			at[i] = &pb[i];                                                            \
+		}                                                                                  \
+		return at;                                                                         \
+	}                                                                                          \
+	static void get_##lower(const PB(Type) * pb, struct control_##lower * out)                 \
+	{                                                                                          \
+		FIELDS(GET, GET)                                                                   \
+	}                                                                                          \
+	static struct control_##lower *unpack_##lower##s(PB(Type) * *at, size_t count)             \
+	{                                                                                          \
+		struct control_##lower *out = calloc(count + 1, sizeof(*out));                     \
+		for (size_t i = 0; out && i < count; i++)                                          \
+			get_##lower(at[i], &out[i]);                                               \
+		return out;                                                                        \
+	}
+
+static char *lend(const char *s)
+{
+	return (char *)(uintptr_t)(s ? s : "");
+}
+
+RECORD(Node, node, NODE_FIELDS)
+RECORD(Vm, vm, VM_FIELDS)
+RECORD(Event, event, EVENT_FIELDS)
+RECORD(Item, item, ITEM_FIELDS)
+RECORD(Check, check, CHECK_FIELDS)
+
+static int pack(const ProtobufCMessage *pb, uint8_t **out, size_t *len)
+{
+	size_t need = protobuf_c_message_get_packed_size(pb);
+	uint8_t *data;
+
+	if (need > CHAN_MAX_BODY)
+		return -EMSGSIZE;
+	data = malloc(need ? need : 1);
+	if (!data)
+		return -ENOMEM;
+	*len = protobuf_c_message_pack(pb, data);
+	*out = data;
+	return 0;
+}
+
+/* ---- the specification ---- */
+
+enum { LINE_MAX_BYTES = VMSPEC_PATH_MAX + 64 };
+
+struct spec_parts {
+	PB(Spec) pb;
+	PB(Part) part[VMSPEC_MAX_PARTS], *part_at[VMSPEC_MAX_PARTS];
+	char disk[VMSPEC_MAX_DISKS][LINE_MAX_BYTES], *disk_at[VMSPEC_MAX_DISKS];
+	char nic[VMSPEC_MAX_NICS][LINE_MAX_BYTES], *nic_at[VMSPEC_MAX_NICS];
+};
+
+static void put_spec_lists(const struct vmspec *s, struct spec_parts *p)
+{
+	for (size_t i = 0; i < s->disk_count; i++) {
+		vmspec_disk_print(&s->disks[i], p->disk[i], LINE_MAX_BYTES);
+		p->disk_at[i] = p->disk[i];
+	}
+	for (size_t i = 0; i < s->nic_count; i++) {
+		vmspec_nic_print(&s->nics[i], p->nic[i], LINE_MAX_BYTES);
+		p->nic_at[i] = p->nic[i];
+	}
+	for (size_t i = 0; i < s->part_count; i++) {
+		control__pb__part__init(&p->part[i]);
+		p->part[i].node = lend(s->parts[i].node);
+		p->part[i].vcpus = s->parts[i].vcpus;
+		p->part[i].memory_bytes = s->parts[i].memory_bytes;
+		p->part_at[i] = &p->part[i];
+	}
+	p->pb.n_disks = s->disk_count;
+	p->pb.disks = p->disk_at;
+	p->pb.n_nics = s->nic_count;
+	p->pb.nics = p->nic_at;
+	p->pb.n_parts = s->part_count;
+	p->pb.parts = p->part_at;
+}
+
+static struct spec_parts *put_spec(const struct vmspec *s)
+{
+	struct spec_parts *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	control__pb__spec__init(&p->pb);
+	p->pb.name = lend(s->name);
+	p->pb.node = lend(s->node);
+	p->pb.kernel = lend(s->kernel);
+	p->pb.initrd = lend(s->initrd);
+	p->pb.restore = lend(s->restore);
+	p->pb.cmdline = lend(s->cmdline);
+	p->pb.vcpus = s->vcpus;
+	p->pb.memory_bytes = s->memory_bytes;
+	p->pb.gdb_port = s->gdb_port;
+	put_spec_lists(s, p);
+	return p;
+}
+
+static bool get_parts(const PB(Spec) * pb, struct vmspec *s, char why[VMSPEC_WHY_MAX])
+{
+	if (pb->n_parts > VMSPEC_MAX_PARTS || pb->gdb_port > UINT16_MAX) {
+		snprintf(why, VMSPEC_WHY_MAX, "too many nodes, or no such port");
+		return false;
+	}
+	for (size_t i = 0; i < pb->n_parts; i++) {
+		struct vmspec_part *p = &s->parts[i];
+
+		if (!vmspec_set_text(p->node, sizeof(p->node), "node", pb->parts[i]->node, why))
+			return false;
+		p->vcpus = pb->parts[i]->vcpus;
+		p->memory_bytes = pb->parts[i]->memory_bytes;
+	}
+	s->part_count = pb->n_parts;
+	return true;
+}
+
+static bool get_spec(const PB(Spec) * pb, struct vmspec *s, char why[VMSPEC_WHY_MAX])
+{
+	const struct {
+		const char *what, *in;
+		char *out;
+		size_t cap;
+	} texts[] = {
+		{"name", pb->name, s->name, sizeof(s->name)},
+		{"node", pb->node, s->node, sizeof(s->node)},
+		{"kernel", pb->kernel, s->kernel, sizeof(s->kernel)},
+		{"initrd", pb->initrd, s->initrd, sizeof(s->initrd)},
+		{"restore", pb->restore, s->restore, sizeof(s->restore)},
+		{"cmdline", pb->cmdline, s->cmdline, sizeof(s->cmdline)},
+	};
+
+	for (size_t i = 0; i < BASE_ARRAY_LEN(texts); i++)
+		if (!vmspec_set_text(texts[i].out, texts[i].cap, texts[i].what, texts[i].in, why))
+			return false;
+	for (size_t i = 0; i < pb->n_disks; i++)
+		if (!vmspec_add_disk(s, pb->disks[i], why))
+			return false;
+	for (size_t i = 0; i < pb->n_nics; i++)
+		if (!vmspec_add_nic(s, pb->nics[i], why))
+			return false;
+	s->vcpus = pb->vcpus;
+	s->memory_bytes = pb->memory_bytes;
+	s->gdb_port = (uint16_t)pb->gdb_port;
+	return get_parts(pb, s, why) && vmspec_check(s, why);
+}
+
+/* ---- requests ---- */
+
+int control_request_encode(const struct control_request *r, uint8_t **out, size_t *len)
+{
+	BASE_AUTO_FREE struct spec_parts *spec = NULL;
+	PB(Request) pb = CONTROL__PB__REQUEST__INIT;
+
+	if (r->spec) {
+		spec = put_spec(r->spec);
+		if (!spec)
+			return -ENOMEM;
+		pb.spec = &spec->pb;
+	}
+	pb.op = (PB(Op))r->op;
+	pb.node = lend(r->node);
+	pb.vm = lend(r->vm);
+	pb.local = r->local;
+	pb.timeout_ms = r->timeout_ms;
+	pb.follow = r->follow;
+	pb.overcommit = r->overcommit;
+	pb.cols = r->cols;
+	pb.rows = r->rows;
+	return pack(&pb.base, out, len);
+}
+
+static bool get_name(const char *what, const char *in, char out[TEXT_NAME_MAX],
+		     char why[VMSPEC_WHY_MAX])
+{
+	if (*in && !text_name_valid(in)) {
+		snprintf(why, VMSPEC_WHY_MAX, "'%.80s' is no %s name", in, what);
+		text_clean(why);
+		return false;
+	}
+	memcpy(out, in, strlen(in) + 1);
+	return true;
+}
+
+static bool get_request(const PB(Request) * pb, struct control_request *r, struct vmspec *spec,
+			char why[VMSPEC_WHY_MAX])
+{
+	snprintf(why, VMSPEC_WHY_MAX, "the request is malformed, or of a newer version");
+	if (pb->op < CONTROL__PB__OP__OP_NODE_LS || (int)pb->op >= CONTROL_OP_END ||
+	    pb->cols > UINT16_MAX || pb->rows > UINT16_MAX ||
+	    (pb->op == CONTROL__PB__OP__OP_VM_RUN) != (pb->spec != NULL))
+		return false;
+	r->op = (enum control_op)pb->op;
+	r->local = pb->local;
+	r->timeout_ms = pb->timeout_ms;
+	r->follow = pb->follow;
+	r->overcommit = pb->overcommit;
+	r->cols = (uint16_t)pb->cols;
+	r->rows = (uint16_t)pb->rows;
+	if (!get_name("node", pb->node, r->node, why) || !get_name("VM", pb->vm, r->vm, why))
+		return false;
+	r->spec = pb->spec ? spec : NULL;
+	return !pb->spec || get_spec(pb->spec, spec, why);
+}
+
+int control_request_decode(const void *data, size_t len, struct control_request *out,
+			   char why[VMSPEC_WHY_MAX])
+{
+	PB(Request) *pb =
+		len <= CHAN_MAX_BODY ? control__pb__request__unpack(NULL, len, data) : NULL;
+	struct control_request r = {0};
+	struct vmspec *spec = NULL;
+	int rc = 0;
+
+	if (!pb) {
+		snprintf(why, VMSPEC_WHY_MAX, "the request is malformed");
+		return -EBADMSG;
+	}
+	if (pb->spec) {
+		spec = calloc(1, sizeof(*spec));
+		rc = spec ? 0 : -ENOMEM;
+	}
+	if (!rc && !get_request(pb, &r, spec, why))
+		rc = -EBADMSG;
+	control__pb__request__free_unpacked(pb, NULL);
+	if (rc)
+		free(spec);
+	else
+		*out = r;
+	return rc;
+}
+
+void control_request_fini(struct control_request *r)
+{
+	free(r->spec);
+	r->spec = NULL;
+}
+
+/* ---- replies ---- */
+
+int control_reply_encode(const struct control_reply *r, uint8_t **out, size_t *len)
+{
+	BASE_AUTO_FREE PB(Node) **nodes = pack_nodes(r->nodes, r->node_count);
+	BASE_AUTO_FREE PB(Vm) **vms = pack_vms(r->vms, r->vm_count);
+	BASE_AUTO_FREE PB(Event) **events = pack_events(r->events, r->event_count);
+	BASE_AUTO_FREE PB(Item) **items = pack_items(r->items, r->item_count);
+	BASE_AUTO_FREE PB(Check) **checks = pack_checks(r->checks, r->check_count);
+	BASE_AUTO_FREE struct spec_parts *spec = r->spec ? put_spec(r->spec) : NULL;
+	PB(Reply) pb = CONTROL__PB__REPLY__INIT;
+
+	if (!nodes || !vms || !events || !items || !checks || (r->spec && !spec))
+		return -ENOMEM;
+	pb.code = r->code;
+	pb.text = lend(r->text);
+	pb.n_nodes = r->node_count;
+	pb.nodes = nodes;
+	pb.n_vms = r->vm_count;
+	pb.vms = vms;
+	pb.n_events = r->event_count;
+	pb.events = events;
+	pb.n_items = r->item_count;
+	pb.items = items;
+	pb.n_checks = r->check_count;
+	pb.checks = checks;
+	pb.spec = spec ? &spec->pb : NULL;
+	pb.data.data = (uint8_t *)(uintptr_t)r->data;
+	pb.data.len = r->data_len;
+	return pack(&pb.base, out, len);
+}
+
+/* Keeps the generated message, whose strings ours point into. */
+struct reply_backing {
+	PB(Reply) * pb;
+	struct control_node *nodes;
+	struct control_vm *vms;
+	struct control_event *events;
+	struct control_item *items;
+	struct control_check *checks;
+	struct vmspec *spec;
+};
+
+static void backing_free(struct reply_backing *b)
+{
+	control__pb__reply__free_unpacked(b->pb, NULL);
+	free(b->nodes);
+	free(b->vms);
+	free(b->events);
+	free(b->items);
+	free(b->checks);
+	free(b->spec);
+	free(b);
+}
+
+static int get_reply_spec(const PB(Reply) * pb, struct reply_backing *b)
+{
+	char why[VMSPEC_WHY_MAX];
+
+	if (!pb->spec)
+		return 0;
+	b->spec = calloc(1, sizeof(*b->spec));
+	if (!b->spec)
+		return -ENOMEM;
+	return get_spec(pb->spec, b->spec, why) ? 0 : -EBADMSG;
+}
+
+static int get_reply(PB(Reply) * pb, struct reply_backing *b, struct control_reply *r)
+{
+	if (pb->code >= CONTROL_CODE_END || pb->n_nodes > CONTROL_MAX_NODES ||
+	    pb->n_vms > CONTROL_MAX_VMS || pb->n_events > CONTROL_MAX_EVENTS ||
+	    pb->n_items > CONTROL_MAX_ITEMS || pb->n_checks > CONTROL_MAX_CHECKS ||
+	    pb->data.len > CONTROL_DATA_MAX)
+		return -EBADMSG;
+	b->nodes = unpack_nodes(pb->nodes, pb->n_nodes);
+	b->vms = unpack_vms(pb->vms, pb->n_vms);
+	b->events = unpack_events(pb->events, pb->n_events);
+	b->items = unpack_items(pb->items, pb->n_items);
+	b->checks = unpack_checks(pb->checks, pb->n_checks);
+	if (!b->nodes || !b->vms || !b->events || !b->items || !b->checks)
+		return -ENOMEM;
+	*r = (struct control_reply){.code = (enum control_code)pb->code,
+				    .text = pb->text,
+				    .nodes = b->nodes,
+				    .node_count = pb->n_nodes,
+				    .vms = b->vms,
+				    .vm_count = pb->n_vms,
+				    .events = b->events,
+				    .event_count = pb->n_events,
+				    .items = b->items,
+				    .item_count = pb->n_items,
+				    .checks = b->checks,
+				    .check_count = pb->n_checks,
+				    .data = pb->data.data,
+				    .data_len = pb->data.len};
+	return get_reply_spec(pb, b);
+}
+
+int control_reply_decode(const void *data, size_t len, struct control_reply *out)
+{
+	PB(Reply) *pb = len <= CHAN_MAX_BODY ? control__pb__reply__unpack(NULL, len, data) : NULL;
+	struct control_reply r = {0};
+	struct reply_backing *b;
+	int rc;
+
+	if (!pb)
+		return -EBADMSG;
+	b = calloc(1, sizeof(*b));
+	if (!b) {
+		control__pb__reply__free_unpacked(pb, NULL);
+		return -ENOMEM;
+	}
+	b->pb = pb;
+	rc = get_reply(pb, b, &r);
+	if (rc) {
+		backing_free(b);
+		return rc;
+	}
+	r.spec = b->spec;
+	r.backing = b;
+	*out = r;
+	return 0;
+}
+
+void control_reply_fini(struct control_reply *r)
+{
+	if (r->backing)
+		backing_free(r->backing);
+	r->backing = NULL;
+}
+
+/* ---- console input ---- */
+
+int control_input_encode(const struct control_input *i, uint8_t **out, size_t *len)
+{
+	PB(Input) pb = CONTROL__PB__INPUT__INIT;
+
+	pb.data.data = (uint8_t *)(uintptr_t)i->data;
+	pb.data.len = i->len;
+	pb.cols = i->cols;
+	pb.rows = i->rows;
+	return pack(&pb.base, out, len);
+}
+
+int control_input_decode(const void *data, size_t len, struct control_input *out)
+{
+	PB(Input) *pb = len <= CHAN_MAX_BODY ? control__pb__input__unpack(NULL, len, data) : NULL;
+
+	if (!pb)
+		return -EBADMSG;
+	if (pb->data.len > CONTROL_DATA_MAX || pb->cols > UINT16_MAX || pb->rows > UINT16_MAX) {
+		control__pb__input__free_unpacked(pb, NULL);
+		return -EBADMSG;
+	}
+	*out = (struct control_input){.data = pb->data.data,
+				      .len = pb->data.len,
+				      .cols = (uint16_t)pb->cols,
+				      .rows = (uint16_t)pb->rows,
+				      .backing = pb};
+	return 0;
+}
+
+void control_input_fini(struct control_input *i)
+{
+	if (i->backing)
+		control__pb__input__free_unpacked(i->backing, NULL);
+	i->backing = NULL;
+}

@@ -1,0 +1,146 @@
+/*
+ * Requests and replies of the control channel as plain structs: the bodies that proto/chan.h
+ * carries between `pangaea` and the agents, and among the agents.
+ *
+ *   NODE_LS       every node, from the agent's point of view           -> nodes
+ *   NODE_INFO     one node                                             -> nodes[0]
+ *   NODE_DOCTOR   checks of `node`, or of all                          -> checks
+ *   VM_RUN        spec; a stream: progress items                       -> vms[0]
+ *   VM_LS                                                              -> vms
+ *   VM_INFO       vm                                                   -> vms[0], spec, items:
+ * devices VM_CONSOLE    vm, cols, rows; a stream: data both ways VM_STOP       vm, timeout_ms: the
+ * power button, then waits for the end VM_KILL, VM_PAUSE, VM_RESUME, VM_RESET   vm VM_STATS      vm
+ * -> items VM_REGISTERS  vm                                                   -> text EVENTS vm or
+ * node to narrow; follow: a stream               -> events
+ */
+#ifndef PROTO_CONTROL_H
+#define PROTO_CONTROL_H
+
+#include "proto/chan.h"
+#include "proto/vmspec.h"
+
+/* The exit codes of `pangaea` as well. */
+enum control_code {
+	CONTROL_OK = 0,
+	CONTROL_FAILED = 1,
+	CONTROL_USAGE = 2, /* what was asked for makes no sense */
+	CONTROL_NOT_FOUND = 3,
+	CONTROL_UNREACHABLE = 4,
+	CONTROL_TIMEOUT = 5,
+	CONTROL_DENIED = 6,
+	CONTROL_EXISTS = 7,
+	CONTROL_NO_ROOM = 8, /* beyond the host's CPUs or memory */
+	CONTROL_BUSY = 9,
+	CONTROL_CODE_END,
+};
+
+/* The numbers are those of the wire. */
+enum control_op {
+	CONTROL_NODE_LS = 1,
+	CONTROL_NODE_INFO,
+	CONTROL_NODE_DOCTOR,
+	CONTROL_VM_RUN,
+	CONTROL_VM_LS,
+	CONTROL_VM_CONSOLE,
+	CONTROL_VM_STOP,
+	CONTROL_VM_KILL,
+	CONTROL_VM_STATS,
+	CONTROL_EVENTS,
+	CONTROL_VM_INFO,
+	CONTROL_VM_PAUSE,
+	CONTROL_VM_RESUME,
+	CONTROL_VM_RESET,
+	CONTROL_VM_REGISTERS,
+	CONTROL_OP_END,
+};
+
+enum {
+	CONTROL_MAX_VMS = 4096,
+	CONTROL_MAX_EVENTS = 4096,
+	CONTROL_MAX_ITEMS = 2048,
+	CONTROL_MAX_CHECKS = 4096,
+	CONTROL_MAX_NODES = 64,
+	CONTROL_DATA_MAX = 16384, /* console bytes in one message */
+};
+
+struct control_request {
+	enum control_op op;
+	char node[TEXT_NAME_MAX], vm[TEXT_NAME_MAX]; /* valid names, or "" */
+	bool local;
+	struct vmspec *spec; /* VM_RUN only, and always: checked */
+	uint64_t timeout_ms;
+	bool follow, overcommit;
+	uint16_t cols, rows;
+};
+
+/*
+ * Strings are borrowed when encoding, and belong to the decoded message otherwise; they are never
+ * NULL then. They may hold anything: clean them before a terminal sees them.
+ */
+struct control_node {
+	const char *name, *address, *state, *reason, *software, *kernel, *cpu;
+	uint64_t cpus, memory_bytes, available_bytes, load_milli;
+	uint64_t vms, vm_vcpus, vm_memory_bytes;
+	uint64_t uptime_ns, agent_uptime_ns, rtt_ns, pid;
+};
+
+struct control_vm {
+	const char *name, *node, *state, *reason, *kernel;
+	uint64_t vcpus, memory_bytes, uptime_ns, pid;
+};
+
+struct control_event {
+	uint64_t seq, time_ns;
+	const char *node, *vm, *kind, *text;
+};
+
+struct control_item {
+	const char *name, *text;
+	uint64_t value;
+};
+
+struct control_check {
+	const char *node, *name, *level, *text, *mend;
+};
+
+struct control_reply {
+	enum control_code code;
+	const char *text;
+	const struct control_node *nodes;
+	const struct control_vm *vms;
+	const struct control_event *events;
+	const struct control_item *items;
+	const struct control_check *checks;
+	size_t node_count, vm_count, event_count, item_count, check_count;
+	const struct vmspec *spec;
+	const void *data;
+	size_t data_len;
+	void *backing; /* of all that, after decoding */
+};
+
+struct control_input {
+	const void *data;
+	size_t len;
+	uint16_t cols, rows;
+	void *backing;
+};
+
+/* Encoders: a buffer for free(3). -EMSGSIZE beyond CHAN_MAX_BODY, -ENOMEM. */
+BASE_MUST_CHECK int control_request_encode(const struct control_request *r, uint8_t **out,
+					   size_t *len);
+BASE_MUST_CHECK int control_reply_encode(const struct control_reply *r, uint8_t **out, size_t *len);
+BASE_MUST_CHECK int control_input_encode(const struct control_input *i, uint8_t **out, size_t *len);
+
+/*
+ * Decoders. -EBADMSG: not such a message, or beyond its bounds; for a request `why` then says what
+ * a person can do about it. -ENOMEM. Free with the _fini functions.
+ */
+BASE_MUST_CHECK int control_request_decode(const void *data, size_t len,
+					   struct control_request *out, char why[VMSPEC_WHY_MAX]);
+BASE_MUST_CHECK int control_reply_decode(const void *data, size_t len, struct control_reply *out);
+BASE_MUST_CHECK int control_input_decode(const void *data, size_t len, struct control_input *out);
+void control_request_fini(struct control_request *r);
+void control_reply_fini(struct control_reply *r);
+void control_input_fini(struct control_input *i);
+
+#endif
