@@ -8,46 +8,47 @@
 #define PB(name) Control__Pb__##name
 
 /* The texts (T) and numbers (N) of each record: one table for both directions. */
-#define NODE_FIELDS(T, N)                                                                          \
-	T(name)                                                                                    \
-	T(address) T(state) T(reason) T(software) T(kernel) T(cpu) N(cpus) N(memory_bytes)         \
-		N(available_bytes) N(load_milli) N(vms) N(vm_vcpus) N(vm_memory_bytes)             \
-			N(uptime_ns) N(agent_uptime_ns) N(rtt_ns) N(pid)
-#define VM_FIELDS(T, N)                                                                            \
+/* clang-format off */
+#define NODE_FIELDS(T, N) \
+	T(name) T(address) T(state) T(reason) T(software) T(kernel) T(cpu) \
+	N(cpus) N(memory_bytes) N(available_bytes) N(load_milli) N(vms) N(vm_vcpus) \
+	N(vm_memory_bytes) N(uptime_ns) N(agent_uptime_ns) N(rtt_ns) N(pid)
+#define VM_FIELDS(T, N) \
 	T(name) T(node) T(state) T(reason) T(kernel) N(vcpus) N(memory_bytes) N(uptime_ns) N(pid)
 #define EVENT_FIELDS(T, N) N(seq) N(time_ns) T(node) T(vm) T(kind) T(text)
-#define ITEM_FIELDS(T, N)  T(name) T(text) N(value)
+#define ITEM_FIELDS(T, N) T(name) T(text) N(value)
 #define CHECK_FIELDS(T, N) T(node) T(name) T(level) T(text) T(mend)
+/* clang-format on */
 
-#define PUT_TEXT(f)	   pb->f = lend(in->f);
-#define PUT_NUMBER(f)	   pb->f = in->f;
-#define GET(f)		   out->f = pb->f;
+#define PUT_TEXT(f)   pb->f = lend(in->f);
+#define PUT_NUMBER(f) pb->f = in->f;
+#define GET(f)	      out->f = pb->f;
 
 /*
  * For a record: put_X() fills the generated struct from ours, get_X() the other way; pack_Xs()
  * makes the array of pointers that the generated code wants, unpack_Xs() an array of ours.
  */
 #define RECORD(Type, lower, FIELDS)                                                                \
-	static void put_##lower(const struct control_##lower *in, PB(Type) * pb)                   \
+	static void put_##lower(const struct control_##lower *in, Type *pb)                        \
 	{                                                                                          \
 		control__pb__##lower##__init(pb);                                                  \
 		FIELDS(PUT_TEXT, PUT_NUMBER)                                                       \
 	}                                                                                          \
-	static PB(Type) * *pack_##lower##s(const struct control_##lower *in, size_t count)         \
+	static Type **pack_##lower##s(const struct control_##lower *in, size_t count)              \
 	{                                                                                          \
-		PB(Type) **at = calloc(count + 1, sizeof(*at) + sizeof(**at));                     \
-		PB(Type) *pb = at ? (PB(Type) *)(at + count + 1) : NULL;                           \
+		Type **at = calloc(count + 1, sizeof(*at) + sizeof(**at));                         \
+		Type *pb = at ? (Type *)(at + count + 1) : NULL;                                   \
 		for (size_t i = 0; at && i < count; i++) {                                         \
 			put_##lower(&in[i], &pb[i]);                                               \
 			at[i] = &pb[i];                                                            \
 		}                                                                                  \
 		return at;                                                                         \
 	}                                                                                          \
-	static void get_##lower(const PB(Type) * pb, struct control_##lower * out)                 \
+	static void get_##lower(const Type *pb, struct control_##lower *out)                       \
 	{                                                                                          \
 		FIELDS(GET, GET)                                                                   \
 	}                                                                                          \
-	static struct control_##lower *unpack_##lower##s(PB(Type) * *at, size_t count)             \
+	static struct control_##lower *unpack_##lower##s(Type **at, size_t count)                  \
 	{                                                                                          \
 		struct control_##lower *out = calloc(count + 1, sizeof(*out));                     \
 		for (size_t i = 0; out && i < count; i++)                                          \
@@ -60,11 +61,11 @@ static char *lend(const char *s)
 	return (char *)(uintptr_t)(s ? s : "");
 }
 
-RECORD(Node, node, NODE_FIELDS)
-RECORD(Vm, vm, VM_FIELDS)
-RECORD(Event, event, EVENT_FIELDS)
-RECORD(Item, item, ITEM_FIELDS)
-RECORD(Check, check, CHECK_FIELDS)
+RECORD(PB(Node), node, NODE_FIELDS)
+RECORD(PB(Vm), vm, VM_FIELDS)
+RECORD(PB(Event), event, EVENT_FIELDS)
+RECORD(PB(Item), item, ITEM_FIELDS)
+RECORD(PB(Check), check, CHECK_FIELDS)
 
 static int pack(const ProtobufCMessage *pb, uint8_t **out, size_t *len)
 {

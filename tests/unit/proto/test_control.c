@@ -94,8 +94,18 @@ static void reply_round_trip(void **state)
 	static const struct control_event event = {1, 2, "no", "vm", "ki", "te"};
 	static const struct control_item item = {"n", "te", 1};
 	static const struct control_check check = {"no", "na", "le", "te", "me"};
-	struct control_reply in = {
-		CONTROL_NOT_FOUND, "text", &node, &vm, &event, &item, &check, 1, 1, 1, 1, 1};
+	struct control_reply in = {.code = CONTROL_NOT_FOUND,
+				   .text = "text",
+				   .nodes = &node,
+				   .vms = &vm,
+				   .events = &event,
+				   .items = &item,
+				   .checks = &check,
+				   .node_count = 1,
+				   .vm_count = 1,
+				   .event_count = 1,
+				   .item_count = 1,
+				   .check_count = 1};
 	struct control_reply out;
 	const char *const *texts;
 
