@@ -29,6 +29,8 @@
 #define MP_ENC_INPLACE 0x20000000
 #define MP_ENC_TRACE   0x40000000
 #define MP_ENC_NATIVE  0x00408c41
+/* the same sizes with the bytes of every number reversed */
+#define MP_ENC_SWAPPED 0x00514e51
 int mp_enc_native(void);
 
 /* Bytes that several messages may share. free_fn is called with the block when the last one goes;
@@ -64,7 +66,9 @@ struct mp_head {
 	int crc;
 };
 
-enum mp_mode { MP_MODE_PACK, MP_MODE_READ };
+/* What the body is for. Packing into one that was being read starts it anew: MP_MODE_READ_SENT is
+ * such a message when it was made the send buffer, whole until the next item is packed. */
+enum mp_mode { MP_MODE_PACK, MP_MODE_READ, MP_MODE_READ_SENT };
 
 struct mp_msg {
 	struct mp_head head;

@@ -113,15 +113,24 @@ int mp_rbuf_mid(void)
 void mp_sbuf_set(int mid)
 {
 	table.sbuf = mp_mid_get(mid);
-	if (table.sbuf && table.rbuf == table.sbuf)
+	if (!table.sbuf)
+		return;
+	if (table.rbuf == table.sbuf)
 		table.rbuf = NULL;
+	if (table.sbuf->mode == MP_MODE_READ)
+		table.sbuf->mode = MP_MODE_READ_SENT;
 }
 
 void mp_rbuf_set(int mid)
 {
 	table.rbuf = mp_mid_get(mid);
-	if (table.rbuf && table.sbuf == table.rbuf)
+	if (!table.rbuf)
+		return;
+	if (table.sbuf == table.rbuf)
 		table.sbuf = NULL;
+	if (table.rbuf->mode != MP_MODE_READ)
+		mp_msg_rewind(table.rbuf);
+	table.rbuf->mode = MP_MODE_READ;
 }
 
 int mp_rbuf_deliver(struct mp_msg *m)
