@@ -102,12 +102,19 @@ static void show(const char *op, int rc)
 	putchar('\n');
 }
 
-/* A trace event begins with the time of day. */
-static int has_time(int mid)
+enum { PvmInPlaceEnc = 0x20000000, PvmTraceEnc = 0x40000000 };
+
+static int enc_of(int mid)
 {
 	struct pvmminfo mi;
 
-	return mid > 0 && pvm_getminfo(mid, &mi) == 0 && mi.enc == 0x40000000;
+	return mid > 0 && pvm_getminfo(mid, &mi) == 0 ? mi.enc : 0;
+}
+
+/* A trace event begins with the time of day. */
+static int has_time(int mid)
+{
+	return enc_of(mid) == PvmTraceEnc;
 }
 
 static void show_out(const char *op, int rc, int size)
@@ -283,6 +290,8 @@ static void nest_step(void)
 	case 0:
 	case 1:
 		mid = any_mid();
+		if (nesting == 3 && enc_of(mid) == PvmInPlaceEnc)
+			break; /* its pieces are counted, too */
 		if (nesting == 3)
 			show("pkmesg", pvm_pkmesg(mid));
 		else if (!has_time(pvm_getsbuf()))
