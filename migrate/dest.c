@@ -1,0 +1,518 @@
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "migrate/chan.h"
+#include "migrate/pages.h"
+
+enum { RESEND_MAX = MIG_META_MAX / 8 };
+
+struct receiver {
+	struct mig_dest *d;
+	struct mig_chan chan;
+	pthread_t thread;
+	unsigned index;
+	uint64_t frames;
+	uint64_t digest;  /* over this channel's pages */
+	uint64_t bad;	  /* of them, those whose bytes did not match */
+	unsigned flushes; /* guarded by the lock */
+};
+
+struct mig_dest {
+	struct mig_params p;
+	struct mig_memory memory;
+	const struct mig_dest_ops *ops;
+	void *guest;
+	int fds[1 + MIG_CHANNELS_MAX];
+	uint64_t page_count;
+
+	struct mig_dst_fsm fsm; /* run()'s thread */
+	struct mig_chan control;
+	struct receiver *receivers;
+	unsigned started;
+	uint64_t *hash; /* by page, of the bytes that are here; 0: never received */
+	uint8_t *bad;	/* by page */
+
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t cond;
+	bool cancelled;
+	int error;
+	char why[MIG_TEXT_MAX];
+};
+
+static void dest_fail(struct mig_dest *d, const char *fmt, ...) BASE_PRINTF(2, 3);
+
+/* The first reason stays. */
+static void dest_fail(struct mig_dest *d, const char *fmt, ...)
+{
+	va_list ap;
+
+	pthread_mutex_lock(&d->lock);
+	if (!d->why[0]) {
+		va_start(ap, fmt);
+		vsnprintf(d->why, sizeof(d->why), fmt, ap);
+		va_end(ap);
+	}
+	pthread_mutex_unlock(&d->lock);
+}
+
+/* ---- pages ---- */
+
+static void receiver_set_page(struct receiver *r, uint64_t index, uint64_t hash, bool bad)
+{
+	struct mig_dest *d = r->d;
+
+	r->digest ^= mig_page_digest(index, d->hash[index]) ^ mig_page_digest(index, hash);
+	r->bad += bad - d->bad[index];
+	d->hash[index] = hash;
+	d->bad[index] = bad;
+}
+
+static bool receiver_owns(const struct receiver *r, uint64_t index, uint64_t count)
+{
+	const struct mig_dest *d = r->d;
+
+	return count && count <= MIG_GROUP_PAGES && index < d->page_count &&
+	       count <= d->page_count - index &&
+	       mig_page_channel(index, d->p.channels) == r->index &&
+	       index / MIG_GROUP_PAGES == (index + count - 1) / MIG_GROUP_PAGES;
+}
+
+/* Memory that nobody wrote is zero already: touching it would only allocate it. */
+static int receiver_zero(struct receiver *r, uint64_t index, uint64_t count)
+{
+	if (!receiver_owns(r, index, count))
+		return -EBADMSG;
+	for (; count; index++, count--) {
+		uint64_t had = r->d->hash[index];
+
+		if (had && had != MIG_HASH_ZERO_PAGE)
+			memset(mig_page_host(&r->d->memory, index), 0, MIG_PAGE_SIZE);
+		receiver_set_page(r, index, MIG_HASH_ZERO_PAGE, false);
+	}
+	return 0;
+}
+
+static struct mig_page_entry receiver_entry(const struct receiver *r, uint32_t i)
+{
+	struct mig_page_entry e;
+
+	memcpy(&e, r->chan.meta + i * sizeof(e), sizeof(e));
+	e.index = le64toh(e.index);
+	e.hash = le64toh(e.hash);
+	return e;
+}
+
+/* Checks all entries and applies the zero runs; the data pages' places go to iov. */
+static int receiver_entries(struct receiver *r, const struct mig_head *h, struct iovec *iov,
+			    struct mig_page_entry *data, unsigned *data_count)
+{
+	unsigned n = 0;
+
+	if (h->meta_len % sizeof(struct mig_page_entry))
+		return -EBADMSG;
+	for (uint32_t i = 0; i < h->meta_len / sizeof(struct mig_page_entry); i++) {
+		struct mig_page_entry e = receiver_entry(r, i);
+
+		if (e.index & MIG_ENTRY_ZERO) {
+			int rc = receiver_zero(r, e.index & ~MIG_ENTRY_ZERO, e.hash);
+
+			if (rc)
+				return rc;
+			continue;
+		}
+		if (n == MIG_CHUNK_PAGES || !receiver_owns(r, e.index, 1) ||
+		    e.hash <= MIG_HASH_ZERO_PAGE)
+			return -EBADMSG;
+		iov[n] = (struct iovec){mig_page_host(&r->d->memory, e.index), MIG_PAGE_SIZE};
+		data[n++] = e;
+	}
+	*data_count = n;
+	return h->data_len == n * MIG_PAGE_SIZE ? 0 : -EBADMSG;
+}
+
+/* The bytes are read straight into guest memory and checked there; the guest does not run yet. */
+static int receiver_pages(struct receiver *r, const struct mig_head *h)
+{
+	struct mig_page_entry data[MIG_CHUNK_PAGES];
+	struct iovec iov[MIG_CHUNK_PAGES];
+	unsigned n = 0;
+	int rc = receiver_entries(r, h, iov, data, &n);
+
+	if (!rc && n)
+		rc = mig_chan_recv_data(&r->chan, iov, (int)n);
+	if (rc)
+		return rc;
+	r->frames++;
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t hash = mig_page_hash(mig_page_host(&r->d->memory, data[i].index));
+
+		receiver_set_page(r, data[i].index, hash, hash != data[i].hash);
+	}
+	return 0;
+}
+
+static int receiver_flush(struct receiver *r, const struct mig_head *h)
+{
+	uint64_t frames;
+
+	if (h->meta_len != sizeof(frames) || h->data_len)
+		return -EBADMSG;
+	memcpy(&frames, r->chan.meta, sizeof(frames));
+	if (le64toh(frames) != r->frames)
+		return -EBADMSG;
+	pthread_mutex_lock(&r->d->lock);
+	r->flushes++;
+	pthread_cond_broadcast(&r->d->cond);
+	pthread_mutex_unlock(&r->d->lock);
+	return 0;
+}
+
+static void *receiver_main(void *arg)
+{
+	struct receiver *r = arg;
+	struct mig_dest *d = r->d;
+	int rc = mig_chan_open(&r->chan, d->fds[1 + r->index], &d->p, 1 + r->index, false);
+
+	while (!rc) {
+		struct pollfd idle = {.fd = r->chan.fd, .events = POLLIN};
+		struct mig_head h;
+
+		/* Between frames the channel may be silent: the control connection tells a stall. */
+		while (poll(&idle, 1, -1) < 0 && errno == EINTR)
+			;
+		rc = mig_chan_recv(&r->chan, &h);
+		if (!rc && h.type == MIG_FRAME_PAGES)
+			rc = receiver_pages(r, &h);
+		else if (!rc && h.type == MIG_FRAME_FLUSH)
+			rc = receiver_flush(r, &h);
+		else if (!rc)
+			rc = -EBADMSG;
+	}
+	pthread_mutex_lock(&d->lock);
+	if (!d->error)
+		d->error = rc;
+	pthread_cond_broadcast(&d->cond);
+	pthread_mutex_unlock(&d->lock);
+	return NULL;
+}
+
+/* ---- the control side ---- */
+
+static int dest_act(struct mig_dest *d, uint32_t act)
+{
+	int rc = 0;
+
+	if (act & MIG_ACT_JOURNAL_COMMITTED)
+		rc = d->ops->journal(d->guest, "committed");
+	if (act & MIG_ACT_JOURNAL_ABORTED)
+		rc = d->ops->journal(d->guest, "aborted");
+	if (!rc && (act & MIG_ACT_SEND_READY))
+		rc = mig_chan_send(&d->control, MIG_FRAME_READY, NULL, 0, NULL, 0);
+	if (!rc && (act & MIG_ACT_RUN))
+		rc = d->ops->run(d->guest);
+	/* If this is lost the source asks for the verdict. */
+	if (!rc && (act & MIG_ACT_SEND_RUNNING))
+		(void)!mig_chan_send(&d->control, MIG_FRAME_RUNNING, NULL, 0, NULL, 0);
+	if (act & MIG_ACT_SEND_ABORT)
+		(void)!mig_chan_send(&d->control, MIG_FRAME_ABORT, d->why, (uint32_t)strlen(d->why),
+				     NULL, 0);
+	return rc;
+}
+
+static int dest_event(struct mig_dest *d, enum mig_event ev)
+{
+	return dest_act(d, mig_dst_step(&d->fsm, ev));
+}
+
+static int dest_config(struct mig_dest *d)
+{
+	BASE_AUTO_FREE uint8_t *config = NULL;
+	struct mig_head h;
+	struct iovec iov;
+	uint64_t pages;
+	int rc = mig_chan_recv(&d->control, &h);
+
+	if (rc)
+		return rc;
+	if (h.type != MIG_FRAME_CONFIG || h.meta_len != sizeof(pages))
+		return -EBADMSG;
+	memcpy(&pages, d->control.meta, sizeof(pages));
+	config = malloc(h.data_len + 1);
+	if (!config)
+		return -ENOMEM;
+	iov = (struct iovec){config, h.data_len};
+	rc = mig_chan_recv_data(&d->control, &iov, 1);
+	if (rc)
+		return rc;
+	if (le64toh(pages) != d->page_count) {
+		dest_fail(d, "the guest has %llu MiB of memory at the source and %llu here",
+			  (unsigned long long)le64toh(pages) / 256,
+			  (unsigned long long)d->page_count / 256);
+		return -EINVAL;
+	}
+	if (d->ops->check) {
+		char why[MIG_TEXT_MAX] = "";
+
+		rc = d->ops->check(d->guest, config, h.data_len, why);
+		if (rc) {
+			dest_fail(d, "%s", why[0] ? why : "the machine does not fit");
+			return rc;
+		}
+	}
+	return mig_chan_send(&d->control, MIG_FRAME_CONFIG_OK, NULL, 0, NULL, 0);
+}
+
+/* Waits until every channel has delivered what was sent before its flush number `want`. */
+static int dest_wait_flushed(struct mig_dest *d, uint64_t want)
+{
+	int64_t deadline = base_clock_ns() + d->p.stall_ms * BASE_NS_PER_MS;
+	struct timespec t = base_clock_timespec(deadline);
+	int rc = 0;
+
+	pthread_mutex_lock(&d->lock);
+	for (unsigned i = 0; i < d->p.channels && !rc;) {
+		if (d->receivers[i].flushes >= want)
+			i++;
+		else if (d->error || d->cancelled)
+			rc = d->error ? d->error : -ECANCELED;
+		else if (pthread_cond_timedwait(&d->cond, &d->lock, &t) == ETIMEDOUT)
+			rc = -ETIMEDOUT;
+	}
+	pthread_mutex_unlock(&d->lock);
+	return rc;
+}
+
+static int dest_ask_again(struct mig_dest *d)
+{
+	uint64_t list[RESEND_MAX];
+	uint32_t n = 0;
+
+	for (uint64_t i = 0; i < d->page_count && n < RESEND_MAX; i++)
+		if (d->bad[i])
+			list[n++] = htole64(i);
+	return mig_chan_send(&d->control, MIG_FRAME_RESEND, list, n * sizeof(list[0]), NULL, 0);
+}
+
+/* 0: all memory is here and right; -EAGAIN: damaged pages were asked for again. */
+static int dest_check_memory(struct mig_dest *d, uint64_t digest)
+{
+	uint64_t have = 0, bad = 0;
+	int rc;
+
+	for (unsigned i = 0; i < d->p.channels; i++) {
+		have ^= d->receivers[i].digest;
+		bad += d->receivers[i].bad;
+	}
+	if (bad) {
+		rc = dest_ask_again(d);
+		return rc ? rc : -EAGAIN;
+	}
+	if (have != digest) {
+		dest_fail(d, "memory differs from the source's: pages were lost on the way");
+		return -EIO;
+	}
+	return 0;
+}
+
+static int dest_prepare(struct mig_dest *d, const struct mig_head *h)
+{
+	BASE_AUTO_FREE uint8_t *state = malloc(h->data_len + 1);
+	struct iovec iov = {state, h->data_len};
+	uint64_t meta[3];
+	int rc;
+
+	if (!state)
+		return -ENOMEM;
+	if (h->meta_len != sizeof(meta))
+		return -EBADMSG;
+	memcpy(meta, d->control.meta, sizeof(meta));
+	rc = mig_chan_recv_data(&d->control, &iov, 1);
+	if (!rc && mig_block_hash(state, h->data_len) != le64toh(meta[1]))
+		rc = -EBADMSG;
+	if (!rc)
+		rc = dest_wait_flushed(d, le64toh(meta[2]));
+	if (!rc)
+		rc = dest_check_memory(d, le64toh(meta[0]));
+	if (rc)
+		return rc;
+	rc = d->ops->load(d->guest, state, h->data_len);
+	if (rc)
+		dest_fail(d, "the machine's state cannot be loaded: %s", strerror(-rc));
+	return rc ? rc : dest_event(d, MIG_EV_RX_PREPARE);
+}
+
+/* One control frame; 0 while it goes on, 1 at the end. */
+static int dest_frame(struct mig_dest *d)
+{
+	struct mig_head h;
+	int rc = mig_chan_recv(&d->control, &h);
+
+	if (rc)
+		return rc;
+	switch (h.type) {
+	case MIG_FRAME_ALIVE: return h.data_len ? -EBADMSG : 0;
+	case MIG_FRAME_PREPARE:
+		if (d->fsm.state != MIG_DST_RECEIVE)
+			return -EBADMSG;
+		rc = dest_prepare(d, &h);
+		return rc == -EAGAIN ? 0 : rc;
+	case MIG_FRAME_COMMIT:
+		if (d->fsm.state != MIG_DST_PREPARED)
+			return -EBADMSG;
+		rc = dest_event(d, MIG_EV_RX_COMMIT);
+		return rc ? rc : 1;
+	case MIG_FRAME_ABORT: dest_fail(d, "the source gave up"); return -ECONNABORTED;
+	default: return -EBADMSG;
+	}
+}
+
+static int dest_start_receivers(struct mig_dest *d)
+{
+	for (; d->started < d->p.channels; d->started++) {
+		struct receiver *r = &d->receivers[d->started];
+
+		r->d = d;
+		r->index = d->started;
+		r->chan.fd = -1;
+		if (pthread_create(&r->thread, NULL, receiver_main, r))
+			return -EAGAIN;
+	}
+	return 0;
+}
+
+static void dest_stop_receivers(struct mig_dest *d)
+{
+	for (unsigned i = 0; i < d->started; i++) {
+		shutdown(d->fds[1 + i], SHUT_RDWR);
+		pthread_join(d->receivers[i].thread, NULL);
+	}
+	d->started = 0;
+}
+
+static bool link_error(int rc)
+{
+	return rc == -ECONNRESET || rc == -EPIPE || rc == -ETIMEDOUT || rc == -EBADMSG;
+}
+
+static int dest_end(struct mig_dest *d, int rc)
+{
+	enum mig_event ev = rc == -ECONNABORTED ? MIG_EV_RX_ABORT
+			    : link_error(rc)	? MIG_EV_LINK_LOST
+						: MIG_EV_CANCEL;
+
+	dest_fail(d, "%s", rc == -EBADMSG ? "the stream is damaged or foreign" : strerror(-rc));
+	(void)!dest_event(d, ev);
+	return d->fsm.state == MIG_DST_HELD ? -EINPROGRESS : rc;
+}
+
+int mig_dest_run(struct mig_dest *d)
+{
+	int rc = mig_chan_open(&d->control, d->fds[0], &d->p, 0, false);
+
+	if (!rc)
+		rc = dest_config(d);
+	if (!rc)
+		rc = dest_start_receivers(d);
+	while (!rc)
+		rc = dest_frame(d);
+	/* A guest that could not be started after the commit is this side's failure alone. */
+	if (d->fsm.state == MIG_DST_COMMITTED)
+		rc = rc == 1 ? 0 : rc;
+	else
+		rc = dest_end(d, rc);
+	dest_stop_receivers(d);
+	return rc;
+}
+
+int mig_dest_verdict(struct mig_dest *d, enum mig_event verdict)
+{
+	int rc = dest_event(d, verdict);
+
+	if (rc)
+		return rc;
+	switch (d->fsm.state) {
+	case MIG_DST_COMMITTED: return 0;
+	case MIG_DST_ABORTED: return -ECANCELED;
+	default: return -EINPROGRESS;
+	}
+}
+
+void mig_dest_cancel(struct mig_dest *d)
+{
+	pthread_mutex_lock(&d->lock);
+	d->cancelled = true;
+	pthread_cond_broadcast(&d->cond);
+	pthread_mutex_unlock(&d->lock);
+	shutdown(d->fds[0], SHUT_RDWR);
+}
+
+const char *mig_dest_error(const struct mig_dest *d)
+{
+	return d->why;
+}
+
+int mig_dest_new(const struct mig_params *params, const struct mig_memory *memory,
+		 const struct mig_dest_ops *ops, void *guest, const int *fds, struct mig_dest **out)
+{
+	uint64_t pages = mig_memory_pages(memory);
+	pthread_condattr_t attr;
+	struct mig_dest *d;
+
+	if (!params->channels || params->channels > MIG_CHANNELS_MAX || !pages ||
+	    pages > MIG_PAGES_MAX)
+		return -EINVAL;
+	d = calloc(1, sizeof(*d));
+	if (!d)
+		return -ENOMEM;
+	d->p = *params;
+	d->memory = *memory;
+	d->ops = ops;
+	d->guest = guest;
+	d->page_count = pages;
+	d->fsm.state = MIG_DST_RECEIVE;
+	d->control.fd = -1;
+	d->receivers = calloc(params->channels, sizeof(*d->receivers));
+	d->hash = calloc(pages, sizeof(*d->hash));
+	d->bad = calloc(pages, 1);
+	if (!d->receivers || !d->hash || !d->bad) {
+		free(d->receivers);
+		free(d->hash);
+		free(d->bad);
+		free(d);
+		return -ENOMEM;
+	}
+	memcpy(d->fds, fds, (1 + params->channels) * sizeof(int));
+	pthread_mutex_init(&d->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&d->cond, &attr);
+	pthread_condattr_destroy(&attr);
+	*out = d;
+	return 0;
+}
+
+void mig_dest_free(struct mig_dest *d)
+{
+	if (!d)
+		return;
+	dest_stop_receivers(d);
+	mig_chan_close(&d->control);
+	for (unsigned i = 0; i < d->p.channels; i++)
+		if (d->receivers[i].d)
+			mig_chan_close(&d->receivers[i].chan);
+	for (unsigned i = 0; i <= d->p.channels; i++)
+		close(d->fds[i]);
+	pthread_cond_destroy(&d->cond);
+	pthread_mutex_destroy(&d->lock);
+	free(d->receivers);
+	free(d->hash);
+	free(d->bad);
+	free(d);
+}

@@ -1,0 +1,40 @@
+#include "migrate/pages.h"
+
+#include <immintrin.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+bool mig_page_is_zero(const uint8_t *page)
+{
+	const __m128i *p = (const __m128i *)page;
+
+	/* Most pages that are not zero differ in the first line. */
+	for (unsigned i = 0; i < MIG_PAGE_SIZE / sizeof(*p); i += 4) {
+		__m128i v = _mm_or_si128(_mm_or_si128(p[i], p[i + 1]),
+					 _mm_or_si128(p[i + 2], p[i + 3]));
+
+		if (_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_setzero_si128())) != 0xffff)
+			return false;
+	}
+	return true;
+}
+
+uint64_t mig_page_hash(const uint8_t *page)
+{
+	uint64_t h = XXH3_64bits(page, MIG_PAGE_SIZE);
+
+	return h > MIG_HASH_ZERO_PAGE ? h : h + 2;
+}
+
+uint64_t mig_page_digest(uint64_t index, uint64_t hash)
+{
+	uint64_t both[2] = {index, hash};
+
+	return hash ? XXH3_64bits(both, sizeof(both)) : 0;
+}
+
+uint64_t mig_block_hash(const void *data, size_t len)
+{
+	return XXH3_64bits(data, len);
+}

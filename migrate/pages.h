@@ -1,0 +1,62 @@
+/* What both sides must agree on about pages: hashes, the digest, and which channel carries a page. */
+#ifndef MIG_PAGES_H
+#define MIG_PAGES_H
+
+#include <endian.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "migrate/migrate.h"
+
+/* Little-endian on the wire. With ZERO, `hash` is the number of pages in the run. */
+struct mig_page_entry {
+	uint64_t index; /* and MIG_ENTRY_ZERO */
+	uint64_t hash;
+};
+
+_Static_assert(sizeof(struct mig_page_entry) == 16, "wire format");
+
+#define MIG_ENTRY_ZERO (UINT64_C(1) << 63)
+
+enum {
+	/* Neighbouring pages that one channel carries; a page always takes the same one, so that its
+	 * versions arrive in order. */
+	MIG_GROUP_PAGES = 512,
+	MIG_HASH_ZERO_PAGE = 1, /* instead of the hash of 4096 zeros */
+};
+
+static inline unsigned mig_page_channel(uint64_t index, unsigned channels)
+{
+	return index / MIG_GROUP_PAGES % channels;
+}
+
+static inline uint8_t *mig_page_host(const struct mig_memory *m, uint64_t index)
+{
+	for (unsigned i = 0; i < m->region_count; i++) {
+		if (index < m->regions[i].page_count)
+			return m->regions[i].host + index * MIG_PAGE_SIZE;
+		index -= m->regions[i].page_count;
+	}
+	return NULL;
+}
+
+static inline uint64_t mig_memory_pages(const struct mig_memory *m)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < m->region_count; i++)
+		n += m->regions[i].page_count;
+	return n;
+}
+
+bool mig_page_is_zero(const uint8_t *page);
+/* XXH3-64 of the page; never 0 (not sent yet) nor MIG_HASH_ZERO_PAGE. */
+uint64_t mig_page_hash(const uint8_t *page);
+/*
+ * What a page adds to the digest of all memory: the XOR over all pages, so that it can be kept up to
+ * date page by page and in any order. 0 for a page that was never sent.
+ */
+uint64_t mig_page_digest(uint64_t index, uint64_t hash);
+uint64_t mig_block_hash(const void *data, size_t len);
+
+#endif

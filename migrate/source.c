@@ -1,0 +1,557 @@
+#include "migrate/source.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+enum {
+	RESENDS_MAX = 8, /* times that damaged pages are sent again before giving up */
+	ALIVE_INTERVAL_MS = 200,
+	THROTTLE_STEP = 20,
+	RATE_SAMPLE_BYTES = 1 << 20, /* a smaller round says nothing of the rate */
+};
+
+void mig_params_default(struct mig_params *p)
+{
+	*p = (struct mig_params){
+		.channels = 2,
+		.max_downtime_ms = 50,
+		.stall_ms = 30000,
+		.max_rounds = 30,
+		.auto_converge = true,
+	};
+}
+
+static void source_fail(struct mig_source *s, const char *fmt, ...) BASE_PRINTF(2, 3);
+
+static void source_fail(struct mig_source *s, const char *fmt, ...)
+{
+	va_list ap;
+
+	pthread_mutex_lock(&s->lock);
+	if (!s->progress.error[0]) {
+		va_start(ap, fmt);
+		vsnprintf(s->progress.error, sizeof(s->progress.error), fmt, ap);
+		va_end(ap);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* Text of a peer: printable and bounded before anyone sees it. */
+static void source_fail_peer(struct mig_source *s, const struct mig_head *h)
+{
+	char text[MIG_TEXT_MAX];
+	size_t len = BASE_MIN((size_t)h->meta_len, sizeof(text) - 1);
+
+	for (size_t i = 0; i < len; i++)
+		text[i] = s->control.meta[i] >= ' ' && s->control.meta[i] < 127
+				  ? (char)s->control.meta[i]
+				  : '?';
+	text[len] = 0;
+	source_fail(s, "the destination refused: %s", text);
+}
+
+/* Receives a control frame; an ABORT becomes -ECONNABORTED with its text kept. */
+static int source_recv(struct mig_source *s, struct mig_head *h)
+{
+	int rc = mig_chan_recv(&s->control, h);
+
+	if (!rc && h->type == MIG_FRAME_ABORT) {
+		source_fail_peer(s, h);
+		return -ECONNABORTED;
+	}
+	if (!rc && h->data_len)
+		return -EBADMSG;
+	return rc;
+}
+
+/* An ABORT that came while pages were sent. */
+static int source_look_at_control(struct mig_source *s)
+{
+	struct pollfd p = {.fd = s->control.fd, .events = POLLIN};
+	struct mig_head h;
+	int rc;
+
+	if (poll(&p, 1, 0) <= 0)
+		return 0;
+	rc = source_recv(s, &h);
+	return rc ? rc : -EBADMSG;
+}
+
+static int source_wait_round(struct mig_source *s)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&s->lock);
+	while (s->busy && !rc) {
+		struct timespec t =
+			base_clock_timespec(base_clock_ns() + ALIVE_INTERVAL_MS * BASE_NS_PER_MS);
+
+		if (pthread_cond_timedwait(&s->cond, &s->lock, &t) != ETIMEDOUT)
+			continue;
+		pthread_mutex_unlock(&s->lock);
+		rc = source_look_at_control(s);
+		if (!rc)
+			rc = mig_chan_send(&s->control, MIG_FRAME_ALIVE, NULL, 0, NULL, 0);
+		pthread_mutex_lock(&s->lock);
+	}
+	if (!rc)
+		rc = s->error;
+	if (!rc && s->cancelled)
+		rc = -ECANCELED;
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+static uint64_t source_bytes(struct mig_source *s)
+{
+	uint64_t n = atomic_load_explicit(&s->control.bytes, memory_order_relaxed);
+
+	for (unsigned i = 0; i < s->p.channels; i++)
+		n += atomic_load_explicit(&s->workers[i].chan.bytes, memory_order_relaxed);
+	return n;
+}
+
+static uint64_t bitmap_count(const uint64_t *bitmap, size_t words)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < words; i++)
+		n += __builtin_popcountll(bitmap[i]);
+	return n;
+}
+
+/* Sends the pages of the bitmap on all channels; the bitmap must stay until it returns. */
+static int source_send_pages(struct mig_source *s, const uint64_t *bitmap, bool force)
+{
+	uint64_t bytes = source_bytes(s);
+	int64_t start = base_clock_ns(), took;
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	s->work = bitmap;
+	s->force = force;
+	s->work_number++;
+	s->busy = s->p.channels;
+	s->progress.pages_left = bitmap_count(bitmap, s->words);
+	s->budget_start_ns = start;
+	s->budget_bytes = 0;
+	pthread_cond_broadcast(&s->cond);
+	pthread_mutex_unlock(&s->lock);
+	rc = source_wait_round(s);
+	bytes = source_bytes(s) - bytes;
+	took = base_clock_ns() - start;
+	pthread_mutex_lock(&s->lock);
+	if (bytes >= RATE_SAMPLE_BYTES || !s->progress.rate)
+		s->progress.rate = (uint64_t)((double)bytes * 1e9 / (double)BASE_MAX(took, 1));
+	s->progress.bytes_sent += bytes;
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+static void source_enter(struct mig_source *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->progress.state = s->fsm.state;
+	pthread_cond_broadcast(&s->cond);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* Sends COMMIT only after the journal has it; carries out the rest in the order of the actions. */
+static int source_act(struct mig_source *s, uint32_t act)
+{
+	const char *why = s->progress.error;
+	int rc = 0;
+
+	source_enter(s);
+	if (act & MIG_ACT_JOURNAL_COMMITTING)
+		rc = s->ops->journal(s->guest, "committing");
+	if (!rc && (act & MIG_ACT_SEND_COMMIT))
+		rc = mig_chan_send(&s->control, MIG_FRAME_COMMIT, NULL, 0, NULL, 0);
+	if (act & MIG_ACT_SEND_ABORT)
+		/* Best effort: the other side also notices the closed connection. */
+		(void)!mig_chan_send(&s->control, MIG_FRAME_ABORT, why, (uint32_t)strlen(why), NULL,
+				     0);
+	if (act & MIG_ACT_RUN && s->ops->resume(s->guest))
+		log_error("migration: the guest could not be resumed");
+	return rc;
+}
+
+static int source_event(struct mig_source *s, enum mig_event ev)
+{
+	return source_act(s, mig_src_step(&s->fsm, ev));
+}
+
+/* ---- pre-copy ---- */
+
+struct plan {
+	uint64_t *now, *next; /* bitmaps */
+	uint64_t left, previous;
+};
+
+static int64_t source_estimate_ns(const struct mig_source *s, uint64_t pages)
+{
+	return (int64_t)((double)pages * MIG_PAGE_SIZE * 1e9 /
+			 (double)BASE_MAX(s->progress.rate, UINT64_C(1)));
+}
+
+/*
+ * Whether to stop the guest now. Well within the target while another round would still halve what is
+ * left, go on: that round costs little and the downtime shrinks with it.
+ */
+static bool source_should_switch(const struct mig_source *s, const struct plan *plan)
+{
+	int64_t limit = s->p.max_downtime_ms * BASE_NS_PER_MS;
+	int64_t now = source_estimate_ns(s, plan->left);
+
+	if (now > limit)
+		return false;
+	return now <= BASE_NS_PER_MS / 2 || plan->left >= plan->previous / 2;
+}
+
+static void source_converge(struct mig_source *s, const struct plan *plan)
+{
+	unsigned t = s->progress.throttle;
+
+	if (!s->p.auto_converge || !s->ops->throttle || s->progress.round < 2 ||
+	    plan->left < plan->previous * 7 / 10 ||
+	    source_estimate_ns(s, plan->left) <= s->p.max_downtime_ms * BASE_NS_PER_MS)
+		return;
+	t = BASE_MIN(t + THROTTLE_STEP, 99u);
+	s->ops->throttle(s->guest, t);
+	pthread_mutex_lock(&s->lock);
+	s->progress.throttle = t;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static int source_fetch(struct mig_source *s, struct plan *plan, int64_t since_ns)
+{
+	int rc;
+
+	memset(plan->next, 0, s->words * sizeof(uint64_t));
+	rc = s->ops->dirty_fetch(s->guest, plan->next);
+	if (rc)
+		return rc;
+	plan->previous = plan->left;
+	plan->left = bitmap_count(plan->next, s->words);
+	pthread_mutex_lock(&s->lock);
+	s->progress.dirty_rate = (uint64_t)((double)plan->left * MIG_PAGE_SIZE * 1e9 /
+					    (double)BASE_MAX(base_clock_ns() - since_ns, 1));
+	pthread_mutex_unlock(&s->lock);
+	return 0;
+}
+
+static int source_precopy(struct mig_source *s, struct plan *plan)
+{
+	int rc = s->ops->dirty_start(s->guest);
+
+	if (rc)
+		return rc;
+	s->logging = true;
+	rc = s->ops->touched(s->guest, plan->now);
+	plan->left = bitmap_count(plan->now, s->words);
+	while (!rc) {
+		uint64_t *sent = plan->now;
+		int64_t start = base_clock_ns();
+
+		pthread_mutex_lock(&s->lock);
+		s->progress.round++;
+		pthread_mutex_unlock(&s->lock);
+		rc = source_send_pages(s, plan->now, false);
+		if (!rc)
+			rc = source_fetch(s, plan, start);
+		if (rc)
+			return rc;
+		plan->now = plan->next;
+		plan->next = sent;
+		if (source_should_switch(s, plan))
+			return 0;
+		if (s->progress.round >= s->p.max_rounds) {
+			source_fail(s,
+				    "no end after %u rounds: the guest writes %llu MB/s, the link "
+				    "carries %llu MB/s; allow more downtime",
+				    s->progress.round,
+				    (unsigned long long)s->progress.dirty_rate / 1000000,
+				    (unsigned long long)s->progress.rate / 1000000);
+			return -EBUSY;
+		}
+		source_converge(s, plan);
+	}
+	return rc;
+}
+
+/* ---- the hand-over ---- */
+
+static uint64_t source_digest(const struct mig_source *s)
+{
+	uint64_t d = 0;
+
+	for (unsigned i = 0; i < s->p.channels; i++)
+		d ^= s->workers[i].digest;
+	return d;
+}
+
+static int source_send_prepare(struct mig_source *s, const struct base_wbuf *state)
+{
+	struct iovec data = {state->data, state->len};
+	uint64_t meta[3] = {htole64(source_digest(s)),
+			    htole64(mig_block_hash(state->data, state->len)),
+			    htole64(s->work_number)};
+
+	return mig_chan_send(&s->control, MIG_FRAME_PREPARE, meta, sizeof(meta), &data, 1);
+}
+
+/* The destination found pages whose bytes did not match: sends them again. */
+static int source_resend(struct mig_source *s, const struct mig_head *h, struct plan *plan)
+{
+	const uint8_t *list = s->control.meta;
+
+	memset(plan->now, 0, s->words * sizeof(uint64_t));
+	for (uint32_t i = 0; i < h->meta_len / 8; i++) {
+		uint64_t index;
+
+		memcpy(&index, list + i * 8, 8);
+		index = le64toh(index);
+		if (index >= s->page_count)
+			return -EBADMSG;
+		plan->now[index / 64] |= UINT64_C(1) << (index % 64);
+	}
+	pthread_mutex_lock(&s->lock);
+	s->progress.pages_resent += h->meta_len / 8;
+	pthread_mutex_unlock(&s->lock);
+	return source_send_pages(s, plan->now, true);
+}
+
+static int source_wait_ready(struct mig_source *s, struct plan *plan, const struct base_wbuf *state)
+{
+	for (int tries = 0; tries <= RESENDS_MAX; tries++) {
+		struct mig_head h;
+		int rc = source_send_prepare(s, state);
+
+		if (!rc)
+			rc = source_recv(s, &h);
+		if (rc)
+			return rc;
+		if (h.type == MIG_FRAME_READY)
+			return 0;
+		if (h.type != MIG_FRAME_RESEND)
+			return -EBADMSG;
+		rc = source_resend(s, &h, plan);
+		if (rc)
+			return rc;
+	}
+	source_fail(s, "the connection damages data: pages still differ after %d tries",
+		    RESENDS_MAX);
+	return -EIO;
+}
+
+static int source_final(struct mig_source *s, struct plan *plan, struct base_wbuf *state)
+{
+	int rc = s->ops->dirty_fetch(s->guest, plan->now);
+
+	if (!rc)
+		rc = source_send_pages(s, plan->now, false);
+	if (!rc)
+		rc = s->ops->save(s->guest, state);
+	if (!rc)
+		rc = state->error;
+	return rc;
+}
+
+static enum mig_event source_event_of(int rc)
+{
+	switch (rc) {
+	case -ECONNABORTED: return MIG_EV_RX_ABORT;
+	case -ECONNRESET:
+	case -EPIPE:
+	case -ETIMEDOUT:
+	case -EBADMSG: return MIG_EV_LINK_LOST;
+	default: return MIG_EV_CANCEL;
+	}
+}
+
+/* From COMMIT on; the guest is paused and only the destination's word counts. */
+static int source_commit(struct mig_source *s)
+{
+	struct mig_head h;
+	int rc = source_event(s, MIG_EV_RX_READY);
+
+	if (!rc)
+		rc = source_recv(s, &h);
+	if (!rc && h.type != MIG_FRAME_RUNNING)
+		rc = -EBADMSG;
+	if (!rc)
+		return source_event(s, MIG_EV_RX_RUNNING);
+	/* Whatever it was, COMMIT may have arrived. */
+	source_fail(s, "the connection broke while the guest was handed over (%s)", strerror(-rc));
+	(void)!source_event(s, rc == -ECONNABORTED ? MIG_EV_RX_ABORT : MIG_EV_LINK_LOST);
+	return s->fsm.state == MIG_SRC_DOUBT ? -EINPROGRESS : rc;
+}
+
+static int source_hand_over(struct mig_source *s, struct plan *plan)
+{
+	struct base_wbuf state;
+	int64_t paused_ns = base_clock_ns();
+	int rc = s->ops->pause(s->guest);
+
+	base_wbuf_init(&state, MIG_STATE_MAX);
+	if (!rc)
+		rc = source_event(s, MIG_EV_SWITCH);
+	if (!rc)
+		rc = source_final(s, plan, &state);
+	if (!rc)
+		rc = source_event(s, MIG_EV_FINAL_SENT);
+	if (!rc)
+		rc = source_wait_ready(s, plan, &state);
+	if (!rc)
+		rc = source_commit(s);
+	base_wbuf_fini(&state);
+	pthread_mutex_lock(&s->lock);
+	s->progress.downtime_ns = base_clock_ns() - paused_ns;
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+static int source_connect(struct mig_source *s)
+{
+	struct iovec config = {(void *)s->config, s->config_len};
+	struct mig_head h;
+	uint64_t meta = htole64(s->page_count);
+	int rc = mig_chan_open(&s->control, s->fds[0], &s->p, 0, true);
+
+	if (rc == -EACCES)
+		source_fail(s, "the destination does not know the key of this migration");
+	if (!rc)
+		rc = mig_chan_send(&s->control, MIG_FRAME_CONFIG, &meta, sizeof(meta), &config, 1);
+	if (!rc)
+		rc = source_recv(s, &h);
+	if (!rc && h.type != MIG_FRAME_CONFIG_OK)
+		rc = -EBADMSG;
+	return rc;
+}
+
+int mig_source_run(struct mig_source *s)
+{
+	struct plan plan = {calloc(s->words, 8), calloc(s->words, 8), 0, 0};
+	int rc = plan.now && plan.next ? 0 : -ENOMEM;
+
+	s->progress.start_ns = base_clock_ns();
+	if (!rc)
+		rc = source_connect(s);
+	if (!rc)
+		rc = mig_source_start_workers(s);
+	if (!rc)
+		rc = source_precopy(s, &plan);
+	if (!rc)
+		rc = source_hand_over(s, &plan);
+	if (rc && s->fsm.state != MIG_SRC_DOUBT && s->fsm.state != MIG_SRC_FAILED) {
+		source_fail(s, "%s", rc == -ECANCELED ? "cancelled" : strerror(-rc));
+		(void)!source_event(s, source_event_of(rc));
+	}
+	mig_source_stop_workers(s, rc != 0);
+	if (s->logging)
+		s->ops->dirty_stop(s->guest);
+	s->logging = false;
+	if (s->progress.throttle)
+		s->ops->throttle(s->guest, 0);
+	pthread_mutex_lock(&s->lock);
+	s->progress.total_ns = base_clock_ns() - s->progress.start_ns;
+	pthread_mutex_unlock(&s->lock);
+	free(plan.now);
+	free(plan.next);
+	return rc;
+}
+
+int mig_source_verdict(struct mig_source *s, enum mig_event verdict)
+{
+	int rc = source_event(s, verdict);
+
+	if (rc)
+		return rc;
+	switch (s->fsm.state) {
+	case MIG_SRC_DONE: return 0;
+	case MIG_SRC_FAILED: return -ECANCELED;
+	default: return -EINPROGRESS;
+	}
+}
+
+void mig_source_cancel(struct mig_source *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->cancelled = true;
+	pthread_cond_broadcast(&s->cond);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void mig_source_progress(struct mig_source *s, struct mig_progress *out)
+{
+	pthread_mutex_lock(&s->lock);
+	*out = s->progress;
+	pthread_mutex_unlock(&s->lock);
+}
+
+int mig_source_new(const struct mig_params *params, const struct mig_memory *memory,
+		   const struct mig_source_ops *ops, void *guest, const void *config,
+		   size_t config_len, const int *fds, struct mig_source **out)
+{
+	uint64_t pages = mig_memory_pages(memory);
+	struct mig_source *s;
+	pthread_condattr_t attr;
+
+	if (!params->channels || params->channels > MIG_CHANNELS_MAX || !pages ||
+	    pages > MIG_PAGES_MAX || config_len > MIG_STATE_MAX)
+		return -EINVAL;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	s->p = *params;
+	s->memory = *memory;
+	s->ops = ops;
+	s->guest = guest;
+	s->config = config;
+	s->config_len = config_len;
+	s->page_count = pages;
+	s->words = (pages + 63) / 64;
+	s->fsm.state = s->progress.state = MIG_SRC_PRECOPY;
+	s->progress.pages_total = pages;
+	s->control.fd = -1;
+	s->workers = calloc(params->channels, sizeof(*s->workers));
+	s->sent_hash = calloc(pages, sizeof(*s->sent_hash));
+	if (!s->workers || !s->sent_hash) {
+		free(s->workers);
+		free(s->sent_hash);
+		free(s);
+		return -ENOMEM;
+	}
+	memcpy(s->fds, fds, (1 + params->channels) * sizeof(int));
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->cond, &attr);
+	pthread_condattr_destroy(&attr);
+	*out = s;
+	return 0;
+}
+
+void mig_source_free(struct mig_source *s)
+{
+	if (!s)
+		return;
+	mig_source_stop_workers(s, true);
+	mig_chan_close(&s->control);
+	for (unsigned i = 0; i < s->p.channels; i++)
+		if (s->workers[i].s)
+			mig_chan_close(&s->workers[i].chan);
+	for (unsigned i = 0; i <= s->p.channels; i++)
+		close(s->fds[i]);
+	pthread_cond_destroy(&s->cond);
+	pthread_mutex_destroy(&s->lock);
+	free(s->workers);
+	free(s->sent_hash);
+	free(s);
+}
