@@ -112,7 +112,7 @@ static const struct virtio_ops rng_ops = {
 };
 
 int virtio_rng_new(struct vmm_env *env, struct vmm_virtio_slot slot,
-		   const struct virtio_rng_config *cfg, struct vmm_device **out)
+		   const struct virtio_rng_options *cfg, struct vmm_device **out)
 {
 	const uint16_t queue_max[] = {RNG_QUEUE_SIZE};
 	struct rng *r = calloc(1, sizeof(*r));

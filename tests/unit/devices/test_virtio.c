@@ -11,7 +11,7 @@
 
 static void plug(struct drv *d)
 {
-	struct virtio_rng_config cfg = {0};
+	struct virtio_rng_options cfg = {0};
 
 	drv_must(virtio_rng_new(&d->env, d->slot, &cfg, &d->dev), "rng");
 	d->dev->ops->resume(d->dev);
@@ -355,7 +355,7 @@ static void state_moves_to_a_new_device(void **state)
 {
 	struct drv d;
 	struct drv_buf b = {0, 64, true};
-	struct virtio_rng_config cfg = {0};
+	struct virtio_rng_options cfg = {0};
 	struct vmm_device *to;
 
 	machine(&d);
@@ -422,7 +422,7 @@ static void hostile_state_is_refused(void **state)
 
 static void the_rate_is_bounded(void **state)
 {
-	struct virtio_rng_config cfg = {.bytes_per_s = 1000};
+	struct virtio_rng_options cfg = {.bytes_per_s = 1000};
 	struct drv d;
 	struct drv_buf b = {0, 4096, true};
 	uint32_t len;

@@ -1,0 +1,31 @@
+/*
+ * The block device. A raw image or a block device goes through io_uring (preadv/pwritev where the
+ * kernel has none), a qcow2 image through a qemu-nbd that the constructor starts and that ends with
+ * the device. Each queue has a thread.
+ *
+ * Saved state: the queues. The image is that of the process that loads; it must be as large.
+ */
+#ifndef VIRTIO_BLK_H
+#define VIRTIO_BLK_H
+
+#include "node/vmm/device.h"
+
+enum { VIRTIO_BLK_QUEUES_MAX = 16, VIRTIO_BLK_SERIAL_MAX = 20 };
+
+enum virtio_blk_format { VIRTIO_BLK_RAW = 1, VIRTIO_BLK_QCOW2 };
+
+struct virtio_blk_options {
+	const char *path;
+	enum virtio_blk_format format;
+	bool read_only;
+	bool direct;	    /* raw: O_DIRECT, past the page cache of the host */
+	bool no_uring;	    /* raw: system calls on the queue's thread */
+	unsigned queues;    /* 0: 1. qcow2 has one */
+	const char *serial; /* at most VIRTIO_BLK_SERIAL_MAX bytes count; NULL: none */
+};
+
+/* -errno of open(2), -ENOEXEC where qemu-nbd cannot serve the image, -EINVAL for an empty one. */
+BASE_MUST_CHECK int virtio_blk_new(struct vmm_env *env, struct vmm_virtio_slot slot,
+				   const struct virtio_blk_options *opts, struct vmm_device **out);
+
+#endif
