@@ -35,7 +35,10 @@ enum {
 
 struct vmm_lapic;
 
-/* timer_hz: the bus clock that one-shot mode counts (1 GHz), tsc_hz: the guest's TSC. */
+/* The clock that the one-shot and periodic modes count: what CPUID and the tables say. */
+#define VMM_LAPIC_TIMER_HZ UINT64_C(1000000000)
+
+/* tsc_hz: of the guest's TSC. `chip` may be NULL (tests): nothing can be sent then. */
 BASE_MUST_CHECK int vmm_lapic_new(struct vmm_irqchip *chip, uint32_t apic_id, uint64_t tsc_hz,
 				  const struct vmm_lapic_cpu *ops, void *cpu,
 				  struct vmm_lapic **out);
@@ -62,7 +65,7 @@ uint32_t vmm_lapic_events(struct vmm_lapic *l);
 uint8_t vmm_lapic_sipi_vector(const struct vmm_lapic *l);
 void vmm_lapic_timer_expired(struct vmm_lapic *l);
 
-/* Any thread: takes a message that the router found to be for this LAPIC. */
+/* Any thread: takes a message that the router found to be for this LAPIC. Kicks if it is new. */
 void vmm_lapic_accept(struct vmm_lapic *l, const struct vmm_irq_msg *msg);
 
 void vmm_lapic_save(struct vmm_lapic *l, struct base_wbuf *out);
