@@ -1,0 +1,41 @@
+# For scenarios and lab tests: a lab of their own that ends with them. Source it, then lab_start.
+# shellcheck shell=bash
+set -u
+scenario_top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+PANGAEA_LAB=$(mktemp -d "${TMPDIR:-/tmp}/lab.XXXXXX")
+export PANGAEA_LAB
+failures=0
+lab() { "$scenario_top/tests/lab/lab" "$@"; }
+trap 'lab down; rm -rf "$PANGAEA_LAB"' EXIT
+trap 'exit 130' INT TERM
+
+# lab_start N [OPTION...]: as lab up; skips the test where this machine cannot have a lab.
+lab_start() {
+  local tool
+  for tool in qemu-system-x86_64 mmdebstrap mke2fs cpio; do
+    command -v "$tool" >/dev/null || { echo "$tool is not installed; see deploy/packages/lab.txt"; exit 77; }
+  done
+  lab --owner $$ up "$@" || { echo "the lab did not start"; exit 1; }
+}
+
+# check WHAT CMD...: runs it; prints its output only when it fails.
+check() {
+  local what=$1 out
+  shift
+  if out=$("$@" 2>&1); then
+    echo "ok: $what"
+  else
+    failures=$((failures + 1))
+    printf 'FAILED: %s (%s)\n%s\n' "$what" "$*" "$out" | head -40
+  fi
+}
+# refuse WHAT CMD...: CMD must fail.
+refuse() { local what=$1; shift; check "$what" not "$@"; }
+not() { ! "$@"; }
+
+# lab_end: the verdict.
+lab_end() {
+  echo "$failures failed"
+  [ "$failures" = 0 ]
+  exit
+}
