@@ -1,0 +1,150 @@
+/* Membership, barrier and broadcast. These report nothing, as in the original. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "pvm/group/group.h"
+
+int pvm_gsdump(void);
+int pvm_grphostinfo(void);
+int pvm_grpvhostinfo(void);
+
+int pvm_joingroup(char *group)
+{
+	int rc = gs_name_check(group);
+
+	if (rc)
+		return rc;
+	if (gs_members_static(group))
+		return PvmNotInGroup;
+	return gs_ask(GS_JOIN, group, 0, NULL, NULL);
+}
+
+/* The others of a static group bring their barriers among themselves to an end. */
+static void tell_left(const struct gs_members *m, int me)
+{
+	struct gs_aside aside;
+
+	gs_aside_begin(&aside, GS_DATA_CTX);
+	if (pvm_initsend(PvmDataDefault) >= 0)
+		for (int i = 0; i < m->slots; i++)
+			if (m->tids[i] > 0 && m->tids[i] != me)
+				pvm_send(m->tids[i], GS_LEFT);
+	gs_aside_end(&aside);
+}
+
+int pvm_lvgroup(char *group)
+{
+	struct gs_members *m;
+	int rc = gs_name_check(group), me = pvm_mytid();
+
+	if (rc)
+		return rc;
+	m = gs_members_static(group);
+	if (m && gs_members_inst(m, me) >= 0)
+		tell_left(m, me);
+	gs_members_forget(group);
+	return gs_ask(GS_LEAVE, group, 0, NULL, NULL);
+}
+
+int pvm_getinst(char *group, int tid)
+{
+	const struct gs_members *m;
+	int rc = gs_name_check(group);
+
+	if (rc)
+		return rc;
+	m = gs_members_static(group);
+	return m ? gs_members_inst(m, tid) : gs_ask(GS_INST, group, tid, NULL, NULL);
+}
+
+int pvm_gettid(char *group, int inst)
+{
+	const struct gs_members *m;
+	int rc = gs_name_check(group);
+
+	if (rc)
+		return rc;
+	m = gs_members_static(group);
+	if (!m)
+		return gs_ask(GS_TID, group, inst, NULL, NULL);
+	return inst >= 0 && inst < m->slots && m->tids[inst] > 0 ? m->tids[inst] : PvmNoInst;
+}
+
+int pvm_gsize(char *group)
+{
+	const struct gs_members *m;
+	int rc = gs_name_check(group);
+
+	if (rc)
+		return rc;
+	m = gs_members_static(group);
+	return m ? gs_members_count(m) : gs_ask(GS_SIZE, group, 0, NULL, NULL);
+}
+
+int pvm_freezegroup(char *group, int size)
+{
+	int rc = gs_name_check(group);
+
+	if (rc)
+		return rc;
+	if (gs_members_static(group))
+		return PvmDupGroup;
+	return gs_members_ask(GS_FREEZE, group, size);
+}
+
+int pvm_barrier(char *group, int count)
+{
+	int rc = gs_name_check(group);
+
+	return rc ? rc : gs_ask(GS_BARRIER, group, count, NULL, NULL);
+}
+
+int pvm_bcast(char *group, int msgtag)
+{
+	const struct gs_members *m;
+	int rc = gs_name_check(group), me = pvm_mytid(), n = 0, *to;
+
+	if (!rc)
+		rc = gs_members_get(group, &m);
+	if (rc)
+		return rc;
+	to = calloc((size_t)m->slots + 1, sizeof(*to));
+	if (!to)
+		return PvmNoMem;
+	for (int i = 0; i < m->slots; i++)
+		if (m->tids[i] > 0 && m->tids[i] != me)
+			to[n++] = m->tids[i];
+	rc = n ? pvm_mcast(to, n, msgtag) : PvmNoInst;
+	free(to);
+	return rc;
+}
+
+static int print_lines(void *arg)
+{
+	int n = 0, rc = pvm_upkint(&n, 1, 1);
+	char line[GS_NAME_MAX + 256];
+
+	for (; !rc && n > 0; n--) {
+		rc = pvm_upkstr(line);
+		if (!rc)
+			printf("%s\n", line);
+	}
+	return rc;
+}
+
+/* What the server knows, on standard output. */
+int pvm_gsdump(void)
+{
+	return gs_ask(GS_DUMP, "", 0, print_lines, NULL);
+}
+
+/* Which hosts a group is on: never documented, and no packaged program calls them. */
+int pvm_grphostinfo(void)
+{
+	return PvmNotImpl;
+}
+
+int pvm_grpvhostinfo(void)
+{
+	return PvmNotImpl;
+}

@@ -1,0 +1,58 @@
+/*
+ * The inside of libgpvm3: talking to the group server, lists of members, data types. Everything
+ * goes through the public calls of libpvm3. One thread, as libpvm3. Negative Pvm codes.
+ */
+#ifndef PVM_GROUP_H
+#define PVM_GROUP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/cleanup.h"
+#include "pvm/gs/gs_proto.h"
+#include "pvm/include/pvm3.h"
+
+int lpvmerr(const char *function, int code); /* of libpvm3 */
+
+/* Buffers and context of the caller, put aside while ours are used. */
+struct gs_aside {
+	int sbuf, rbuf, ctx;
+};
+void gs_aside_begin(struct gs_aside *a, int ctx);
+void gs_aside_end(const struct gs_aside *a);
+
+/* Members of a group by instance; 0 where nobody is. Frozen groups stay known. */
+struct gs_members {
+	struct gs_members *next;
+	char *name;
+	int generation;
+	bool is_static;
+	bool broken; /* static, and somebody has left */
+	int rounds;  /* barriers among members done */
+	int slots;
+	int *tids;
+};
+
+/*
+ * One request and its reply. The result, or a negative code; what the reply adds can be unpacked in
+ * `more` (may be NULL), which returns 0 or a code.
+ */
+int gs_ask(enum gs_op op, const char *group, int arg, int (*more)(void *arg), void *more_arg);
+
+/* The members as they are now; *out is the library's and valid until the next call. */
+BASE_MUST_CHECK int gs_members_get(const char *group, const struct gs_members **out);
+/* What is known of a frozen group without asking; NULL otherwise. */
+struct gs_members *gs_members_static(const char *group);
+int gs_members_ask(enum gs_op op, const char *group, int arg);
+void gs_members_forget(const char *group);
+/* Instance of `tid`, PvmNotInGroup. */
+int gs_members_inst(const struct gs_members *m, int tid);
+int gs_members_count(const struct gs_members *m);
+
+/* PvmNullGroup when there is no name. */
+int gs_name_check(const char *group);
+
+/* Bytes of one item of a PVM_* type, 0 for what is none. */
+size_t gs_type_size(int type);
+
+#endif
