@@ -25,7 +25,9 @@ cache_get() {
   else
     find "$cache_dir" -maxdepth 1 -name "$name-*" -mtime +30 -exec rm -rf {} +
     tmp=$(mktemp -d "$cache_dir/tmp.$name.XXXXXX") && chmod 755 "$tmp"
-    if ! (set -e; "$fill" "$@" "$tmp") >&2; then
+    # In the background because there set -e holds, wherever we are called from.
+    (set -e; "$fill" "$@" "$tmp") >&2 &
+    if ! wait $!; then
       rm -rf "$tmp"
       exec {lock}>&-
       return 1

@@ -108,6 +108,14 @@ build_key() { # of what is in the build layer: names, sizes and times of the pro
     "$(find "$build" -name cmake_install.cmake -newer "$build/build.ninja" | wc -l)"
 }
 
+guest_fill() { # DIR
+  local root=$1/root
+  "$top/deploy/guest-image" "$root/guest"
+  "$top/deploy/guest-image" "$root/guest/cloud" --flavour cloud-amd64
+  image_make "$1/image" "$root"
+  rm -rf "$root"
+}
+
 # minimal_layers KERNELDIR PACKAGES: prints the images of a minimal host, the topmost first.
 minimal_layers() {
   local dir
@@ -118,6 +126,8 @@ minimal_layers() {
     dir=$(cache_get lab-extra "$(cache_key 1 "$(package_versions $2)")" extra_fill "$2") || return 1
     echo "$dir/image"
   fi
+  dir=$(cache_get lab-guest "$(cache_key 1 "@$top/deploy/guest/init" "@$top/deploy/guest-image" "$(package_versions linux-image-amd64 linux-image-cloud-amd64)")" guest_fill) || return 1
+  echo "$dir/image"
   dir=$(cache_get lab-modules "$(cache_key 1 "$1")" modules_fill "$1") || return 1
   echo "$dir/image"
   dir=$(cache_get lab-base "$(cache_key "@$lab_lib/images.sh" "@$lab_lib/init-minimal.sh" "npt=${lab_npt:-0}" \
