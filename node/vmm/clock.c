@@ -20,21 +20,27 @@ static void clock_scale(struct vmm_clock *c)
 	c->mul = (uint32_t)ratio;
 }
 
-void vmm_clock_init(struct vmm_clock *c, uint64_t tsc_hz, bool stable, uint64_t tsc)
+void vmm_clock_init(struct vmm_clock *c, uint64_t tsc_hz, bool stable, bool fixed)
 {
 	c->tsc_hz = tsc_hz;
 	c->stable = stable;
 	clock_scale(c);
-	vmm_clock_set(c, tsc);
+	c->fixed = fixed;
+	atomic_store(&c->offset, 0);
+	vmm_clock_set(c, 0);
+	c->base = fixed ? __rdtsc() : 0;
 }
 
 void vmm_clock_set(struct vmm_clock *c, uint64_t tsc)
 {
+	if (c->fixed)
+		return;
 	atomic_store_explicit(&c->offset, tsc - __rdtsc(), memory_order_relaxed);
 }
 
 uint64_t vmm_clock_tsc_to_ns(const struct vmm_clock *c, uint64_t tsc)
 {
+	tsc -= c->base;
 	tsc = c->shift < 0 ? tsc >> -c->shift : tsc << c->shift;
 	return (uint64_t)(((unsigned __int128)tsc * c->mul) >> 32);
 }

@@ -14,15 +14,21 @@
 struct vmm_clock {
 	uint64_t tsc_hz;
 	bool stable; /* the host's TSC may be trusted: see vmm_kvm.tsc_stable */
+	/* The guest sees the host's TSC and nothing can be done about it: offset stays 0, and the
+	 * time of a pause passes for the guest. */
+	bool fixed;
 	/* Guest TSC = host TSC + offset (mod 2^64). Written while no vCPU runs. */
 	_Atomic(uint64_t) offset;
-	/* Nanoseconds = TSC * mul >> (32 - shift), the form that kvmclock gives to the guest. */
+	uint64_t base; /* guest TSC at guest time 0 */
+	/* Nanoseconds = (TSC - base) * mul >> (32 - shift), the form that kvmclock gives to the
+	 * guest. */
 	uint32_t mul;
 	int8_t shift;
 };
 
+/* Guest time begins now, with a TSC of 0 where that can be. */
+void vmm_clock_init(struct vmm_clock *c, uint64_t tsc_hz, bool stable, bool fixed);
 /* The guest's TSC is `tsc` now. */
-void vmm_clock_init(struct vmm_clock *c, uint64_t tsc_hz, bool stable, uint64_t tsc);
 void vmm_clock_set(struct vmm_clock *c, uint64_t tsc);
 
 static inline uint64_t vmm_clock_tsc(const struct vmm_clock *c)

@@ -6,7 +6,7 @@
 
 #define BIT(n) (1u << (n))
 
-enum { EXTRA_ENTRIES = 8 };
+enum { EXTRA_ENTRIES = 8, CPUID_LOAD_MAX = 512 };
 
 /* Leaf 1 */
 #define C1_ECX_MONITOR	    BIT(3)
@@ -213,4 +213,88 @@ int vmm_cpuid_build(const struct kvm_cpuid2 *in, const struct vmm_cpuid_params *
 		leaf_kvm_features(leaf_append(c, KVM_CPUID_FEATURES, 0), p);
 	*out = c;
 	return 0;
+}
+
+/* ---- of a saved machine ---- */
+
+void vmm_cpuid_save(const struct kvm_cpuid2 *c, struct base_wbuf *out)
+{
+	base_wbuf_u32(out, c->nent);
+	for (uint32_t i = 0; i < c->nent; i++) {
+		const struct kvm_cpuid_entry2 *e = &c->entries[i];
+		const uint32_t words[] = {e->function, e->index, e->flags, e->eax,
+					  e->ebx,      e->ecx,	 e->edx};
+
+		for (size_t w = 0; w < BASE_ARRAY_LEN(words); w++)
+			base_wbuf_u32(out, words[w]);
+	}
+}
+
+int vmm_cpuid_load(struct base_rbuf *in, struct kvm_cpuid2 **out)
+{
+	uint32_t count = base_rbuf_u32(in);
+	struct kvm_cpuid2 *c;
+
+	if (in->error || count > CPUID_LOAD_MAX)
+		return -EBADMSG;
+	c = calloc(1, sizeof(*c) + count * sizeof(c->entries[0]));
+	if (!c)
+		return -ENOMEM;
+	c->nent = count;
+	for (uint32_t i = 0; i < count; i++) {
+		struct kvm_cpuid_entry2 *e = &c->entries[i];
+		uint32_t *const words[] = {&e->function, &e->index, &e->flags, &e->eax,
+					   &e->ebx,	 &e->ecx,   &e->edx};
+
+		for (size_t w = 0; w < BASE_ARRAY_LEN(words); w++)
+			*words[w] = base_rbuf_u32(in);
+	}
+	if (in->error) {
+		free(c);
+		return in->error;
+	}
+	*out = c;
+	return 0;
+}
+
+static const struct kvm_cpuid_entry2 *leaf_find(const struct kvm_cpuid2 *c, uint32_t function,
+						uint32_t index)
+{
+	for (uint32_t i = 0; i < c->nent; i++)
+		if (c->entries[i].function == function && c->entries[i].index == index)
+			return &c->entries[i];
+	return NULL;
+}
+
+/* The leaves whose words are sets of features, and which words. */
+static const struct {
+	uint32_t function, index;
+	uint32_t eax, ebx, ecx, edx; /* the bits that are features */
+} feature_leaves[] = {
+	{0x1, 0, 0, 0, ~(C1_ECX_X2APIC | C1_ECX_TSC_DEADLINE | C1_ECX_HYPERVISOR | BIT(27)),
+	 ~(C1_EDX_HTT | C1_EDX_APIC)},
+	{0x7, 0, 0, ~0u, ~BIT(4), ~0u},
+	{0xd, 0, ~0u, 0, 0, 0},
+	{0xd, 1, ~0u, 0, 0, 0},
+	{0x80000001, 0, 0, 0, ~CX_ECX_CMP_LEGACY, ~CX_EDX_APIC},
+	{0x80000007, 0, 0, 0, 0, BIT(8)},
+	{0x80000008, 0, 0, ~0u, 0, 0},
+};
+
+bool vmm_cpuid_fits(const struct kvm_cpuid2 *guest, const struct kvm_cpuid2 *host)
+{
+	for (size_t i = 0; i < BASE_ARRAY_LEN(feature_leaves); i++) {
+		const struct kvm_cpuid_entry2 none = {0}, *g, *h;
+
+		g = leaf_find(guest, feature_leaves[i].function, feature_leaves[i].index);
+		h = leaf_find(host, feature_leaves[i].function, feature_leaves[i].index);
+		g = g ? g : &none;
+		h = h ? h : &none;
+		if ((g->eax & ~h->eax & feature_leaves[i].eax) ||
+		    (g->ebx & ~h->ebx & feature_leaves[i].ebx) ||
+		    (g->ecx & ~h->ecx & feature_leaves[i].ecx) ||
+		    (g->edx & ~h->edx & feature_leaves[i].edx))
+			return false;
+	}
+	return true;
 }

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/cleanup.h"
+#include "base/buf.h"
 
 struct vmm_cpuid_params {
 	uint32_t apic_id;
@@ -23,5 +23,11 @@ struct vmm_cpuid_params {
  */
 BASE_MUST_CHECK int vmm_cpuid_build(const struct kvm_cpuid2 *in, const struct vmm_cpuid_params *p,
 				    struct kvm_cpuid2 **out);
+
+/* As a section of a saved machine. load: *out is for free(3); -EBADMSG, -ENOMEM. */
+void vmm_cpuid_save(const struct kvm_cpuid2 *c, struct base_wbuf *out);
+BASE_MUST_CHECK int vmm_cpuid_load(struct base_rbuf *in, struct kvm_cpuid2 **out);
+/* Whether every feature that `guest` was promised is in `host` too. */
+bool vmm_cpuid_fits(const struct kvm_cpuid2 *guest, const struct kvm_cpuid2 *host);
 
 #endif

@@ -1,10 +1,12 @@
 #include "node/vmm/kvm.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 #include "base/log.h"
 #include "node/vmm/msr.h"
@@ -65,6 +67,132 @@ static bool kvm_host_tsc_stable(void)
 	return !f || !fgets(line, sizeof(line), f) || strstr(line, "tsc");
 }
 
+/* ---- the emulator probe ---- */
+
+enum {
+	PROBE_PML4 = 0x1000,
+	PROBE_PDPT = 0x2000,
+	PROBE_CODE = 0x3000,
+	PROBE_PD = 0x4000,
+	PROBE_LEN = 0x5000
+};
+
+/* lock cmpxchg16b [0x3800]; hlt */
+static const uint8_t probe_code[] = {0xf0, 0x48, 0x0f, 0xc7, 0x0c, 0x25,
+				     0x00, 0x38, 0x00, 0x00, 0xf4};
+
+static int probe_set_regs(int vcpu_fd)
+{
+	struct kvm_regs regs = {.rip = PROBE_CODE, .rsp = PROBE_LEN, .rflags = 2};
+	struct kvm_segment code = {.limit = 0xffffffff,
+				   .selector = 8,
+				   .type = 11,
+				   .present = 1,
+				   .s = 1,
+				   .l = 1,
+				   .g = 1};
+	struct kvm_segment data = {.limit = 0xffffffff,
+				   .selector = 16,
+				   .type = 3,
+				   .present = 1,
+				   .s = 1,
+				   .db = 1,
+				   .g = 1};
+	struct kvm_sregs s;
+
+	if (ioctl(vcpu_fd, KVM_GET_SREGS, &s) < 0)
+		return -errno;
+	s.cs = code;
+	s.ds = s.es = s.fs = s.gs = s.ss = data;
+	s.cr0 = 0x80000011;
+	s.cr3 = PROBE_PML4;
+	s.cr4 = 0x20;
+	s.efer = 0x500;
+	if (ioctl(vcpu_fd, KVM_SET_SREGS, &s) < 0 || ioctl(vcpu_fd, KVM_SET_REGS, &regs) < 0)
+		return -errno;
+	return 0;
+}
+
+struct probe {
+	int vm_fd, vcpu_fd;
+	uint8_t *low;
+	struct kvm_run *run;
+};
+
+/* A VM of its own, because a vCPU that has run takes no new CPUID. */
+static int probe_open(const struct vmm_kvm *kvm, size_t run_bytes, struct probe *p)
+{
+	struct kvm_userspace_memory_region slot = {.memory_size = PROBE_LEN};
+
+	p->low = mmap(NULL, PROBE_LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	p->vm_fd = ioctl(kvm->fd, KVM_CREATE_VM, 0);
+	slot.userspace_addr = (uintptr_t)p->low;
+	if (p->low == MAP_FAILED || p->vm_fd < 0 ||
+	    ioctl(p->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+		return -errno;
+	p->vcpu_fd = ioctl(p->vm_fd, KVM_CREATE_VCPU, 0);
+	if (p->vcpu_fd < 0 || ioctl(p->vcpu_fd, KVM_SET_CPUID2, kvm->cpuid) < 0)
+		return -errno;
+	p->run = mmap(NULL, run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, p->vcpu_fd, 0);
+	return p->run == MAP_FAILED ? -errno : 0;
+}
+
+static void probe_close(struct probe *p, size_t run_bytes)
+{
+	if (p->run != MAP_FAILED)
+		munmap(p->run, run_bytes);
+	if (p->vcpu_fd >= 0)
+		close(p->vcpu_fd);
+	if (p->vm_fd >= 0)
+		close(p->vm_fd);
+	if (p->low != MAP_FAILED)
+		munmap(p->low, PROBE_LEN);
+}
+
+static bool probe_runs(struct probe *p)
+{
+	struct kvm_regs regs;
+	int err;
+
+	memcpy(p->low + PROBE_PML4, &(uint64_t){PROBE_PDPT | 3}, 8);
+	memcpy(p->low + PROBE_PDPT, &(uint64_t){PROBE_PD | 3}, 8);
+	memcpy(p->low + PROBE_PD, &(uint64_t){0x83}, 8);
+	memcpy(p->low + PROBE_CODE, probe_code, sizeof(probe_code));
+	if (probe_set_regs(p->vcpu_fd) < 0)
+		return false;
+	do
+		err = ioctl(p->vcpu_fd, KVM_RUN, 0) < 0 ? errno : 0;
+	while (err == EINTR || err == EAGAIN);
+	/* Anything but the HLT after it: there is no IDT, so a fault ends as a shutdown. */
+	return !err && p->run->exit_reason == KVM_EXIT_HLT &&
+	       ioctl(p->vcpu_fd, KVM_GET_REGS, &regs) == 0 &&
+	       regs.rip == PROBE_CODE + sizeof(probe_code);
+}
+
+/* With VT-x or SVM the processor runs guest kernel mode itself: nothing to find out. */
+static bool host_has_virtualisation(void)
+{
+	unsigned a, b, c, d;
+
+	if (__get_cpuid(1, &a, &b, &c, &d) && c & 1u << 5)
+		return true;
+	return __get_cpuid(0x80000001, &a, &b, &c, &d) && c & 1u << 2;
+}
+
+/* Runs one cmpxchg16b in guest kernel mode where that is emulated. */
+static bool kvm_probe_cmpxchg16b(const struct vmm_kvm *kvm)
+{
+	struct probe p = {.vm_fd = -1, .vcpu_fd = -1, .low = MAP_FAILED, .run = MAP_FAILED};
+	bool ok;
+
+	if (kvm->has_tsc_offset)
+		return true;
+	ok = probe_open(kvm, kvm->run_bytes, &p) == 0 && probe_runs(&p);
+	log_debug("cmpxchg16b in guest kernel mode: %s", ok ? "yes" : "no");
+	probe_close(&p, kvm->run_bytes);
+	return ok;
+}
+
 static void kvm_probe_optional(struct vmm_kvm *kvm)
 {
 	int n;
@@ -74,7 +202,6 @@ static void kvm_probe_optional(struct vmm_kvm *kvm)
 	kvm->has_ioeventfd = kvm_cap(kvm, KVM_CAP_IOEVENTFD) > 0;
 	kvm->has_guest_debug = kvm_cap(kvm, KVM_CAP_SET_GUEST_DEBUG) > 0;
 	kvm->tsc_stable = kvm_host_tsc_stable();
-	kvm->has_cmpxchg16b = true;
 	n = kvm_cap(kvm, KVM_CAP_XSAVE2);
 	kvm->xsave_bytes = BASE_MAX((size_t)n, sizeof(struct kvm_xsave));
 	n = kvm_cap(kvm, KVM_CAP_MAX_VCPUS);
@@ -147,6 +274,8 @@ int vmm_kvm_open(struct vmm_kvm *kvm, char *reason)
 		kvm_refuse(reason, err, "cannot read the lists of CPUID leaves and MSRs");
 		goto err_close;
 	}
+	kvm->has_tsc_offset = host_has_virtualisation();
+	kvm->has_cmpxchg16b = kvm_probe_cmpxchg16b(kvm);
 	err = vmm_msr_filter(kvm->vm_fd);
 	if (err) {
 		kvm_refuse(reason, err, "cannot filter MSRs");
@@ -201,72 +330,4 @@ int vmm_kvm_ioeventfd(const struct vmm_kvm *kvm, uint64_t addr, const uint32_t *
 	if (!add)
 		e.flags |= KVM_IOEVENTFD_FLAG_DEASSIGN;
 	return ioctl(kvm->vm_fd, KVM_IOEVENTFD, &e) < 0 ? -errno : 0;
-}
-
-/* ---- the emulator probe ---- */
-
-enum { PROBE_PML4 = 0x1000, PROBE_PDPT = 0x2000, PROBE_CODE = 0x3000, PROBE_LEN = 0x4000 };
-
-/* lock cmpxchg16b [0x3800]; hlt */
-static const uint8_t probe_code[] = {0xf0, 0x48, 0x0f, 0xc7, 0x0c, 0x25,
-				     0x00, 0x38, 0x00, 0x00, 0xf4};
-
-static int probe_set_regs(int vcpu_fd)
-{
-	struct kvm_regs regs = {.rip = PROBE_CODE, .rsp = PROBE_LEN, .rflags = 2};
-	struct kvm_segment code = {.limit = 0xffffffff,
-				   .selector = 8,
-				   .type = 11,
-				   .present = 1,
-				   .s = 1,
-				   .l = 1,
-				   .g = 1};
-	struct kvm_segment data = {.limit = 0xffffffff,
-				   .selector = 16,
-				   .type = 3,
-				   .present = 1,
-				   .s = 1,
-				   .db = 1,
-				   .g = 1};
-	struct kvm_sregs s;
-
-	if (ioctl(vcpu_fd, KVM_GET_SREGS, &s) < 0)
-		return -errno;
-	s.cs = code;
-	s.ds = s.es = s.fs = s.gs = s.ss = data;
-	s.cr0 = 0x80000011;
-	s.cr3 = PROBE_PML4;
-	s.cr4 = 0x20;
-	s.efer = 0x500;
-	if (ioctl(vcpu_fd, KVM_SET_SREGS, &s) < 0 || ioctl(vcpu_fd, KVM_SET_REGS, &regs) < 0)
-		return -errno;
-	return 0;
-}
-
-int vmm_kvm_probe_emulator(struct vmm_kvm *kvm, struct vmm_mem *mem, int vcpu_fd,
-			   struct kvm_run *run)
-{
-	uint8_t *low = vmm_mem_ptr(mem, 0, PROBE_LEN);
-	struct kvm_regs regs;
-	int err;
-
-	if (!low)
-		return -EFAULT;
-	memcpy(low + PROBE_PML4, &(uint64_t){PROBE_PDPT | 3}, 8);
-	memcpy(low + PROBE_PDPT, &(uint64_t){0x83}, 8);
-	memcpy(low + PROBE_CODE, probe_code, sizeof(probe_code));
-	err = probe_set_regs(vcpu_fd);
-	if (err)
-		return err;
-	do
-		err = ioctl(vcpu_fd, KVM_RUN, 0) < 0 ? -errno : 0;
-	while (err == -EINTR || err == -EAGAIN);
-	/* Anything but the HLT after it: there is no IDT, so a fault ends as a shutdown. */
-	kvm->has_cmpxchg16b = !err && run->exit_reason == KVM_EXIT_HLT &&
-			      ioctl(vcpu_fd, KVM_GET_REGS, &regs) == 0 &&
-			      regs.rip == PROBE_CODE + sizeof(probe_code);
-	log_debug("cmpxchg16b in guest kernel mode: %s (exit %u)",
-		  kvm->has_cmpxchg16b ? "yes" : "no", run->exit_reason);
-	memset(low, 0, PROBE_LEN);
-	return 0;
 }

@@ -24,8 +24,10 @@ struct vmm_kvm {
 	bool has_guest_debug;
 	/* The host's TSC counts at one rate on all CPUs; else KVM moves the guests' offsets. */
 	bool tsc_stable;
-	/* Guest kernel mode is emulated instruction by instruction; see vmm_kvm_probe_emulator().
-	 */
+	/* False where guest user mode reads the host's TSC as it is, whatever offset KVM was told:
+	 * where it runs without VT-x or SVM. */
+	bool has_tsc_offset;
+	/* False where KVM emulates guest kernel mode one by one and cannot do this one. */
 	bool has_cmpxchg16b;
 	unsigned vcpu_max;
 	uint64_t tsc_hz;	   /* of the guest; known after the first vCPU */
@@ -42,12 +44,5 @@ BASE_MUST_CHECK int vmm_kvm_map_memory(const struct vmm_kvm *kvm, const struct v
 				       bool dirty_log);
 BASE_MUST_CHECK int vmm_kvm_ioeventfd(const struct vmm_kvm *kvm, uint64_t addr,
 				      const uint32_t *match, int fd, bool add);
-/*
- * Runs one cmpxchg16b in guest kernel mode on the new vCPU `vcpu_fd`, in memory that is still
- * empty and is empty again afterwards; clears has_cmpxchg16b where KVM cannot execute it. The
- * vCPU's registers are undefined afterwards.
- */
-BASE_MUST_CHECK int vmm_kvm_probe_emulator(struct vmm_kvm *kvm, struct vmm_mem *mem, int vcpu_fd,
-					   struct kvm_run *run);
 
 #endif

@@ -56,7 +56,7 @@ static bool msr_is_lapic(uint32_t msr)
 static int pvclock_write_time(struct vmm_msr_ctx *ctx, uint64_t gpa)
 {
 	const struct vmm_clock *c = ctx->clock;
-	uint64_t tsc = c->stable ? 0 : vmm_clock_tsc(c);
+	uint64_t tsc = c->stable ? c->base : vmm_clock_tsc(c);
 	struct __attribute__((packed)) {
 		uint32_t version, pad0;
 		uint64_t tsc_timestamp, system_time;

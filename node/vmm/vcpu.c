@@ -99,7 +99,7 @@ static int vcpu_set_tsc_offset(struct vmm_vcpu *v)
 	return ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr) < 0 ? -errno : 0;
 }
 
-/* The first vCPU tells the TSC's rate and what the emulator can do. */
+/* The first vCPU tells the TSC's rate. */
 static int vcpu_first(struct vmm_vcpu *v)
 {
 	struct vmm_vcpus *all = v->all;
@@ -108,8 +108,9 @@ static int vcpu_first(struct vmm_vcpu *v)
 	if (khz <= 0)
 		return khz < 0 ? -errno : -ENOTSUP;
 	all->kvm->tsc_hz = (uint64_t)khz * 1000;
-	vmm_clock_init(&all->clock, all->kvm->tsc_hz, all->kvm->tsc_stable, 0);
-	return vmm_kvm_probe_emulator(all->kvm, all->mem, v->fd, v->run);
+	vmm_clock_init(&all->clock, all->kvm->tsc_hz, all->kvm->tsc_stable,
+		       !all->kvm->has_tsc_offset);
+	return 0;
 }
 
 static int vcpu_set_cpuid(struct vmm_vcpu *v)
@@ -161,19 +162,9 @@ static int vcpu_set_up(struct vmm_vcpu *v)
 	if (err)
 		return err;
 	if (all->count == 0) {
-		struct kvm_sregs sregs;
-		struct kvm_regs regs;
-
-		/* The probe leaves its own registers behind. */
-		if (ioctl(v->fd, KVM_GET_SREGS, &sregs) < 0 ||
-		    ioctl(v->fd, KVM_GET_REGS, &regs) < 0)
-			return -errno;
 		err = vcpu_first(v);
 		if (err)
 			return err;
-		if (ioctl(v->fd, KVM_SET_SREGS, &sregs) < 0 ||
-		    ioctl(v->fd, KVM_SET_REGS, &regs) < 0)
-			return -errno;
 	}
 	err = vcpu_set_cpuid(v);
 	if (err)
@@ -471,7 +462,8 @@ int vmm_vcpus_start(struct vmm_vcpus *all)
 		if (err)
 			return err;
 	}
-	all->paused_tsc = vmm_clock_tsc(&all->clock);
+	if (!all->restored)
+		all->paused_tsc = vmm_clock_tsc(&all->clock);
 	vcpus_wait_parked(all);
 	return 0;
 }

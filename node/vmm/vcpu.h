@@ -46,6 +46,7 @@ struct vmm_vcpus {
 	bool paused, stopping; /* under lock */
 	unsigned parked;       /* threads at the gate */
 	uint64_t paused_tsc;   /* the guest's TSC stands here while paused */
+	bool restored;	       /* paused_tsc was loaded: the start must not take its own */
 };
 
 enum vmm_vcpu_exit_kind {
@@ -103,6 +104,13 @@ BASE_MUST_CHECK int vmm_vcpu_reset(struct vmm_vcpu *v, const struct vmm_entry *e
 enum { VMM_VCPU_STATE_VERSION = 1 };
 void vmm_vcpu_save(struct vmm_vcpu *v, struct base_wbuf *out);
 BASE_MUST_CHECK int vmm_vcpu_load(struct vmm_vcpu *v, struct base_rbuf *in, uint32_t version);
+/*
+ * The CPUID leaves that the guest has seen. load, before vmm_vcpu_load() and before it ever ran:
+ * -ENOTSUP where they promise what this host has not, -EBADMSG, -EPROTO.
+ */
+enum { VMM_VCPU_CPUID_VERSION = 1 };
+void vmm_vcpu_save_cpuid(struct vmm_vcpu *v, struct base_wbuf *out);
+BASE_MUST_CHECK int vmm_vcpu_load_cpuid(struct vmm_vcpu *v, struct base_rbuf *in, uint32_t version);
 /* Registers as text. Also from the failed() callback. */
 void vmm_vcpu_dump(struct vmm_vcpu *v, char *out, size_t cap);
 

@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 
 #include "base/log.h"
+#include "node/vmm/cpuid.h"
 #include "node/vmm/vcpu_internal.h"
 
 #define MSR_MTRR_DEF_TYPE 0x2ff
@@ -424,6 +425,34 @@ int vmm_vcpu_load(struct vmm_vcpu *v, struct base_rbuf *in, uint32_t version)
 	v->activity = activity;
 	v->msr.pv = pv;
 	v->held = v->failed = v->io_unfinished = false;
+	return 0;
+}
+
+void vmm_vcpu_save_cpuid(struct vmm_vcpu *v, struct base_wbuf *out)
+{
+	vmm_cpuid_save(v->cpuid, out);
+}
+
+int vmm_vcpu_load_cpuid(struct vmm_vcpu *v, struct base_rbuf *in, uint32_t version)
+{
+	struct kvm_cpuid2 *c;
+	int err;
+
+	if (version != VMM_VCPU_CPUID_VERSION)
+		return -EPROTO;
+	err = vmm_cpuid_load(in, &c);
+	if (err)
+		return err;
+	if (!vmm_cpuid_fits(c, v->cpuid))
+		err = -ENOTSUP;
+	else if (ioctl(v->fd, KVM_SET_CPUID2, c) < 0)
+		err = -errno;
+	if (err) {
+		free(c);
+		return err;
+	}
+	free(v->cpuid);
+	v->cpuid = c;
 	return 0;
 }
 

@@ -96,7 +96,7 @@ static void clock_scale_is_exact_enough(void **state)
 		struct vmm_clock k;
 		int64_t error;
 
-		vmm_clock_init(&k, rates[i], true, 0);
+		vmm_clock_init(&k, rates[i], true, false);
 		error = (int64_t)vmm_clock_tsc_to_ns(&k, rates[i] * day) -
 			(int64_t)(day * 1000000000);
 		assert_in_range(error + 100000, 0, 200000); /* 0.1 ms a day */

@@ -1,0 +1,503 @@
+#include "node/vmm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "node/vmm/vm_internal.h"
+
+static int vm_refuse(char *why, int err, const char *fmt, ...) BASE_PRINTF(3, 4);
+
+static int vm_refuse(char *why, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, VMM_WHY_MAX, fmt, ap);
+	va_end(ap);
+	return err;
+}
+
+static void vm_set_state(struct vmm_vm *vm, enum vmm_state state, const char *reason)
+{
+	if (vm->state == state)
+		return;
+	vm->state = state;
+	snprintf(vm->reason, sizeof(vm->reason), "%s", reason);
+	if (vm->ops->changed)
+		vm->ops->changed(vm->arg, state, vm->reason);
+}
+
+static bool vm_is_final(const struct vmm_vm *vm)
+{
+	return vm->state == VMM_STOPPED || vm->state == VMM_FAILED;
+}
+
+/* ---- stopping and going on ---- */
+
+static void vm_halt_all(struct vmm_vm *vm)
+{
+	vmm_vcpus_pause(&vm->vcpus);
+	base_list_foreach (dev, &vm->devices, struct vmm_device, link)
+		if (dev->ops->pause)
+			dev->ops->pause(dev);
+}
+
+static void vm_go_all(struct vmm_vm *vm)
+{
+	base_list_foreach (dev, &vm->devices, struct vmm_device, link)
+		if (dev->ops->resume)
+			dev->ops->resume(dev);
+	vmm_vcpus_resume(&vm->vcpus);
+}
+
+int vmm_vm_pause(struct vmm_vm *vm)
+{
+	if (vm->state == VMM_PAUSED)
+		return 0;
+	if (vm->state != VMM_RUNNING)
+		return -EINVAL;
+	vm_halt_all(vm);
+	vm_set_state(vm, VMM_PAUSED, "");
+	return 0;
+}
+
+int vmm_vm_resume(struct vmm_vm *vm)
+{
+	if (vm->state == VMM_RUNNING)
+		return 0;
+	if (vm->state != VMM_PAUSED)
+		return -EINVAL;
+	vm_go_all(vm);
+	vm_set_state(vm, VMM_RUNNING, "");
+	return 0;
+}
+
+static void vm_finish(struct vmm_vm *vm, enum vmm_state state, const char *reason)
+{
+	if (vm_is_final(vm))
+		return;
+	if (vm->state == VMM_RUNNING)
+		vm_halt_all(vm);
+	vm_set_state(vm, state, reason);
+}
+
+void vmm_vm_kill(struct vmm_vm *vm, const char *reason)
+{
+	vm_finish(vm, VMM_STOPPED, reason);
+}
+
+static int vm_reset_machine(struct vmm_vm *vm, char *why)
+{
+	int err;
+
+	if (vm->kernel_fd < 0)
+		return vm_refuse(why, -EINVAL,
+				 "the guest asked for a reset, but has no --kernel to boot");
+	base_list_foreach (dev, &vm->devices, struct vmm_device, link)
+		if (dev->ops->reset)
+			dev->ops->reset(dev);
+	vmm_irqchip_reset(vm->irq);
+	err = vmm_mem_clear(vm->mem);
+	if (err)
+		return vm_refuse(why, err, "guest memory: %s", strerror(-err));
+	return vm_boot(vm, why);
+}
+
+int vmm_vm_reset(struct vmm_vm *vm)
+{
+	char why[VMM_WHY_MAX] = "";
+	bool running = vm->state == VMM_RUNNING;
+	int err;
+
+	if (vm_is_final(vm) || vm->state == VMM_STARTING)
+		return -EINVAL;
+	log_info("reset");
+	if (running)
+		vm_halt_all(vm);
+	err = vm_reset_machine(vm, why);
+	if (err) {
+		vm_set_state(vm, VMM_FAILED, why);
+		return err;
+	}
+	if (running)
+		vm_go_all(vm);
+	return 0;
+}
+
+int vmm_vm_powerdown(struct vmm_vm *vm)
+{
+	return vm->state == VMM_RUNNING ? vm_press_power_button(vm) : -EINVAL;
+}
+
+/* ---- requests of vCPUs and devices ---- */
+
+static void vm_debug_stop(struct vmm_vm *vm, struct vmm_vcpu *v)
+{
+	if (vm->state == VMM_RUNNING) {
+		vm_halt_all(vm);
+		vm_set_state(vm, VMM_PAUSED, "stopped for the debugger");
+	}
+	if (vm->ops->debug)
+		vm->ops->debug(vm->arg, v);
+}
+
+static void vm_take_requests(void *arg)
+{
+	struct vmm_vm *vm = arg;
+	char failure[VM_REASON_MAX];
+	struct vmm_vcpu *v;
+	unsigned r;
+
+	pthread_mutex_lock(&vm->request_lock);
+	r = vm->requests;
+	vm->requests = 0;
+	v = vm->debug_vcpu;
+	memcpy(failure, vm->failure, sizeof(failure));
+	pthread_mutex_unlock(&vm->request_lock);
+	if (vm_is_final(vm))
+		return;
+	if (r & VM_REQUEST_FAILED)
+		vm_finish(vm, VMM_FAILED, failure);
+	else if (r & VM_REQUEST_POWEROFF)
+		vm_finish(vm, VMM_STOPPED, "the guest powered off");
+	else if (r & VM_REQUEST_RESET && vmm_vm_reset(vm) < 0)
+		log_error("reset failed");
+	else if (r & VM_REQUEST_DEBUG)
+		vm_debug_stop(vm, v);
+}
+
+void vm_request(struct vmm_vm *vm, enum vm_request what)
+{
+	bool post;
+
+	pthread_mutex_lock(&vm->request_lock);
+	post = vm->requests == 0;
+	vm->requests |= what;
+	pthread_mutex_unlock(&vm->request_lock);
+	/* The loop's queue holds thousands, and we have at most one in it. */
+	if (post && base_loop_post(vm->main_loop, vm_take_requests, vm) < 0)
+		log_error("the main loop takes no requests");
+}
+
+static void vm_on_vcpu_failed(void *opaque, struct vmm_vcpu *v, const char *reason)
+{
+	struct vmm_vm *vm = opaque;
+	char regs[1024];
+
+	vmm_vcpu_dump(v, regs, sizeof(regs));
+	log_error("%s\n%s", reason, regs);
+	pthread_mutex_lock(&vm->request_lock);
+	snprintf(vm->failure, sizeof(vm->failure), "%s", reason);
+	pthread_mutex_unlock(&vm->request_lock);
+	vm_request(vm, VM_REQUEST_FAILED);
+}
+
+static void vm_on_vcpu_debug(void *opaque, struct vmm_vcpu *v)
+{
+	struct vmm_vm *vm = opaque;
+
+	pthread_mutex_lock(&vm->request_lock);
+	vm->debug_vcpu = v;
+	pthread_mutex_unlock(&vm->request_lock);
+	vm_request(vm, VM_REQUEST_DEBUG);
+}
+
+/* ---- making ---- */
+
+static int vm_open(const char *path, const char *what, int *fd, char *why)
+{
+	if (!path)
+		return 0;
+	*fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (*fd < 0) {
+		int err = -errno;
+
+		return vm_refuse(why, err, "%s '%.150s': %s", what, path, strerror(-err));
+	}
+	return 0;
+}
+
+static int vm_env_ioeventfd(struct vmm_env *env, uint64_t addr, const uint32_t *match, int fd,
+			    bool add)
+{
+	struct vmm_vm *vm = base_container_of(env, struct vmm_vm, env);
+
+	return vmm_kvm_ioeventfd(&vm->kvm, addr, match, fd, add);
+}
+
+static int vm_make_memory(struct vmm_vm *vm, char *why)
+{
+	int err = vmm_mem_new(vm->config.memory_bytes, &vm->mem);
+
+	if (!err)
+		err = vmm_kvm_map_memory(&vm->kvm, vm->mem, false);
+	if (err)
+		return vm_refuse(why, err, "guest memory of %llu MiB: %s",
+				 (unsigned long long)(vm->config.memory_bytes >> 20),
+				 strerror(-err));
+	return 0;
+}
+
+static int vm_make_buses(struct vmm_vm *vm)
+{
+	int err = vmm_bus_new(&vm->pio);
+
+	if (!err)
+		err = vmm_bus_new(&vm->mmio);
+	if (!err)
+		err = vmm_irqchip_new(vm->config.vcpus, vm->mmio, &vm->irq);
+	if (!err)
+		err = base_loop_new(&vm->device_loop);
+	vm->env = (struct vmm_env){.mem = vm->mem,
+				   .pio = vm->pio,
+				   .mmio = vm->mmio,
+				   .irq = vm->irq,
+				   .loop = vm->device_loop,
+				   .ioeventfd = vm_env_ioeventfd};
+	return err;
+}
+
+static int vm_make_vcpus(struct vmm_vm *vm, char *why)
+{
+	int err;
+
+	if (vm->config.vcpus > vm->kvm.vcpu_max)
+		return vm_refuse(why, -EINVAL, "%u vCPUs: this host's KVM has at most %u",
+				 vm->config.vcpus, vm->kvm.vcpu_max);
+	vm->vcpus = (struct vmm_vcpus){
+		.kvm = &vm->kvm,
+		.mem = vm->mem,
+		.pio = vm->pio,
+		.mmio = vm->mmio,
+		.irq = vm->irq,
+		.guest_vcpu_count = vm->config.vcpus,
+		.failed = vm_on_vcpu_failed,
+		.debug = vm_on_vcpu_debug,
+		.opaque = vm,
+	};
+	err = vmm_vcpus_init(&vm->vcpus);
+	if (err)
+		return vm_refuse(why, err, "vCPUs: %s", strerror(-err));
+	vm->vcpus_ready = true;
+	for (uint32_t id = 0; id < vm->config.vcpus; id++) {
+		struct vmm_vcpu *v;
+
+		err = vmm_vcpu_new(&vm->vcpus, id, &v);
+		if (err)
+			return vm_refuse(why, err, "vCPU %u: %s", id, strerror(-err));
+	}
+	return 0;
+}
+
+static int vm_restore(struct vmm_vm *vm, char *why)
+{
+	BASE_AUTO_FD int fd = -1;
+	int err = vm_open(vm->config.restore, "--restore", &fd, why);
+
+	return err ? err : vm_load(vm, fd, why);
+}
+
+static int vm_build(struct vmm_vm *vm, char *why)
+{
+	int err;
+
+	err = vm_open(vm->config.kernel, "--kernel", &vm->kernel_fd, why);
+	if (!err)
+		err = vm_open(vm->config.initrd, "--initrd", &vm->initrd_fd, why);
+	if (!err)
+		err = vmm_kvm_open(&vm->kvm, why);
+	if (!err)
+		err = vm_make_memory(vm, why);
+	if (err)
+		return err;
+	err = vm_make_buses(vm);
+	if (err)
+		return vm_refuse(why, err, "buses: %s", strerror(-err));
+	err = vm_make_vcpus(vm, why);
+	if (!err)
+		err = vm_make_devices(vm, why);
+	if (!err)
+		err = vm->config.restore ? vm_restore(vm, why) : vm_boot(vm, why);
+	return err;
+}
+
+int vmm_vm_new(const struct vmm_config *config, struct base_loop *main_loop,
+	       const struct vmm_vm_ops *ops, void *arg, char *why, struct vmm_vm **out)
+{
+	struct vmm_vm *vm = calloc(1, sizeof(*vm));
+	int err;
+
+	_Static_assert((int)VMM_WHY_MAX >= (int)VMM_KVM_REASON_MAX, "kvm writes into why");
+	if (!vm)
+		return vm_refuse(why, -ENOMEM, "out of memory");
+	vm->config = *config;
+	vm->ops = ops;
+	vm->arg = arg;
+	vm->main_loop = main_loop;
+	vm->state = VMM_STARTING;
+	vm->kernel_fd = vm->initrd_fd = vm->kvm.fd = vm->kvm.vm_fd = -1;
+	base_list_init(&vm->devices);
+	pthread_mutex_init(&vm->request_lock, NULL);
+	err = vm_build(vm, why);
+	if (err) {
+		vmm_vm_free(vm);
+		return err;
+	}
+	*out = vm;
+	return 0;
+}
+
+static void *vm_device_main(void *arg)
+{
+	struct vmm_vm *vm = arg;
+	int err = base_loop_run(vm->device_loop);
+
+	if (err)
+		log_error("device loop: %s", strerror(-err));
+	return NULL;
+}
+
+int vmm_vm_start(struct vmm_vm *vm)
+{
+	int err = pthread_create(&vm->device_thread, NULL, vm_device_main, vm);
+
+	if (err)
+		return -err;
+	vm->device_thread_started = true;
+	pthread_setname_np(vm->device_thread, "devices");
+	err = vmm_vcpus_start(&vm->vcpus);
+	if (err)
+		return err;
+	vm->started_ns = base_clock_ns();
+	vm_set_state(vm, VMM_PAUSED, "");
+	return 0;
+}
+
+void vmm_vm_free(struct vmm_vm *vm)
+{
+	if (!vm)
+		return;
+	if (vm->state == VMM_RUNNING)
+		vm_halt_all(vm);
+	if (vm->vcpus_ready)
+		vmm_vcpus_fini(&vm->vcpus);
+	if (vm->device_thread_started) {
+		base_loop_stop(vm->device_loop, 0);
+		pthread_join(vm->device_thread, NULL);
+	}
+	base_list_foreach_safe (dev, &vm->devices, struct vmm_device, link) {
+		base_list_del(&dev->link);
+		dev->ops->fini(dev);
+	}
+	vmm_console_free(vm->console);
+	base_loop_free(vm->device_loop);
+	vmm_irqchip_free(vm->irq);
+	vmm_bus_free(vm->mmio);
+	vmm_bus_free(vm->pio);
+	vmm_kvm_close(&vm->kvm);
+	vmm_mem_free(vm->mem);
+	if (vm->kernel_fd >= 0)
+		close(vm->kernel_fd);
+	if (vm->initrd_fd >= 0)
+		close(vm->initrd_fd);
+	pthread_mutex_destroy(&vm->request_lock);
+	free(vm);
+}
+
+/* ---- looking ---- */
+
+enum vmm_state vmm_vm_state(const struct vmm_vm *vm)
+{
+	return vm->state;
+}
+
+const char *vmm_vm_reason(const struct vmm_vm *vm)
+{
+	return vm->reason;
+}
+
+const struct vmm_config *vmm_vm_config(const struct vmm_vm *vm)
+{
+	return &vm->config;
+}
+
+uint64_t vmm_vm_uptime_ns(const struct vmm_vm *vm)
+{
+	return vm->started_ns ? (uint64_t)(base_clock_ns() - vm->started_ns) : 0;
+}
+
+struct vmm_console *vmm_vm_console(struct vmm_vm *vm)
+{
+	return vm->console;
+}
+
+struct vmm_vcpus *vmm_vm_vcpus(struct vmm_vm *vm)
+{
+	return &vm->vcpus;
+}
+
+struct vmm_mem *vmm_vm_mem(struct vmm_vm *vm)
+{
+	return vm->mem;
+}
+
+const struct base_list *vmm_vm_devices(const struct vmm_vm *vm)
+{
+	return &vm->devices;
+}
+
+struct stat_prefix {
+	void (*put)(void *arg, const char *name, uint64_t value);
+	void *arg;
+	const struct vmm_device *dev;
+};
+
+static void vm_put_device_stat(void *arg, const char *name, uint64_t value)
+{
+	const struct stat_prefix *p = arg;
+	char full[64];
+
+	snprintf(full, sizeof(full), "%s%u.%s", p->dev->ops->name, p->dev->instance, name);
+	p->put(p->arg, full, value);
+}
+
+void vmm_vm_stats(struct vmm_vm *vm, void (*put)(void *arg, const char *name, uint64_t value),
+		  void *arg)
+{
+	char name[64];
+
+	for (unsigned i = 0; i < vm->vcpus.count; i++) {
+		for (int k = 0; k < VMM_EXIT_KINDS; k++) {
+			snprintf(name, sizeof(name), "vcpu%u.exits.%s",
+				 vmm_vcpu_apic_id(vm->vcpus.vcpu[i]), vmm_vcpu_exit_name(k));
+			put(arg, name, vmm_vcpu_exits(vm->vcpus.vcpu[i], k));
+		}
+	}
+	base_list_foreach (dev, &vm->devices, struct vmm_device, link) {
+		struct stat_prefix p = {put, arg, dev};
+
+		if (dev->ops->stats)
+			dev->ops->stats(dev, vm_put_device_stat, &p);
+	}
+}
+
+void vmm_vm_dump(struct vmm_vm *vm, char *out, size_t cap)
+{
+	bool running = vm->state == VMM_RUNNING;
+	size_t at = 0;
+
+	out[0] = 0;
+	if (running)
+		vmm_vcpus_pause(&vm->vcpus);
+	for (unsigned i = 0; i < vm->vcpus.count && at + 1 < cap; i++) {
+		vmm_vcpu_dump(vm->vcpus.vcpu[i], out + at, cap - at);
+		at += strlen(out + at);
+	}
+	if (running)
+		vmm_vcpus_resume(&vm->vcpus);
+}

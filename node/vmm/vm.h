@@ -1,0 +1,65 @@
+/*
+ * One virtual machine (its slice on this host): memory, buses, vCPUs, devices, and its life.
+ *
+ * Two loops: the main loop, whose thread owns everything here and the control socket, and the
+ * device loop with a thread of its own (struct vmm_env). vCPU and device threads only post to the
+ * main loop.
+ */
+#ifndef VMM_VM_H
+#define VMM_VM_H
+
+#include "base/loop.h"
+#include "node/vmm/config.h"
+#include "node/vmm/console.h"
+#include "node/vmm/device.h"
+#include "node/vmm/vcpu.h"
+
+enum vmm_state { VMM_STARTING = 1, VMM_RUNNING, VMM_PAUSED, VMM_STOPPED, VMM_FAILED };
+
+struct vmm_vm;
+
+struct vmm_vm_ops {
+	/* The state or its reason changed; STOPPED and FAILED are final. Main thread. */
+	void (*changed)(void *arg, enum vmm_state state, const char *reason);
+	/* A vCPU stopped for the debugger; the VM is paused. */
+	void (*debug)(void *arg, struct vmm_vcpu *v);
+};
+
+/*
+ * Opens, allocates, makes all devices and loads the kernel (or the saved machine); all files that
+ * it needs are open afterwards. The guest does not run yet. -errno with one line in why.
+ */
+BASE_MUST_CHECK int vmm_vm_new(const struct vmm_config *config, struct base_loop *main_loop,
+			       const struct vmm_vm_ops *ops, void *arg, char *why,
+			       struct vmm_vm **out);
+void vmm_vm_free(struct vmm_vm *vm);
+
+/* Makes the threads; the VM is PAUSED then, and stays so until vmm_vm_resume(). */
+BASE_MUST_CHECK int vmm_vm_start(struct vmm_vm *vm);
+
+/* -EINVAL in a state that has no such step; `why` (may be NULL) says so. */
+BASE_MUST_CHECK int vmm_vm_pause(struct vmm_vm *vm);
+BASE_MUST_CHECK int vmm_vm_resume(struct vmm_vm *vm);
+BASE_MUST_CHECK int vmm_vm_reset(struct vmm_vm *vm);
+/* Presses the ACPI power button. */
+BASE_MUST_CHECK int vmm_vm_powerdown(struct vmm_vm *vm);
+/* Ends the guest at once: STOPPED. */
+void vmm_vm_kill(struct vmm_vm *vm, const char *reason);
+/* Writes the paused machine to `fd`. */
+BASE_MUST_CHECK int vmm_vm_save(struct vmm_vm *vm, int fd);
+
+enum vmm_state vmm_vm_state(const struct vmm_vm *vm);
+const char *vmm_vm_reason(const struct vmm_vm *vm);
+const struct vmm_config *vmm_vm_config(const struct vmm_vm *vm);
+uint64_t vmm_vm_uptime_ns(const struct vmm_vm *vm);
+struct vmm_console *vmm_vm_console(struct vmm_vm *vm);
+struct vmm_vcpus *vmm_vm_vcpus(struct vmm_vm *vm);
+struct vmm_mem *vmm_vm_mem(struct vmm_vm *vm);
+/* The head of the list of struct vmm_device.link. */
+const struct base_list *vmm_vm_devices(const struct vmm_vm *vm);
+void vmm_vm_stats(struct vmm_vm *vm, void (*put)(void *arg, const char *name, uint64_t value),
+		  void *arg);
+/* Registers of all vCPUs as text; pauses a running VM for a moment. */
+void vmm_vm_dump(struct vmm_vm *vm, char *out, size_t cap);
+
+#endif

@@ -1,0 +1,62 @@
+/* What vm.c, vm_state.c and machine.c share. */
+#ifndef VMM_VM_INTERNAL_H
+#define VMM_VM_INTERNAL_H
+
+#include "node/vmm/boot.h"
+#include "node/vmm/vm.h"
+
+/* What other threads ask of the main thread. */
+enum vm_request {
+	VM_REQUEST_RESET = 1 << 0,
+	VM_REQUEST_POWEROFF = 1 << 1,
+	VM_REQUEST_FAILED = 1 << 2,
+	VM_REQUEST_DEBUG = 1 << 3,
+};
+
+enum { VM_REASON_MAX = 320 };
+
+struct vmm_vm {
+	struct vmm_config config;
+	const struct vmm_vm_ops *ops;
+	void *arg;
+	struct base_loop *main_loop;
+	enum vmm_state state;
+	char reason[VM_REASON_MAX];
+	int64_t started_ns;
+
+	struct vmm_kvm kvm;
+	struct vmm_mem *mem;
+	struct vmm_bus *pio, *mmio;
+	struct vmm_irqchip *irq;
+	struct vmm_vcpus vcpus;
+	bool vcpus_ready;
+
+	struct vmm_env env;
+	struct base_loop *device_loop;
+	pthread_t device_thread;
+	bool device_thread_started;
+	struct base_list devices;
+	struct vmm_device *serial, *pm; /* of the list, for what only they can do */
+	struct vmm_console *console;
+	int kernel_fd, initrd_fd;
+	uint64_t rsdp;
+
+	pthread_mutex_t request_lock; /* guards what follows */
+	unsigned requests;	      /* enum vm_request */
+	char failure[VM_REASON_MAX];
+	struct vmm_vcpu *debug_vcpu;
+};
+
+/* vm.c: any thread. */
+void vm_request(struct vmm_vm *vm, enum vm_request what);
+
+/* machine.c: the devices of this machine. `why` gets one line on failure. */
+BASE_MUST_CHECK int vm_make_devices(struct vmm_vm *vm, char *why);
+/* Loads the kernel into zeroed memory and puts all vCPUs at their start. */
+BASE_MUST_CHECK int vm_boot(struct vmm_vm *vm, char *why);
+BASE_MUST_CHECK int vm_press_power_button(struct vmm_vm *vm);
+
+/* vm_state.c: everything of a saved machine from `fd`. */
+BASE_MUST_CHECK int vm_load(struct vmm_vm *vm, int fd, char *why);
+
+#endif

@@ -1,0 +1,235 @@
+/*
+ * A whole machine to a stream of sections and back. The order: "machine", "memory"..., "irqchip",
+ * then for each vCPU "cpuid", "vcpu", "lapic", then the devices, then "end".
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "node/vmm/snapshot.h"
+#include "node/vmm/vm_internal.h"
+
+enum {
+	MACHINE_VERSION = 1,
+	IRQCHIP_VERSION = 1,
+	LAPIC_VERSION = 1,
+	END_VERSION = 1,
+	/* Hosts whose TSC rates differ by more than this need scaling: 250 parts in a million. */
+	TSC_TOLERANCE = 4000,
+};
+
+/* ---- save ---- */
+
+struct saver {
+	int fd;
+	int err;
+	struct base_wbuf buf;
+};
+
+static void saver_section(struct saver *s, const char *name, uint32_t instance, uint32_t version)
+{
+	if (!s->err)
+		s->err = s->buf.error;
+	if (!s->err)
+		s->err = vmm_snap_write(s->fd, name, instance, version, s->buf.data, s->buf.len);
+	s->buf.len = 0;
+}
+
+static void save_machine(struct vmm_vm *vm, struct saver *s)
+{
+	base_wbuf_u32(&s->buf, vm->config.vcpus);
+	base_wbuf_u64(&s->buf, vmm_mem_size(vm->mem));
+	base_wbuf_u64(&s->buf, vm->vcpus.clock.tsc_hz);
+	base_wbuf_u64(&s->buf, vm->vcpus.paused_tsc);
+	base_wbuf_u64(&s->buf, vm->vcpus.clock.base);
+	saver_section(s, "machine", 0, MACHINE_VERSION);
+}
+
+static void save_vcpus(struct vmm_vm *vm, struct saver *s)
+{
+	for (unsigned i = 0; i < vm->vcpus.count; i++) {
+		struct vmm_vcpu *v = vm->vcpus.vcpu[i];
+		uint32_t id = vmm_vcpu_apic_id(v);
+
+		vmm_vcpu_save_cpuid(v, &s->buf);
+		saver_section(s, "cpuid", id, VMM_VCPU_CPUID_VERSION);
+		vmm_vcpu_save(v, &s->buf);
+		saver_section(s, "vcpu", id, VMM_VCPU_STATE_VERSION);
+		vmm_lapic_save(vmm_vcpu_lapic(v), &s->buf);
+		saver_section(s, "lapic", id, LAPIC_VERSION);
+	}
+}
+
+int vmm_vm_save(struct vmm_vm *vm, int fd)
+{
+	struct saver s = {.fd = fd};
+
+	if (vm->state != VMM_PAUSED)
+		return -EINVAL;
+	base_wbuf_init(&s.buf, VMM_SNAP_SECTION_MAX);
+	s.err = vmm_snap_write_header(fd);
+	save_machine(vm, &s);
+	if (!s.err)
+		s.err = vmm_snap_write_memory(fd, vm->mem);
+	vmm_irqchip_save(vm->irq, &s.buf);
+	saver_section(&s, "irqchip", 0, IRQCHIP_VERSION);
+	save_vcpus(vm, &s);
+	base_list_foreach (dev, &vm->devices, struct vmm_device, link) {
+		dev->ops->save(dev, &s.buf);
+		saver_section(&s, dev->ops->name, dev->instance, dev->ops->version);
+	}
+	saver_section(&s, "end", 0, END_VERSION);
+	base_wbuf_fini(&s.buf);
+	return s.err;
+}
+
+/* ---- load ---- */
+
+/* What has come so far; a machine is complete or refused. */
+struct loader {
+	struct vmm_vm *vm;
+	bool machine, irqchip, end;
+	uint64_t cpuids, vcpus, lapics; /* bit per vCPU */
+	unsigned devices;
+	char *why;
+};
+
+static int loader_refuse(struct loader *l, int err, const char *fmt, ...) BASE_PRINTF(3, 4);
+
+static int loader_refuse(struct loader *l, int err, const char *fmt, ...)
+{
+	va_list ap;
+	int n = snprintf(l->why, VMM_WHY_MAX, "--restore: ");
+
+	va_start(ap, fmt);
+	vsnprintf(l->why + n, VMM_WHY_MAX - (size_t)n, fmt, ap);
+	va_end(ap);
+	return err;
+}
+
+static int load_machine(struct loader *l, const struct vmm_snap_section *s, struct base_rbuf *in)
+{
+	struct vmm_vm *vm = l->vm;
+	uint32_t vcpus = base_rbuf_u32(in);
+	uint64_t memory = base_rbuf_u64(in), hz = base_rbuf_u64(in), tsc = base_rbuf_u64(in);
+	uint64_t base = base_rbuf_u64(in);
+	uint64_t ours = vm->vcpus.clock.tsc_hz, apart = hz > ours ? hz - ours : ours - hz;
+
+	if (s->version != MACHINE_VERSION || in->error)
+		return -EPROTO;
+	if (vcpus != vm->config.vcpus || memory != vmm_mem_size(vm->mem))
+		return loader_refuse(l, -EINVAL, "the saved machine has %u vCPUs and %llu MiB",
+				     vcpus, (unsigned long long)(memory >> 20));
+	if (apart > ours / TSC_TOLERANCE)
+		return loader_refuse(
+			l, -EINVAL, "the saved machine's TSC runs at %llu kHz, this host's at %llu",
+			(unsigned long long)hz / 1000, (unsigned long long)ours / 1000);
+	vm->vcpus.paused_tsc = tsc;
+	vm->vcpus.clock.base = base;
+	vm->vcpus.restored = true;
+	l->machine = true;
+	return 0;
+}
+
+static int load_vcpu_part(struct loader *l, const struct vmm_snap_section *s, struct base_rbuf *in)
+{
+	struct vmm_vcpu *v;
+	uint64_t bit;
+	int err;
+
+	if (s->instance >= l->vm->vcpus.count)
+		return -EPROTO;
+	v = l->vm->vcpus.vcpu[s->instance];
+	bit = UINT64_C(1) << s->instance;
+	if (strcmp(s->name, "cpuid") == 0) {
+		err = vmm_vcpu_load_cpuid(v, in, s->version);
+		l->cpuids |= bit;
+		if (err == -ENOTSUP)
+			return loader_refuse(l, err,
+					     "this host's CPU lacks features of the saved one");
+	} else if (strcmp(s->name, "vcpu") == 0) {
+		/* KVM judges the registers by the CPUID that it knows. */
+		if (!(l->cpuids & bit))
+			return -EPROTO;
+		err = vmm_vcpu_load(v, in, s->version);
+		l->vcpus |= bit;
+	} else {
+		err = vmm_lapic_load(vmm_vcpu_lapic(v), in, s->version);
+		l->lapics |= bit;
+	}
+	return err;
+}
+
+static int load_device(struct loader *l, const struct vmm_snap_section *s, struct base_rbuf *in)
+{
+	base_list_foreach (dev, &l->vm->devices, struct vmm_device, link) {
+		if (strcmp(dev->ops->name, s->name) != 0 || dev->instance != s->instance)
+			continue;
+		l->devices++;
+		return dev->ops->load(dev, in, s->version);
+	}
+	return loader_refuse(l, -EINVAL, "this machine has no device %s.%u", s->name, s->instance);
+}
+
+static int load_section(struct loader *l, const struct vmm_snap_section *s)
+{
+	struct base_rbuf in;
+	int err;
+
+	base_rbuf_init(&in, s->data, s->len);
+	if (strcmp(s->name, "machine") == 0)
+		return load_machine(l, s, &in);
+	if (!l->machine)
+		return -EBADMSG;
+	if (strcmp(s->name, "memory") == 0)
+		return vmm_snap_load_memory(s, l->vm->mem);
+	if (strcmp(s->name, "end") == 0) {
+		l->end = true;
+		return 0;
+	}
+	if (strcmp(s->name, "irqchip") == 0) {
+		err = vmm_irqchip_load(l->vm->irq, &in, s->version);
+		l->irqchip = true;
+	} else if (strcmp(s->name, "cpuid") == 0 || strcmp(s->name, "vcpu") == 0 ||
+		   strcmp(s->name, "lapic") == 0) {
+		err = load_vcpu_part(l, s, &in);
+	} else {
+		err = load_device(l, s, &in);
+	}
+	return err ? err : base_rbuf_end(&in);
+}
+
+static bool loader_complete(const struct loader *l)
+{
+	uint64_t all =
+		l->vm->vcpus.count == 64 ? UINT64_MAX : (UINT64_C(1) << l->vm->vcpus.count) - 1;
+	unsigned devices = 0;
+
+	base_list_foreach (dev, &l->vm->devices, struct vmm_device, link)
+		devices++;
+	return l->irqchip && l->cpuids == all && l->vcpus == all && l->lapics == all &&
+	       l->devices == devices;
+}
+
+int vm_load(struct vmm_vm *vm, int fd, char *why)
+{
+	struct loader l = {.vm = vm, .why = why};
+	struct vmm_snap_section s = {0};
+	int err = vmm_snap_read_header(fd);
+
+	why[0] = 0;
+	while (!err && !l.end) {
+		err = vmm_snap_read(fd, &s);
+		if (!err)
+			err = load_section(&l, &s);
+	}
+	if (err && !why[0])
+		err = loader_refuse(&l, err, "section '%s': %s", s.name,
+				    err == -EBADMSG ? "damaged or cut off" : strerror(-err));
+	if (!err && !loader_complete(&l))
+		err = loader_refuse(&l, -EBADMSG, "parts of the machine are missing");
+	free(s.data);
+	return err;
+}
