@@ -13,7 +13,8 @@ cache_key() {
 }
 
 # cache_get NAME KEY FUNCTION ARG...: prints the path of the folder NAME-KEY. When there is none,
-# FUNCTION fills one (called with the ARGs, then the folder; its output goes to stderr).
+# FUNCTION fills one (called with the ARGs, then the folder; its output goes to stderr). set -e does
+# not hold in it.
 cache_get() {
   local name=$1 path=$cache_dir/$1-$2 fill=$3 lock tmp
   shift 3
@@ -25,9 +26,7 @@ cache_get() {
   else
     find "$cache_dir" -maxdepth 1 -name "$name-*" -mtime +30 -exec rm -rf {} +
     tmp=$(mktemp -d "$cache_dir/tmp.$name.XXXXXX") && chmod 755 "$tmp"
-    # In the background because there set -e holds, wherever we are called from.
-    (set -e; "$fill" "$@" "$tmp") >&2 &
-    if ! wait $!; then
+    if ! "$fill" "$@" "$tmp" >&2; then
       rm -rf "$tmp"
       exec {lock}>&-
       return 1
@@ -83,13 +82,10 @@ debian_kernel() {
 kernel_fill() { # PACKAGE=VERSION DIR
   local dir=$2
   step "fetching the kernel $1"
-  (cd "$dir" && apt-get "${apt[@]}" -qq download "$1")
-  dpkg-deb -x "$dir"/*.deb "$dir/x"
-  rm "$dir"/*.deb
-  mv "$dir"/x/boot/vmlinuz-* "$dir/vmlinuz"
-  mkdir "$dir/lib"
-  mv "$dir/x/lib/modules" "$dir/lib/modules"
-  rm -rf "$dir/x"
+  (cd "$dir" && apt-get "${apt[@]}" -qq download "$1") && dpkg-deb -x "$dir"/*.deb "$dir/x" || return 1
+  mkdir "$dir/lib" && mv "$dir"/x/boot/vmlinuz-* "$dir/vmlinuz" || return 1
+  mv "$dir/x/lib/modules" "$dir/lib/modules" || return 1
+  rm -rf "$dir/x" "$dir"/*.deb
   ls "$dir/lib/modules" >"$dir/version"
   # Hardware that no virtual host has.
   (cd "$dir/lib/modules/"*/kernel && rm -rf sound drivers/{gpu,media,iio,staging,hid,usb,scsi,ata,video,mtd,isdn,hwmon,input,comedi,nfc,mmc,firewire,bluetooth} \
@@ -123,6 +119,7 @@ initramfs_make() {
   shift 3
   version=$(cat "$kernel/version")
   root=$(mktemp -d) || return 1
+  [ -x /bin/busybox ] || { echo "busybox-static is not installed" >&2; return 1; }
   mkdir -p "$root"/{bin,dev,proc,sys,run,root,mnt,etc,tmp,modules}
   cp /bin/busybox "$root/bin/busybox"
   for name in sh ash ls cat mount login; do ln -s busybox "$root/bin/$name"; done
@@ -135,16 +132,18 @@ initramfs_make() {
     cp "$file" "$root/modules/$(printf '%03d' $n)-${file##*/}"
   done <"$root/order"
   rm "$root/order"
-  (cd "$root" && find . -mindepth 1 | sort | as_root cpio -o -H newc -R 0:0 --quiet) >"$out"
+  (cd "$root" && find . -mindepth 1 | sort | cpio -o -H newc -R 0:0 --quiet) >"$out" || return 1
   rm -rf "$root"
 }
 
-# image_make OUT FOLDER...: a read-only ext2 image of the folders, without slack.
+# image_make OUT FOLDER [FREE_MIB]: an ext4 image of the folder, to be mounted read-only unless there
+# is free space.
 image_make() {
-  local out=$1 root=$2 size files
+  local out=$1 root=$2 free=${3:-4} size files features='^has_journal,^metadata_csum,^resize_inode'
+  [ $# -lt 3 ] || features=has_journal
   size=$(du -sk --apparent-size "$root" | cut -f1)
   files=$(find "$root" | wc -l)
   rm -f "$out"
-  as_root mke2fs -q -t ext4 -O '^has_journal,^metadata_csum,^resize_inode' -m 0 -b 4096 -N $((files + 64)) -E root_owner=0:0 \
-    -d "$root" "$out" "$((size * 11 / 10 + files * 4 + 4096))k"
+  as_root mke2fs -q -t ext4 -O "$features" -m 0 -b 4096 -N $((files + 64 + free * 16)) -E root_owner=0:0 \
+    -d "$root" "$out" "$((size * 11 / 10 + files * 4 + free * 1024))k" >/dev/null
 }

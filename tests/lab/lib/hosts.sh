@@ -59,6 +59,11 @@ host_wait() {
   return 1
 }
 
+# host_ready NAME: waits until it can be used.
+host_ready() {
+  if [ -e "$dir/ssh_config" ]; then host_wait "$1" 180 && full_wait "$1"; else host_wait "$1" 60; fi
+}
+
 lab_hosts() { local h; for h in "$dir"/*/start; do [ -e "$h" ] && h=${h%/start} && echo "${h##*/}"; done; }
 
 lab_running() { [ -S "$dir/control" ] && "$tools/lab-client" control "$dir" status >/dev/null 2>&1; }

@@ -12,10 +12,10 @@ packages_fill() {
   debian_sources | mmdebstrap --quiet --variant=extract --include="${packages// /,}" \
     --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-    --dpkgopt='path-exclude=/usr/share/locale/*' "$(release_name)" "$dir/root.tar" -
+    --dpkgopt='path-exclude=/usr/share/locale/*' "$(release_name)" "$dir/root.tar" - || return 1
   mkdir "$dir/root"
   as_root tar -C "$dir/root" --exclude='./dev/*' --exclude='./usr/share/doc' --exclude='./usr/share/man' \
-    --exclude='./usr/share/locale' --exclude='./var/*' --no-same-owner -xf "$dir/root.tar"
+    --exclude='./usr/share/locale' --exclude='./var/*' --no-same-owner -xf "$dir/root.tar" || return 1
   rm "$dir/root.tar"
 }
 
@@ -26,7 +26,7 @@ package_versions() { apt-cache policy "$@" | awk '/^[^ ]/ {n=$1} $1 == "Candidat
 
 base_fill() { # DIR
   local dir=$1 name
-  packages_fill "${base_packages[*]}" "$dir"
+  packages_fill "${base_packages[*]}" "$dir" || return 1
   local root=$dir/root
   mkdir -p "$root"/{dev,proc,sys,run,tmp,root,mnt,etc,var/log,usr/lib/pangaea-lab}
   "$root/bin/busybox" --list | while read -r name; do
@@ -42,14 +42,14 @@ base_fill() { # DIR
   mkdir -p "$root/etc/modprobe.d"
   mv "$root/usr/lib/modprobe.d-kvm" "$root/etc/modprobe.d/kvm.conf"
   ldconfig -r "$root"
-  image_make "$dir/image" "$root"
+  image_make "$dir/image" "$root" || return 1
   rm -rf "$root"
 }
 
 modules_fill() { # KERNELDIR DIR
   mkdir -p "$2/root/usr/lib/modules"
   cp -r "$1"/lib/modules/* "$2/root/usr/lib/modules/"
-  image_make "$2/image" "$2/root"
+  image_make "$2/image" "$2/root" || return 1
   rm -rf "$2/root"
 }
 
@@ -58,8 +58,8 @@ boot_fill() { # KERNELDIR DIR
 }
 
 extra_fill() { # PACKAGES DIR
-  packages_fill "$1" "$2"
-  image_make "$2/image" "$2/root"
+  packages_fill "$1" "$2" || return 1
+  image_make "$2/image" "$2/root" || return 1
   rm -rf "$2/root"
 }
 
@@ -85,7 +85,7 @@ copy_libraries() {
 build_fill() { # DIR
   local root=$1/root file name programs=()
   mkdir -p "$root"/usr/{lib/pangaea-lab,local/bin}
-  DESTDIR=$root cmake --install "$build" --prefix /usr >/dev/null
+  DESTDIR=$root cmake --install "$build" --prefix /usr >/dev/null || return 1
   while read -r file; do
     programs+=("$file")
     name=${file#"$build"/}
@@ -98,7 +98,7 @@ build_fill() { # DIR
   done < <(built_programs)
   cp "$build/tests/lab/lab-agent" "$root/usr/lib/pangaea-lab/agent"
   copy_libraries "$root" "${programs[@]}"
-  image_make "$1/image" "$root"
+  image_make "$1/image" "$root" || return 1
   rm -rf "$root"
 }
 
@@ -110,9 +110,8 @@ build_key() { # of what is in the build layer: names, sizes and times of the pro
 
 guest_fill() { # DIR
   local root=$1/root
-  "$top/deploy/guest-image" "$root/guest"
-  "$top/deploy/guest-image" "$root/guest/cloud" --flavour cloud-amd64
-  image_make "$1/image" "$root"
+  "$top/deploy/guest-image" "$root/guest" && "$top/deploy/guest-image" "$root/guest/cloud" --flavour cloud-amd64 || return 1
+  image_make "$1/image" "$root" || return 1
   rm -rf "$root"
 }
 
