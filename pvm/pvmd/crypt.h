@@ -1,0 +1,48 @@
+/*
+ * The secure channel between two daemons: an X25519 exchange of one-time keys, authenticated by the
+ * secret of the virtual machine (Noise NNpsk0 in shape), then records under AES-256-GCM where both
+ * processors have it, else ChaCha20-Poly1305. The nonce is a counter per direction, so a record
+ *that is lost, repeated, reordered or changed ends the connection.
+ *
+ *	hello   "PVM" version(1) flags(1) public key(32) random(32)
+ *	record  u32 length of what follows, ciphertext, 16-byte tag
+ */
+#ifndef PVM_PVMD_CRYPT_H
+#define PVM_PVMD_CRYPT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+enum {
+	MPD_KEY_LEN = 32,
+	MPD_HELLO_LEN = 3 + 1 + 1 + 32 + 32,
+	MPD_RECORD_EXTRA = 4 + 16,
+	MPD_RECORD_MAX = 1 << 20,
+};
+
+struct mpd_crypt;
+
+/* Once per process. -EIO. */
+BASE_MUST_CHECK int mpd_crypt_setup(void);
+void mpd_crypt_random(void *out, size_t len);
+
+/* Starts a handshake and writes our hello. -ENOMEM. */
+BASE_MUST_CHECK int mpd_crypt_new(struct mpd_crypt **out, bool initiator,
+				  const uint8_t key[MPD_KEY_LEN], uint8_t hello[MPD_HELLO_LEN]);
+void mpd_crypt_free(struct mpd_crypt *c);
+/* Takes the peer's hello; then records flow. -EPROTO. A wrong secret shows at the first record. */
+BASE_MUST_CHECK int mpd_crypt_hello(struct mpd_crypt *c, const uint8_t hello[MPD_HELLO_LEN]);
+
+/* out needs len + MPD_RECORD_EXTRA bytes; returns how many were written. */
+size_t mpd_crypt_seal(struct mpd_crypt *c, const void *p, size_t len, uint8_t *out);
+/*
+ * `in` begins with a record. 1: opened, *used bytes of `in` are consumed and *len bytes stand in
+ * out (which needs MPD_RECORD_MAX); 0: not complete yet; -EPROTO: garbage, forged or replayed.
+ */
+BASE_MUST_CHECK int mpd_crypt_open(struct mpd_crypt *c, const uint8_t *in, size_t in_len,
+				   size_t *used, uint8_t *out, size_t *len);
+
+#endif

@@ -1,0 +1,157 @@
+/* pvmd3 [-dMASK] [-nNAME] [hostfile]; with -s, -S or -f a daemon that another one started. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
+#include "pvm/pvmd/mpd.h"
+
+static int usage(const char *what)
+{
+	fprintf(stderr, "pvmd3: %s\nusage: pvmd3 [-d<debug mask>] [-n<host name>] [hostfile]\n",
+		what);
+	return 2;
+}
+
+static int option(struct mpd *pd, const char *a)
+{
+	char *end;
+
+	switch (a[1]) {
+	case 'd': pd->config.debug = (unsigned)strtoul(a + 2, &end, 0); return *end ? -EINVAL : 0;
+	case 'n':
+		snprintf(pd->config.name, sizeof(pd->config.name), "%s", a + 2);
+		return a[2] ? 0 : -EINVAL;
+	case 'S': pd->config.manual = true; /* fall through */
+	case 's': pd->config.slave = true; return 0;
+	case 'f': pd->config.nofork = true; return 0;
+	default: return -EINVAL;
+	}
+}
+
+static int parse(struct mpd *pd, int argc, char **argv)
+{
+	const char *t = getenv("PVM_HOSTTIMEOUT");
+
+	pd->config.host_timeout_ms = MPD_HOST_TIMEOUT_MS;
+	if (t && *t) {
+		char *end;
+		long v = strtol(t, &end, 10);
+
+		if (*end || v < 100 || v > 3600000)
+			return usage("PVM_HOSTTIMEOUT is not a time of 100 to 3600000 ms");
+		pd->config.host_timeout_ms = (int)v;
+	}
+	for (int i = 1; i < argc; i++) {
+		if (argv[i][0] == '-') {
+			if (option(pd, argv[i]))
+				return usage("invalid option");
+		} else if (*pd->config.hostfile) {
+			return usage("one host file at most");
+		} else {
+			snprintf(pd->config.hostfile, sizeof(pd->config.hostfile), "%s", argv[i]);
+		}
+	}
+	return 0;
+}
+
+static void log_to_file(struct mpd *pd)
+{
+	if (dup2(pd->log_fd, 2) < 0)
+		mpd_log(pd, "standard error stays: %s", strerror(errno));
+}
+
+static int slave_start(struct mpd *pd)
+{
+	struct mpd_host *m, *me = pd->hosts[pd->self];
+	int rc = mpd_link_listen(pd), null;
+
+	if (rc)
+		return rc;
+	printf("ddpro<2316> arch<%s> ip<%s:%u> mtu<65536> dsig<%d>\n", me->arch, me->ip, me->port,
+	       me->dsig);
+	fflush(stdout);
+	if (!pd->config.nofork) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			return -errno;
+		if (pid > 0)
+			_exit(0);
+		setsid();
+	}
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0)
+		return -errno;
+	close(null);
+	log_to_file(pd);
+	m = mpd_host_new(pd, pd->master, pd->master_name);
+	if (!m)
+		return -ENOMEM;
+	snprintf(m->ip, sizeof(m->ip), "%s", pd->master_ip);
+	m->port = pd->master_port;
+	mpd_link_connect(pd, m);
+	return 0;
+}
+
+static void slave_paths(struct mpd *pd)
+{
+	if (pd->order_ep)
+		mpd_set_path(&pd->epath, pd->order_ep);
+	if (pd->order_wd)
+		mpd_set_path(&pd->wdir, pd->order_wd);
+	if (pd->order_bx)
+		mpd_set_path(&pd->debugger, pd->order_bx);
+}
+
+static int master_start(struct mpd *pd)
+{
+	/* Programs that start the daemon read this line. */
+	printf("%s\n", pd->socket);
+	fflush(stdout);
+	log_to_file(pd);
+	/* A wrong host file is told in the log; the daemon serves its host. */
+	if (*pd->config.hostfile && mpd_start_hostfile(pd, pd->config.hostfile))
+		mpd_log(pd, "host file %s was not used to its end", pd->config.hostfile);
+	return 0;
+}
+
+/* The names that the starter knows: see mpd_start.c. */
+static const char *slave_error(int rc)
+{
+	return rc == -EADDRINUSE ? "PvmDupHost" : rc == -EPROTO ? "PvmBadVersion" : "PvmDSysErr";
+}
+
+int main(int argc, char **argv)
+{
+	static struct mpd pd;
+	int rc;
+
+	base_log_init("pvmd3");
+	rc = parse(&pd, argc, argv);
+	if (rc)
+		return rc;
+	if (pd.config.debug)
+		base_log_set_level(BASE_LOG_DEBUG);
+	rc = mpd_crypt_setup();
+	if (!rc && pd.config.slave)
+		rc = mpd_life_read_orders(&pd, stdin);
+	if (!rc)
+		rc = mpd_life_setup(&pd);
+	if (!rc) {
+		slave_paths(&pd);
+		rc = pd.config.slave ? slave_start(&pd) : master_start(&pd);
+	}
+	if (rc) {
+		if (pd.config.slave)
+			printf("%s\n", slave_error(rc));
+		fprintf(stderr, "pvmd3: %s\n",
+			rc == -EADDRINUSE ? "pvmd already running." : strerror(-rc));
+		return 1;
+	}
+	rc = base_loop_run(pd.loop);
+	mpd_life_fini(&pd);
+	return rc ? 1 : 0;
+}
