@@ -280,8 +280,9 @@ static int setup_self(struct mpd *pd)
 
 static void setup_lists(struct mpd *pd)
 {
-	struct base_list *lists[] = {&pd->tasks,  &pd->calls, &pd->watchers, &pd->host_add,
-				     &pd->starts, &pd->sinks, &pd->choked,   &pd->strangers};
+	struct base_list *lists[] = {&pd->tasks,    &pd->calls,	    &pd->watchers,
+				     &pd->host_add, &pd->starts,    &pd->sinks,
+				     &pd->choked,   &pd->strangers, &pd->started_waits};
 
 	for (size_t i = 0; i < BASE_ARRAY_LEN(lists); i++)
 		base_list_init(lists[i]);

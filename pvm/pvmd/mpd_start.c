@@ -308,6 +308,36 @@ static void start_run(struct mpd_start *s)
 	base_loop_timer(pd->loop, &s->timer, base_clock_ns() + START_TIMEOUT_MS * BASE_NS_PER_MS);
 }
 
+struct started_wait {
+	struct base_list link;
+	struct mpd_from from;
+};
+
+static void tell_started(struct mpd *pd)
+{
+	if (!base_list_empty(&pd->starts))
+		return;
+	base_list_foreach_safe (w, &pd->started_waits, struct started_wait, link) {
+		base_list_del(&w->link);
+		mpd_call_reply(pd, &w->from, 0, NULL, -1);
+		free(w);
+	}
+}
+
+void mpd_op_started(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b)
+{
+	struct started_wait *w = calloc(1, sizeof(*w));
+
+	(void)b;
+	if (!w) {
+		mpd_call_reply(pd, from, PvmNoMem, NULL, -1);
+		return;
+	}
+	w->from = *from;
+	base_list_add_tail(&pd->started_waits, &w->link);
+	tell_started(pd);
+}
+
 static void batch_reply(struct mpd *pd, void *arg)
 {
 	struct batch *b = arg;
@@ -326,6 +356,7 @@ static void batch_reply(struct mpd *pd, void *arg)
 	}
 	free(b->starts);
 	free(b);
+	tell_started(pd);
 }
 
 static void batch_commit(struct batch *b)

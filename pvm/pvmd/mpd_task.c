@@ -326,6 +326,7 @@ static void enrol_answer(struct mpd *pd, struct mpd_task *t, uint32_t req)
 	base_wbuf_u32(&b, (uint32_t)t->trace.options);
 	base_wbuf_str(&b, t->trace_mask);
 	base_wbuf_u32(&b, (uint32_t)pd->role_tid[MP_ROLE_RM]);
+	base_wbuf_u32(&b, t->seg != NULL);
 	mpd_call_reply(pd, &from, 0, &b, pd->page_fd);
 	base_wbuf_fini(&b);
 }

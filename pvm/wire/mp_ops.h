@@ -33,6 +33,7 @@ enum mp_op {
 	MP_OP_SETOPT = 20,   /* i32 what (PvmSelf...), i32 value */
 	MP_OP_REGISTER = 21, /* i32 role */
 	MP_OP_CONNECT = 22,  /* i32 tid -> u32 slot; + descriptor of its segment */
+	MP_OP_STARTED = 23,  /* answers when no host is being started */
 	MP_OP_TASK_LAST = 31,
 
 	/* Daemons only. */

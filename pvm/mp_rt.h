@@ -1,0 +1,112 @@
+/*
+ * Inside of the task runtime: the socket to the daemon, the queue of messages that have arrived,
+ * and the shared memory of mp_chan.c. One per process, one thread. Every function here may be
+ * entered again from a message handler of the program.
+ */
+#ifndef PVM_MP_RT_H
+#define PVM_MP_RT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "pvm/mp_buf.h"
+#include "pvm/wire/mp_ops.h"
+#include "pvm/wire/mp_wire.h"
+
+struct mp_seg_head;
+
+/* A message in the queue of arrivals. */
+struct mp_item {
+	struct base_list link;
+	struct mp_msg *msg;
+};
+
+struct mp_trace_to {
+	int tid, ctx, code, buffer, options;
+};
+
+struct mp_rt {
+	int fd; /* to the daemon, -1: not enrolled */
+	pid_t pid;
+	uint8_t *in;
+	size_t in_len, in_cap;
+	bool parsing;
+	struct base_list queue;	  /* mp_item, in order of arrival */
+	struct base_list partial; /* of messages that come in pieces */
+	struct base_list spare;	  /* mp_item to use again */
+	struct mp_wait *waits;
+	uint32_t next_req;
+	int flags; /* of our spawn */
+
+	/* Settings: ours, and what children will get. */
+	int out_tid, out_ctx, out_code;
+	int my_out_tid, my_out_ctx, my_out_code;
+	struct mp_trace_to trace, my_trace;
+	char my_mask[512];
+	int resv_tids;
+	int poll_type, poll_us;
+	int next_mhf;
+	struct base_list handlers;
+	struct base_list todo; /* items that a handler gets */
+	bool in_handler;
+	int (*match)(int mid, int tid, int tag); /* pvm_recvf; NULL: the usual */
+	bool siblings_known;
+};
+
+extern struct mp_rt mp_rt;
+
+/* Enrols if need be; 0 or a Pvm code. Not reported. */
+BASE_MUST_CHECK int mp_rt_begin(void);
+/* The daemon is gone: everything about it is forgotten. */
+void mp_rt_lost(void);
+
+/* One call to the daemon: the result, or PvmSysErr. `body` (may be NULL) gets the answer's data as
+ * malloc'd bytes; *fd the descriptor that came along. */
+int mp_rt_call(uint16_t op, const struct base_wbuf *args, struct base_wbuf *body, int *fd);
+BASE_MUST_CHECK int mp_rt_notice(uint16_t what, const void *p, size_t len);
+/* Sends all bytes of the vectors; takes in what arrives meanwhile. 0 or PvmSysErr. */
+BASE_MUST_CHECK int mp_rt_write(struct iovec *iov, int n, int pass_fd);
+
+/*
+ * Takes in what is there, waiting for it until `deadline_ns` (0: not at all, -1: without limit).
+ * Returns when something came, and at the deadline. PvmSysErr when the daemon is gone.
+ */
+BASE_MUST_CHECK int mp_rt_pump(int64_t deadline_ns);
+/* A whole message has arrived: queue or handler. Takes over the reference. */
+void mp_rt_arrived(struct mp_msg *m);
+/* Runs what handlers are due; not from inside one. */
+void mp_rt_run_handlers(void);
+void mp_item_free(struct mp_item *it);
+
+/* One call with integers as arguments. */
+int mp_rt_call_ints(uint16_t op, const int *v, int n);
+
+/* mp_opt.c: output of children. True: the message was such, and is used up. */
+bool mp_catch_message(struct mp_msg *m);
+/* Before an exit: waits until all children whose output is caught have ended. */
+BASE_MUST_CHECK int mp_catch_finish(void);
+
+/* mp_chan.c */
+
+/* A segment for this task: its descriptor, or -1 (then all goes through the daemon). */
+int mp_chan_open(void);
+/* The daemon took the segment (or not) and gave the host page. */
+void mp_chan_enrolled(int tid, int page_fd, bool accepted);
+void mp_chan_close(void);
+/* 1: sent; 0: not by this way; below 0: an error. */
+BASE_MUST_CHECK int mp_chan_send(int dst, const struct mp_msg *m, const struct mp_msghdr *h);
+/* Takes in what is in the rings; how many messages. */
+int mp_chan_poll(void);
+void mp_chan_peer(uint32_t slot, int tid, int fd);
+void mp_chan_peer_gone(int tid, int slot);
+/* The bell before the last poll, and sleeping until it rings. */
+uint32_t mp_chan_bell(void);
+bool mp_chan_active(void);
+/* False: time is up. */
+bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns);
+void mp_chan_want_poke(void);
+
+#endif
