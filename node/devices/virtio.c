@@ -48,15 +48,15 @@ void virtio_device_fail(struct virtio_device *vd, const char *why)
 void virtio_config_set(struct virtio_device *vd, unsigned offset, const void *data, unsigned len)
 {
 	assert(offset + len <= vd->config_len);
-	pthread_mutex_lock(&vd->lock);
+	pthread_mutex_lock(&vd->config_lock);
 	memcpy(vd->config + offset, data, len);
 	vd->generation++;
-	pthread_mutex_unlock(&vd->lock);
+	pthread_mutex_unlock(&vd->config_lock);
 	if (atomic_load(&vd->status) & VIRTIO_CONFIG_S_DRIVER_OK)
 		interrupt_config(vd);
 }
 
-static bool device_runs(struct virtio_device *vd)
+bool virtio_device_runs(struct virtio_device *vd)
 {
 	uint32_t status = atomic_load(&vd->status);
 
@@ -72,7 +72,7 @@ static void queue_notified(struct base_watch *w, uint32_t events)
 		return;
 	pthread_mutex_lock(&q->lock);
 	q->kicks++;
-	if (q->running && device_runs(q->dev))
+	if (q->running && virtio_device_runs(q->dev))
 		q->dev->ops->kick(q->dev, q);
 	pthread_mutex_unlock(&q->lock);
 }
@@ -145,6 +145,7 @@ int virtio_device_init(struct virtio_device *vd, const struct virtio_ops *ops, s
 	vd->features = VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VIRTIO_RING_F_INDIRECT_DESC) |
 		       VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX);
 	pthread_mutex_init(&vd->lock, NULL);
+	pthread_mutex_init(&vd->config_lock, NULL);
 	rc = device_add_queues(vd, queue_max, queue_count);
 	if (!rc)
 		rc = virtio_mmio_add(vd);
@@ -152,6 +153,7 @@ int virtio_device_init(struct virtio_device *vd, const struct virtio_ops *ops, s
 		for (unsigned i = 0; i < vd->queue_count; i++)
 			virtio_queue_fini(&vd->queues[i]);
 		free(vd->queues);
+		pthread_mutex_destroy(&vd->config_lock);
 		pthread_mutex_destroy(&vd->lock);
 	}
 	return rc;
@@ -163,6 +165,7 @@ void virtio_device_fini(struct virtio_device *vd)
 	for (unsigned i = 0; i < vd->queue_count; i++)
 		virtio_queue_fini(&vd->queues[i]);
 	free(vd->queues);
+	pthread_mutex_destroy(&vd->config_lock);
 	pthread_mutex_destroy(&vd->lock);
 }
 
@@ -177,7 +180,7 @@ int virtio_queue_serve_on(struct virtio_queue *q, struct base_loop *loop)
 static void queue_start(struct virtio_device *vd, struct virtio_queue *q)
 {
 	pthread_mutex_lock(&q->lock);
-	q->running = q->enabled && !vd->paused && device_runs(vd);
+	q->running = q->enabled && !vd->paused && virtio_device_runs(vd);
 	pthread_mutex_unlock(&q->lock);
 	/* What the driver notified of while the queue stood still is in the ring. */
 	if (q->running)

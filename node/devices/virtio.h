@@ -57,11 +57,13 @@ struct virtio_device {
 	struct vmm_env *env;
 	struct vmm_virtio_slot slot;
 
-	pthread_mutex_t lock;	   /* guards the fields down to `queues` */
+	pthread_mutex_t lock;	   /* guards the fields down to `paused` */
 	uint64_t features, agreed; /* offered; chosen by the driver, final with FEATURES_OK */
 	uint32_t features_sel, agreed_sel, queue_sel;
-	uint32_t generation;
 	bool paused;
+
+	pthread_mutex_t config_lock; /* innermost; guards the fields down to `config_len` */
+	uint32_t generation;
 	uint8_t config[VIRTIO_CONFIG_MAX];
 	unsigned config_len;
 
@@ -103,12 +105,14 @@ static inline bool virtio_has(const struct virtio_device *vd, unsigned feature)
 
 /* Any thread. Interrupts unless the ring says no were sorted out by virtio_queue_publish(). */
 void virtio_interrupt_queue(struct virtio_device *vd);
+/* The driver is ready and nothing is broken. Any thread. */
+bool virtio_device_runs(struct virtio_device *vd);
 /*
  * The driver broke the rules, or the device cannot go on: DEVICE_NEEDS_RESET, and no queue is
  * served until the driver resets. Any thread.
  */
 void virtio_device_fail(struct virtio_device *vd, const char *why);
-/* Changes config space and tells the driver. Any thread, the device's lock not held. */
+/* Changes config space and tells the driver. Any thread. */
 void virtio_config_set(struct virtio_device *vd, unsigned offset, const void *data, unsigned len);
 
 /*

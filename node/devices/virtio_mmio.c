@@ -38,7 +38,6 @@ static uint32_t reg_read(struct virtio_device *vd, uint64_t reg)
 	case VIRTIO_MMIO_QUEUE_NUM_MAX: return q ? q->size_max : 0;
 	case VIRTIO_MMIO_QUEUE_READY: return q && q->enabled;
 	case VIRTIO_MMIO_STATUS: return atomic_load(&vd->status);
-	case VIRTIO_MMIO_CONFIG_GENERATION: return vd->generation;
 	/* Shared memory regions: none, said by a length of all ones. */
 	case VIRTIO_MMIO_SHM_LEN_LOW:
 	case VIRTIO_MMIO_SHM_LEN_HIGH:
@@ -140,8 +139,11 @@ static void config_read(struct virtio_device *vd, uint64_t offset, unsigned len,
 {
 	/* Beyond the fields of the device it reads as zero. */
 	memset(data, 0, len);
-	if (offset < vd->config_len)
-		memcpy(data, vd->config + offset, BASE_MIN(len, vd->config_len - offset));
+	if (offset >= vd->config_len)
+		return;
+	pthread_mutex_lock(&vd->config_lock);
+	memcpy(data, vd->config + offset, BASE_MIN(len, vd->config_len - offset));
+	pthread_mutex_unlock(&vd->config_lock);
 }
 
 static void mmio_read(void *opaque, uint64_t offset, unsigned len, uint8_t *data)
@@ -149,21 +151,27 @@ static void mmio_read(void *opaque, uint64_t offset, unsigned len, uint8_t *data
 	struct virtio_device *vd = opaque;
 	uint32_t value;
 
-	/* The one register of the interrupt path needs no lock. */
-	if (offset == VIRTIO_MMIO_INTERRUPT_STATUS && len == 4) {
-		value = htole32(atomic_load(&vd->isr));
-		memcpy(data, &value, 4);
-		return;
-	}
-	pthread_mutex_lock(&vd->lock);
 	if (offset >= VIRTIO_MMIO_CONFIG) {
 		config_read(vd, offset - VIRTIO_MMIO_CONFIG, len, data);
-	} else {
-		memset(data, 0, len);
-		value = htole32(len == 4 ? reg_read(vd, offset) : 0);
-		memcpy(data, &value, BASE_MIN(len, 4u));
+		return;
 	}
-	pthread_mutex_unlock(&vd->lock);
+	memset(data, 0, len);
+	if (len != 4)
+		return;
+	/* The one register of the interrupt path needs no lock. */
+	if (offset == VIRTIO_MMIO_INTERRUPT_STATUS) {
+		value = atomic_load(&vd->isr);
+	} else if (offset == VIRTIO_MMIO_CONFIG_GENERATION) {
+		pthread_mutex_lock(&vd->config_lock);
+		value = vd->generation;
+		pthread_mutex_unlock(&vd->config_lock);
+	} else {
+		pthread_mutex_lock(&vd->lock);
+		value = reg_read(vd, offset);
+		pthread_mutex_unlock(&vd->lock);
+	}
+	value = htole32(value);
+	memcpy(data, &value, sizeof(value));
 }
 
 static void mmio_write(void *opaque, uint64_t offset, unsigned len, const uint8_t *data)

@@ -204,21 +204,30 @@ void virtio_queue_untake(struct virtio_queue *q, unsigned count)
 	q->next_avail -= count;
 }
 
+void virtio_chain_dirty(struct virtio_queue *q, const struct virtio_chain *c, uint64_t written)
+{
+	for (unsigned i = 0; i < c->in_count && written; i++) {
+		unsigned at = c->out_count + i;
+		uint64_t n = BASE_MIN(written, c->iov[at].iov_len);
+
+		vmm_mem_dirty(q->mem, c->gpa[at], n);
+		written -= n;
+	}
+}
+
 void virtio_queue_put(struct virtio_queue *q, const struct virtio_chain *c, uint32_t written)
 {
 	struct vring_used_elem *e = &q->used->ring[q->next_used & (q->size - 1)];
-	uint64_t left = written;
 
-	for (unsigned i = 0; i < c->in_count && left; i++) {
-		unsigned at = c->out_count + i;
-		uint64_t n = BASE_MIN(left, c->iov[at].iov_len);
-
-		vmm_mem_dirty(q->mem, c->gpa[at], n);
-		left -= n;
-	}
+	virtio_chain_dirty(q, c, written);
 	ring_store(&e->id, c->head);
 	ring_store(&e->len, written);
 	q->next_used++;
+}
+
+void virtio_queue_unput(struct virtio_queue *q, unsigned count)
+{
+	q->next_used -= count;
 }
 
 /* Has the driver asked for an interrupt when used->idx goes from `old` to `now`? */

@@ -97,6 +97,10 @@ void virtio_queue_untake(struct virtio_queue *q, unsigned count);
  * them dirty). The driver sees it after virtio_queue_publish().
  */
 void virtio_queue_put(struct virtio_queue *q, const struct virtio_chain *c, uint32_t written);
+/* Takes back the last `count` puts that were not published. */
+void virtio_queue_unput(struct virtio_queue *q, unsigned count);
+/* Marks the first `written` bytes of the device-writable part dirty, as put does. */
+void virtio_chain_dirty(struct virtio_queue *q, const struct virtio_chain *c, uint64_t written);
 /* Shows the driver what was put, and interrupts it unless it asked not to. */
 void virtio_queue_publish(struct virtio_queue *q);
 

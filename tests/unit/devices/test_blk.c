@@ -22,7 +22,7 @@ enum engine { URING, SYNC, DIRECT, QCOW2, ENGINES };
 struct disk {
 	struct drv d;
 	char path[64];
-	uint64_t head, status; /* guest addresses */
+	uint64_t head, status; /* guest addresses, of the last request */
 	struct virtio_blk_options opts;
 };
 
@@ -70,8 +70,6 @@ static void disk_plug(struct disk *t)
 	drv_must(virtio_blk_new(&t->d.env, t->d.slot, &t->opts, &t->d.dev), "blk");
 	t->d.dev->ops->resume(t->d.dev);
 	drv_start(&t->d, DRV_ALL_FEATURES);
-	t->head = drv_alloc(&t->d, 16);
-	t->status = drv_alloc(&t->d, 1);
 }
 
 static void disk_free(struct disk *t)
@@ -84,9 +82,13 @@ static void disk_free(struct disk *t)
 static void add(struct disk *t, unsigned queue, uint32_t type, uint64_t sector,
 		const struct drv_buf *data, unsigned count)
 {
-	struct virtio_blk_outhdr *h = drv_ptr(&t->d, t->head, 16);
 	struct drv_buf bufs[DRV_BUFS_MAX];
+	struct virtio_blk_outhdr *h;
 
+	/* Each has its own: the device may read the one before still. */
+	t->head = drv_alloc(&t->d, 16);
+	t->status = drv_alloc(&t->d, 1);
+	h = drv_ptr(&t->d, t->head, 16);
 	*h = (struct virtio_blk_outhdr){.type = type, .sector = sector};
 	bufs[0] = (struct drv_buf){t->head, 16, false};
 	memcpy(bufs + 1, data, count * sizeof(*data));
@@ -278,7 +280,7 @@ static void requests_without_room_need_reset(void **state)
 
 	assert_true(disk_make(&t, URING));
 	disk_plug(&t);
-	short_head.gpa = no_status.gpa = t.head;
+	short_head.gpa = no_status.gpa = drv_alloc(&t.d, 16);
 	drv_add(&t.d, 0, &no_status, 1);
 	drv_kick(&t.d, 0);
 	drv_until(&t.d, drv_broken(&t.d));
@@ -294,7 +296,7 @@ static void pause_drains_what_is_under_way(void **state)
 {
 	for (enum engine e = 0; e < ENGINES; e++) {
 		struct disk t;
-		struct drv_buf b;
+		struct drv_buf b[2];
 		struct base_wbuf out;
 		struct base_rbuf in;
 		unsigned done, queues;
@@ -302,11 +304,13 @@ static void pause_drains_what_is_under_way(void **state)
 		if (!disk_make(&t, e))
 			continue;
 		disk_plug(&t);
-		b = (struct drv_buf){(drv_alloc(&t.d, 65536) + 4095) & ~4095ull, 32768, true};
+		for (unsigned i = 0; i < 2; i++)
+			b[i] = (struct drv_buf){(drv_alloc(&t.d, 65536) + 4095) & ~4095ull, 32768,
+						true};
 		drv_write(&t.d, VIRTIO_MMIO_QUEUE_SEL, 1);
 		queues = drv_read(&t.d, VIRTIO_MMIO_QUEUE_NUM_MAX) ? 2 : 1;
 		for (unsigned i = 0; i < 40; i++)
-			add(&t, i % queues, VIRTIO_BLK_T_IN, i * 64, &b, 1);
+			add(&t, i % queues, VIRTIO_BLK_T_IN, i * 64, &b[i % queues], 1);
 		drv_kick(&t.d, 0);
 		if (queues > 1)
 			drv_kick(&t.d, 1);
