@@ -19,6 +19,17 @@ const char *vmmctl_state_name(enum vmmctl_state state)
 	return "unknown";
 }
 
+bool vmmctl_op_has_fd(enum vmmctl_op op)
+{
+	return op == VMMCTL_SAVE || op == VMMCTL_MIGRATE_OUT || op == VMMCTL_MIGRATE_IN;
+}
+
+static bool op_valid(PB(Op) op)
+{
+	return (op >= VMMCTL__PB__OP__OP_STATUS && op <= VMMCTL__PB__OP__OP_REGISTERS) ||
+	       op == VMMCTL__PB__OP__OP_MIGRATE_OUT || op == VMMCTL__PB__OP__OP_MIGRATE_IN;
+}
+
 /* ---- encode ---- */
 
 /* The generated structs want char * also for what they only read. */
@@ -207,8 +218,7 @@ static bool decode_reply(const PB(Reply) * in, struct decoded *d)
 static bool decode_request(const PB(Request) * in, struct decoded *d)
 {
 	d->msg.kind = VMMCTL_REQUEST;
-	if (in->op < VMMCTL__PB__OP__OP_STATUS || in->op > VMMCTL__PB__OP__OP_REGISTERS ||
-	    in->cols > UINT16_MAX || in->rows > UINT16_MAX)
+	if (!op_valid(in->op) || in->cols > UINT16_MAX || in->rows > UINT16_MAX)
 		return false;
 	d->msg.request.op = (enum vmmctl_op)in->op;
 	d->msg.request.cols = (uint16_t)in->cols;

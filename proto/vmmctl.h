@@ -2,7 +2,7 @@
  * The local control protocol between pangaead (client) and one pangaea-vmm (server): a Unix
  * SOCK_SEQPACKET socket <run-dir>/control.sock, one protobuf message a packet (proto/vmmctl.proto),
  * at most VMMCTL_MAX_BYTES. Requests carry an id and get exactly one reply; events come unasked to
- * every client. SAVE is accompanied by one open descriptor (SCM_RIGHTS).
+ * every client. SAVE and MIGRATE_* are accompanied by one open descriptor (SCM_RIGHTS).
  *
  * The console is another socket, <run-dir>/console.sock (SOCK_STREAM): raw bytes both ways; a new
  * connection first receives the scrollback (64 KiB); several may be attached.
@@ -45,6 +45,9 @@ enum vmmctl_op {
 	VMMCTL_STATS,
 	VMMCTL_CONSOLE_RESIZE,
 	VMMCTL_REGISTERS,
+	/* The descriptor is a socket of proto/migctl.h; answered when it is taken over. */
+	VMMCTL_MIGRATE_OUT = 32,
+	VMMCTL_MIGRATE_IN,
 };
 
 enum vmmctl_state {
@@ -117,6 +120,8 @@ struct vmmctl_msg {
 };
 
 const char *vmmctl_state_name(enum vmmctl_state state);
+/* Requests that come with a descriptor, always. */
+bool vmmctl_op_has_fd(enum vmmctl_op op);
 
 /* -E2BIG: does not fit VMMCTL_MAX_BYTES or the counts above. -ENOMEM. */
 BASE_MUST_CHECK int vmmctl_encode(const struct vmmctl_msg *m, uint8_t out[VMMCTL_MAX_BYTES],
@@ -135,7 +140,7 @@ struct vmmctl_call;
 struct vmmctl_server_ops {
 	/*
 	 * A valid request. Answer each call once, at once or later, by vmmctl_call_*(). `fd` is the
-	 * handler's to close (-1: none; only SAVE has one, and always).
+	 * handler's to close (-1: none; see vmmctl_op_has_fd()).
 	 */
 	void (*request)(void *ctx, struct vmmctl_call *call, const struct vmmctl_request *req,
 			int fd);

@@ -291,7 +291,7 @@ static int peer_request(struct peer *p, const struct vmmctl_msg *m, int fd)
 {
 	struct vmmctl_call *call;
 
-	if (m->kind != VMMCTL_REQUEST || (fd >= 0) != (m->request.op == VMMCTL_SAVE)) {
+	if (m->kind != VMMCTL_REQUEST || (fd >= 0) != vmmctl_op_has_fd(m->request.op)) {
 		if (fd >= 0)
 			close(fd);
 		return -EBADMSG;
