@@ -270,7 +270,8 @@ typedef void mpd_op_fn(struct mpd *pd, const struct mpd_from *from, struct base_
 mpd_op_fn mpd_op_config, mpd_op_tasks, mpd_op_spawn, mpd_op_exec, mpd_op_signal, mpd_op_notify,
 	mpd_op_addhosts, mpd_op_delhosts, mpd_op_pstat, mpd_op_mstat, mpd_op_tickle, mpd_op_halt,
 	mpd_op_mbox_put, mpd_op_mbox_get, mpd_op_mbox_del, mpd_op_mbox_info, mpd_op_context,
-	mpd_op_hostsync, mpd_op_setopt, mpd_op_register, mpd_op_hosts, mpd_op_exit, mpd_op_started;
+	mpd_op_hostsync, mpd_op_setopt, mpd_op_register, mpd_op_hosts, mpd_op_exit, mpd_op_started,
+	mpd_op_mbox_reset;
 
 /* mpd_notify.c */
 /* A task of another host has ended, or was never there. */

@@ -34,6 +34,7 @@ static const struct op {
 	[MP_OP_REGISTER] = {mpd_op_register, OP_TASK},
 	[MP_OP_CONNECT] = {mpd_task_connect, OP_TASK},
 	[MP_OP_STARTED] = {mpd_op_started, OP_TASK},
+	[MP_OP_MBOX_RESET] = {mpd_op_mbox_reset, OP_TASK | OP_HOST},
 	[MP_OP_EXEC] = {mpd_op_exec, OP_HOST},
 	[MP_OP_HOSTS] = {mpd_op_hosts, OP_HOST},
 };

@@ -491,6 +491,34 @@ void mpd_op_mbox_info(struct mpd *pd, const struct mpd_from *from, struct base_r
 	base_wbuf_fini(&out);
 }
 
+static bool stays(const struct base_rbuf *keep, int32_t owner)
+{
+	struct base_rbuf b = *keep;
+
+	while (base_rbuf_left(&b) >= 4)
+		if ((int32_t)base_rbuf_u32(&b) == owner)
+			return true;
+	return false;
+}
+
+void mpd_op_mbox_reset(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b)
+{
+	if (pass_on(pd, from, MP_OP_MBOX_RESET, b))
+		return;
+	base_rbuf_u32(b);
+	base_list_foreach_safe (c, &pd->mbox->order, struct class, order) {
+		base_list_foreach_safe (e, &c->entries, struct entry, link) {
+			if (e->owner && stays(b, e->owner))
+				continue;
+			tell_delete(pd, c->name, e->index);
+			entry_free(pd->mbox, e);
+		}
+		if (base_list_empty(&c->entries))
+			class_free(c);
+	}
+	mpd_call_reply(pd, from, 0, NULL, -1);
+}
+
 /* Ends what `gone` says is over: entries go, persistent ones lose their owner. */
 static void sweep(struct mpd *pd, int32_t tid, int host)
 {

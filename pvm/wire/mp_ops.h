@@ -28,12 +28,13 @@ enum mp_op {
 	MP_OP_MBOX_DEL = 16, /* str name, i32 index */
 	/* str pattern -> u32 n, n x {str name, u32 m, m x {i32 index, owner, flags}} */
 	MP_OP_MBOX_INFO = 17,
-	MP_OP_CONTEXT = 18,  /* i32 0: new -> id; else: free */
-	MP_OP_HOSTSYNC = 19, /* i32 host -> u64 seconds, u64 microseconds */
-	MP_OP_SETOPT = 20,   /* i32 what (PvmSelf...), i32 value */
-	MP_OP_REGISTER = 21, /* i32 role */
-	MP_OP_CONNECT = 22,  /* i32 tid -> u32 slot; + descriptor of its segment */
-	MP_OP_STARTED = 23,  /* answers when no host is being started */
+	MP_OP_CONTEXT = 18,    /* i32 0: new -> id; else: free */
+	MP_OP_HOSTSYNC = 19,   /* i32 host -> u64 seconds, u64 microseconds */
+	MP_OP_SETOPT = 20,     /* i32 what (PvmSelf...), i32 value */
+	MP_OP_REGISTER = 21,   /* i32 role */
+	MP_OP_CONNECT = 22,    /* i32 tid -> u32 slot; + descriptor of its segment */
+	MP_OP_STARTED = 23,    /* answers when no host is being started */
+	MP_OP_MBOX_RESET = 24, /* u32 n, n x i32 tid whose entries stay */
 	MP_OP_TASK_LAST = 31,
 
 	/* Daemons only. */
