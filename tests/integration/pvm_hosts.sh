@@ -1,0 +1,41 @@
+#!/bin/bash
+# labels: root pvm
+# timeout: 120
+# Three PVM hosts in namespaces: add, spawn over all, messages, ends; then the host that began the
+# virtual machine dies by kill, and another falls silent: the rest is told within 5 s and goes on.
+set -u
+[ "$(id -u)" = 0 ] || { echo "needs root for namespaces"; exit 77; }
+unshare -n true 2>/dev/null || { echo "cannot make namespaces here"; exit 77; }
+B=${PANGAEA_BUILD:?}; S=${PANGAEA_SOURCE:?}/tests/pvm/hosts.sh
+W=$(mktemp -d /tmp/pvmt.XXXXXX)
+export PVMHOSTS_DIR=$W/n PVMHOSTS_NET=10.91.7
+export PVMHOSTS_ENV="PVM_DPATH=$B/pvm/pvmd3"
+trap '"$S" down >/dev/null 2>&1; rm -rf "$W"' EXIT
+fail() { echo "FAILED: $*"; tail -n 20 "$W"/n/tmp*/pvml* 2>/dev/null; exit 1; }
+until_text() { # FILE TEXT: waits for the line, at most 10 s
+  timeout 10 sh -c "until grep -q '$2' '$1'; do sleep 0.05; done" || fail "no '$2' in $1: $(cat "$1")"; }
+"$S" upnet 4 || fail "namespaces"
+"$S" run 1 setsid "$B/pvm/pvmd3" >"$W/d1" 2>&1 </dev/null &
+until_text "$W/d1" sock
+timeout 30 "$S" run 1 "$B/tests/pvm/pvmtest_twohosts" h2 h3 h4 >"$W/o" || fail "$(cat "$W/o")"
+cat "$W/o"
+# The daemon that began it dies; h2 coordinates now.
+timeout 20 "$S" run 2 "$B/tests/pvm/pvmtest_hostwatch" 40000 >"$W/w1" &
+w=$!
+until_text "$W/w1" waiting
+t0=$(date +%s%N); "$S" crash 1
+wait $w || fail "after the death of h1: $(cat "$W/w1")"
+echo "death of h1 told after $((($(date +%s%N) - t0) / 1000000)) ms: $(tail -1 "$W/w1")"
+# h4 falls silent: its cable is pulled.
+timeout 20 "$S" run 3 "$B/tests/pvm/pvmtest_hostwatch" 100000 >"$W/w2" &
+w=$!
+until_text "$W/w2" waiting
+t0=$(date +%s%N)
+nsenter -t "$(cat "$W/n/sw.pid")" -n ip link set v4 down
+wait $w || fail "after the cut of h4: $(cat "$W/w2")"
+ms=$((($(date +%s%N) - t0) / 1000000))
+echo "silence of h4 told after $ms ms: $(tail -1 "$W/w2")"
+[ $ms -lt 5500 ] || fail "too late"
+grep -q ' 2 left' "$W/w2" || fail "who is left: $(cat "$W/w2")"
+timeout 30 "$S" run 2 "$B/tests/pvm/pvmtest_twohosts" >"$W/o" || fail "survivors: $(cat "$W/o")"
+echo "survivors: $(tail -1 "$W/o")"
