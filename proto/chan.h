@@ -123,6 +123,8 @@ BASE_MUST_CHECK int chan_link_new(struct chan *c, const char *address, uint16_t 
 /* Open calls end with -ECANCELED. */
 void chan_link_free(struct chan_link *l);
 bool chan_link_up(const struct chan_link *l);
+/* The last attempt has failed, and the next is still to come. */
+bool chan_link_down(const struct chan_link *l);
 /* The name and software version that the server gave at hello; "" before. */
 const char *chan_link_peer(const struct chan_link *l);
 const char *chan_link_software(const struct chan_link *l);

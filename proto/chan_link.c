@@ -483,6 +483,11 @@ bool chan_link_up(const struct chan_link *l)
 	return l->state == LINK_UP;
 }
 
+bool chan_link_down(const struct chan_link *l)
+{
+	return l->state == LINK_DOWN;
+}
+
 const char *chan_link_peer(const struct chan_link *l)
 {
 	return l->peer;

@@ -82,6 +82,41 @@ static int pack(const ProtobufCMessage *pb, uint8_t **out, size_t *len)
 	return 0;
 }
 
+/* ---- errors ---- */
+
+enum control_code control_code_of(int error)
+{
+	switch (error) {
+	case 0: return CONTROL_OK;
+	case -ETIMEDOUT: return CONTROL_TIMEOUT;
+	case -EACCES:
+	case -EPERM: return CONTROL_DENIED;
+	case -EHOSTUNREACH:
+	case -ECONNRESET:
+	case -ECANCELED:
+	case -EPROTONOSUPPORT: return CONTROL_UNREACHABLE;
+	case -EEXIST: return CONTROL_EXISTS;
+	case -ENOENT: return CONTROL_NOT_FOUND;
+	case -EBUSY:
+	case -EAGAIN: return CONTROL_BUSY;
+	default: return CONTROL_FAILED;
+	}
+}
+
+const char *control_error_text(int error)
+{
+	switch (error) {
+	case -ETIMEDOUT: return "the agent does not answer in time";
+	case -EHOSTUNREACH: return "no agent answers there; is the host up and pangaead running?";
+	case -EACCES:
+		return "the handshake was refused: cluster files or keys of the two sides differ";
+	case -ECONNRESET: return "the connection to the agent was lost";
+	case -EPROTONOSUPPORT: return "the agent has no protocol version in common with us";
+	case -ECANCELED: return "the agent is ending";
+	default: return "the agent cannot be asked";
+	}
+}
+
 /* ---- the specification ---- */
 
 enum { LINE_MAX_BYTES = VMSPEC_PATH_MAX + 64 };

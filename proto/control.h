@@ -125,6 +125,11 @@ struct control_input {
 	void *backing;
 };
 
+/* For -errno of the channel (proto/chan.h) and of requests to a VM's process. */
+enum control_code control_code_of(int error);
+/* What an error of the channel means, and what to do. */
+const char *control_error_text(int error);
+
 /* Encoders: a buffer for free(3). -EMSGSIZE beyond CHAN_MAX_BODY, -ENOMEM. */
 BASE_MUST_CHECK int control_request_encode(const struct control_request *r, uint8_t **out,
 					   size_t *len);

@@ -1,0 +1,257 @@
+/* The table of commands and their options: parsing, --help and completion follow it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "ctl/ctl.h"
+
+static bool take_seconds(const char *value, uint64_t *ms, char why[VMSPEC_WHY_MAX])
+{
+	uint64_t s;
+
+	if (!text_number_parse(value, 1, 86400, &s)) {
+		snprintf(why, VMSPEC_WHY_MAX, "'%.40s': expected seconds, 1 to 86400", value);
+		return false;
+	}
+	*ms = s * 1000;
+	return true;
+}
+
+#define TAKE(name) static bool take_##name(struct ctl *c, const char *v, char why[VMSPEC_WHY_MAX])
+/* An option that only remembers its text, and one that is only a flag. */
+#define TAKE_TEXT(name, field)                                                                     \
+	TAKE(name)                                                                                 \
+	{                                                                                          \
+		c->field = v;                                                                      \
+		return true;                                                                       \
+	}
+#define TAKE_FLAG(name, field)                                                                     \
+	TAKE(name)                                                                                 \
+	{                                                                                          \
+		c->field = true;                                                                   \
+		return true;                                                                       \
+	}
+#define TAKE_SPEC(name, field)                                                                     \
+	TAKE(name)                                                                                 \
+	{                                                                                          \
+		return vmspec_set_text(c->spec->field, sizeof(c->spec->field), #field, v, why);    \
+	}
+
+TAKE_FLAG(json, json)
+TAKE_FLAG(quiet, quiet)
+TAKE_FLAG(follow, follow)
+TAKE_FLAG(watch, watch)
+TAKE_FLAG(overcommit, overcommit)
+TAKE_FLAG(attach, attach)
+TAKE_TEXT(home, home)
+TAKE_TEXT(agent, agent)
+TAKE_TEXT(node, node)
+TAKE_TEXT(until, until)
+TAKE_TEXT(nodes, nodes)
+TAKE_TEXT(file, file)
+TAKE_TEXT(out, out_dir)
+TAKE_TEXT(cluster_name, cluster_name)
+TAKE_SPEC(kernel, kernel)
+TAKE_SPEC(initrd, initrd)
+TAKE_SPEC(restore, restore)
+TAKE_SPEC(cmdline, cmdline)
+
+TAKE(timeout)
+{
+	return take_seconds(v, &c->timeout_ms, why);
+}
+
+TAKE(interval)
+{
+	return take_seconds(v, &c->interval_ms, why);
+}
+
+TAKE(disk)
+{
+	return vmspec_add_disk(c->spec, v, why);
+}
+
+TAKE(nic)
+{
+	return vmspec_add_nic(c->spec, v, why);
+}
+
+TAKE(vcpus)
+{
+	return vmspec_set_vcpus(c->spec, v, why);
+}
+
+TAKE(memory)
+{
+	return vmspec_set_memory(c->spec, v, why);
+}
+
+TAKE(gdb)
+{
+	uint64_t port;
+
+	if (!text_number_parse(v, 1, 65535, &port)) {
+		snprintf(why, VMSPEC_WHY_MAX, "'%.40s' is not a port", v);
+		return false;
+	}
+	c->spec->gdb_port = (uint16_t)port;
+	return true;
+}
+
+/* The file first, so that other options may change what it says. */
+TAKE(spec_file)
+{
+	struct vmspec *s;
+
+	if (vmspec_read(v, &s, why))
+		return false;
+	free(c->spec);
+	c->spec = s;
+	return true;
+}
+
+/* "^]" or "ctrl-]" or one character. */
+TAKE(escape)
+{
+	const char *key = !strncmp(v, "ctrl-", 5) ? v + 5 : v[0] == '^' && v[1] ? v + 1 : NULL;
+
+	if (key && strlen(key) == 1) {
+		int k = *key >= 'a' && *key <= 'z' ? *key - 32 : *key;
+
+		if (k >= '@' && k <= '_') {
+			c->escape = k - '@';
+			return true;
+		}
+	}
+	snprintf(why, VMSPEC_WHY_MAX, "'%.40s': expected a control key such as ^] or ctrl-a", v);
+	return false;
+}
+
+#define END                                                                                        \
+	{                                                                                          \
+		NULL, 0, NULL, NULL, NULL                                                          \
+	}
+#define NODE_OPTION                                                                                \
+	{                                                                                          \
+		"node", 'n', "NODE", "the node that has the VM (else it is looked for)", take_node \
+	}
+
+const struct ctl_option ctl_global_options[] = {
+	{"json", 'j', NULL, "print JSON", take_json},
+	{"quiet", 'q', NULL, "print names only, or nothing", take_quiet},
+	{"home", 0, "DIR", "cluster.yaml and keys (default $PANGAEA_HOME, else /etc/pangaea)",
+	 take_home},
+	{"agent", 0, "NODE", "ask this node's agent (default $PANGAEA_AGENT, else this host's)",
+	 take_agent},
+	{"timeout", 't', "SECONDS", "how long to wait at most", take_timeout},
+	END,
+};
+
+static const struct ctl_option no_options[] = {END};
+static const struct ctl_option vm_options[] = {NODE_OPTION, END};
+static const struct ctl_option ls_options[] = {
+	{"node", 'n', "NODE", "of this node only", take_node},
+	END,
+};
+static const struct ctl_option run_options[] = {
+	{"file", 'f', "FILE", "a YAML file with all this; options after it change it",
+	 take_spec_file},
+	{"kernel", 'k', "FILE", "bzImage or ELF vmlinux, on the node that runs it", take_kernel},
+	{"initrd", 'i', "FILE", "initial RAM disk", take_initrd},
+	{"cmdline", 'c', "TEXT", "the kernel's command line", take_cmdline},
+	{"vcpus", 0, "N|a=N,b=N", "virtual CPUs (default 1)", take_vcpus},
+	{"memory", 'm', "SIZE|a=SIZE,..", "memory, such as 512M or 2G", take_memory},
+	{"disk", 'd', "FILE[,ro][,format=raw|qcow2]", "a disk; may be repeated", take_disk},
+	{"nic", 0, "net|tap=IF|port=SOCKET[,mac=..]",
+	 "a network interface; 'net' joins the cluster's network; may be repeated", take_nic},
+	{"node", 'n', "NODE", "where (default: the node with most room)", take_node},
+	{"overcommit", 0, NULL, "allow more vCPUs or memory than the host has free",
+	 take_overcommit},
+	{"restore", 0, "FILE", "start from a saved state", take_restore},
+	{"gdb", 0, "PORT", "wait for gdb there", take_gdb},
+	{"console", 'C', NULL, "attach to the console once it runs", take_attach},
+	{"escape", 'e', "KEY", "with --console: the key that leaves it", take_escape},
+	END,
+};
+static const struct ctl_option console_options[] = {
+	NODE_OPTION,
+	{"escape", 'e', "KEY", "the key that leaves the console (default ^])", take_escape},
+	{"until", 'u', "TEXT", "leave when the guest has printed this; 5 if --timeout comes first",
+	 take_until},
+	END,
+};
+static const struct ctl_option stats_options[] = {
+	NODE_OPTION,
+	{"watch", 'w', NULL, "again and again, with what each grows by in a second", take_watch},
+	{"interval", 0, "SECONDS", "between two looks (default 1)", take_interval},
+	END,
+};
+static const struct ctl_option events_options[] = {
+	{"node", 'n', "NODE", "of this node only", take_node},
+	{"follow", 'f', NULL, "go on printing what happens", take_follow},
+	END,
+};
+static const struct ctl_option init_options[] = {
+	{"nodes", 0, "a=ADDRESS[:PORT],..", "the nodes", take_nodes},
+	{"file", 'f', "CLUSTERFILE", "the nodes from a cluster file without keys", take_file},
+	{"out", 'o', "DIR", "where the result goes; keys that are there are kept", take_out},
+	{"name", 0, "NAME", "the cluster's name", take_cluster_name},
+	END,
+};
+
+const struct ctl_command ctl_commands[] = {
+	{"node", "ls", "", 0, 0, "list the nodes of the cluster", NULL,
+	 "pangaea node ls\npangaea node ls --json | jq -r '.[] | select(.state!=\"up\").name'",
+	 no_options, ctl_node_ls},
+	{"node", "info", "[NODE]", 0, 1, "show one node (default: the one that is asked)", NULL,
+	 "pangaea node info b", no_options, ctl_node_info},
+	{"node", "doctor", "[NODE]", 0, 1, "say what hosts lack, and how to mend it",
+	 "Checks KVM, paging settings, the kernel, userfaultfd, the TSC, RDMA, memory, limits,\n"
+	 "time, ports and keys, on all nodes or on one. Exits 1 when a check fails.",
+	 "pangaea node doctor\npangaea node doctor a --json", no_options, ctl_node_doctor},
+	{"vm", "run", "NAME", 0, 1, "start a VM",
+	 "Files are those of the node that runs it. Waits until the VM runs. A VM is gone when it\n"
+	 "ends: 'pangaea events NAME' says why it did.",
+	 "pangaea vm run web --kernel /boot/vmlinuz --initrd /boot/initrd.img --vcpus 2 "
+	 "--memory 512M --nic net\n"
+	 "pangaea vm run db -f db.yaml --node b --console\n"
+	 "pangaea vm run t -k /boot/vmlinuz -m 256M -c 'console=ttyS0' -d /srv/t.img,ro",
+	 run_options, ctl_vm_run},
+	{"vm", "ls", "", 0, 0, "list the VMs", NULL, "pangaea vm ls\npangaea vm ls -q --node a",
+	 ls_options, ctl_vm_ls},
+	{"vm", "info", "NAME", 1, 1, "show a VM: state, configuration, devices", NULL,
+	 "pangaea vm info web", vm_options, ctl_vm_info},
+	{"vm", "console", "NAME", 1, 1, "attach to a VM's console",
+	 "First prints what the guest wrote lately. Standard input may be a file or a pipe.",
+	 "pangaea vm console web\npangaea vm console web --until 'login:' --timeout 60 </dev/null\n"
+	 "pangaea vm console web --escape ctrl-a",
+	 console_options, ctl_vm_console},
+	{"vm", "stop", "NAME", 1, 1, "press the power button and wait for the end",
+	 "Exits 5 when the guest has not powered off within --timeout (default 30).",
+	 "pangaea vm stop web --timeout 120", vm_options, ctl_vm_stop},
+	{"vm", "kill", "NAME", 1, 1, "end a VM at once", NULL, "pangaea vm kill web", vm_options,
+	 ctl_vm_kill},
+	{"vm", "pause", "NAME", 1, 1, "stop the vCPUs", NULL, "pangaea vm pause web", vm_options,
+	 ctl_vm_pause},
+	{"vm", "resume", "NAME", 1, 1, "let the vCPUs go on", NULL, "pangaea vm resume web",
+	 vm_options, ctl_vm_resume},
+	{"vm", "reset", "NAME", 1, 1, "restart the guest", NULL, "pangaea vm reset web", vm_options,
+	 ctl_vm_reset},
+	{"vm", "stats", "NAME", 1, 1, "show counters: exits, run times, I/O", NULL,
+	 "pangaea vm stats web --watch\npangaea vm stats web --json", stats_options, ctl_vm_stats},
+	{"vm", "registers", "NAME", 1, 1, "show the registers of the vCPUs", NULL,
+	 "pangaea vm registers web", vm_options, ctl_vm_registers},
+	{"events", NULL, "[VM]", 0, 1, "show what has happened in the cluster", NULL,
+	 "pangaea events --follow\npangaea events web", events_options, ctl_events},
+	{"init", NULL, "cluster|key FILE", 1, 2, "make keys and the cluster file",
+	 "'init cluster' makes in DIR: cluster.yaml, admin.key, and one folder a node, nodes/NAME/,\n"
+	 "which is to become /etc/pangaea on that host; admin/ is the same for a workstation.\n"
+	 "'init key FILE' makes one key and prints its public half.",
+	 "pangaea init cluster --nodes a=10.0.0.1,b=10.0.0.2 --out lab\n"
+	 "pangaea init cluster --file cluster.yaml --out lab",
+	 init_options, ctl_init},
+	{"version", NULL, "", 0, 0, "show the version", NULL, "pangaea version --json", no_options,
+	 ctl_version},
+	{"completion", NULL, "bash", 1, 1, "print the completion script of a shell", NULL,
+	 "eval \"$(pangaea completion bash)\"", no_options, ctl_completion},
+};
+const size_t ctl_command_count = BASE_ARRAY_LEN(ctl_commands);

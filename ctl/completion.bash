@@ -1,0 +1,39 @@
+# Completion of pangaea(1) for bash: eval "$(pangaea completion bash)"
+_pangaea() {
+  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=() w i
+  COMPREPLY=()
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    case ${COMP_WORDS[i]} in -*) ;; *) words+=("${COMP_WORDS[i]}") ;; esac
+  done
+  case $prev in
+    --node|--agent) w=$(pangaea node ls -q 2>/dev/null) ;;
+    --kernel|--initrd|--disk|--file|-f|--restore|--home|--out|-o)
+      mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    *)
+      case "${words[0]} ${words[1]}" in
+        ' ') w='node vm events init version completion help' ;;
+        'node ') w='ls info doctor' ;;
+        'vm ') w='run ls info console stop kill pause resume reset stats registers' ;;
+        'init ') w='cluster key' ;;
+        'completion ') w='bash' ;;
+        'node info'|'node doctor') w=$(pangaea node ls -q 2>/dev/null) ;;
+        'vm info'|'vm console'|'vm stop'|'vm kill'|'vm pause'|'vm resume'|'vm reset'|'vm stats'|'vm registers')
+          w=$(pangaea vm ls -q 2>/dev/null) ;;
+        *) w='' ;;
+      esac
+      case $cur in
+        -*)
+          w='--json --help --home --agent --timeout --quiet'
+          case "${words[0]} ${words[1]}" in
+            'vm run') w+=' --kernel --initrd --cmdline --disk --vcpus --memory --nic --node --file --restore --gdb --overcommit --console' ;;
+            'vm console') w+=' --node --escape --until' ;;
+            'vm stats') w+=' --node --watch --interval' ;;
+            'vm '*) w+=' --node' ;;
+            'events '*) w+=' --node --follow' ;;
+            'init '*) w+=' --nodes --file --out --name' ;;
+          esac ;;
+      esac ;;
+  esac
+  mapfile -t COMPREPLY < <(compgen -W "$w" -- "$cur")
+}
+complete -F _pangaea pangaea

@@ -1,0 +1,233 @@
+/* What this node answers itself. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "node/agent/vm.h"
+
+/* ---- answers that need no waiting ---- */
+
+static void node_record(struct agent *a, struct agent_host *h, struct control_node *n)
+{
+	agent_host_read(h);
+	*n = (struct control_node){.name = a->self->name,
+				   .address = a->self->address,
+				   .state = "up",
+				   .software = PANGAEA_VERSION,
+				   .kernel = h->kernel,
+				   .cpu = h->cpu,
+				   .cpus = h->cpus,
+				   .memory_bytes = h->memory_bytes,
+				   .available_bytes = h->available_bytes,
+				   .load_milli = h->load_milli,
+				   .vms = a->vm_count,
+				   .vm_vcpus = agent_vms_vcpus(a),
+				   .vm_memory_bytes = agent_vms_memory(a),
+				   .uptime_ns = h->uptime_ns,
+				   .agent_uptime_ns = (uint64_t)(base_clock_ns() - a->started_ns),
+				   .pid = (uint64_t)getpid()};
+}
+
+static size_t vm_records(struct agent *a, const char *name, struct control_vm *out, size_t max)
+{
+	size_t count = 0;
+
+	base_list_foreach (vm, &a->vms, struct agent_vm, link)
+		if (count < max && (!name[0] || !strcmp(name, vm->spec.name)))
+			agent_vm_record(vm, &out[count++]);
+	return count;
+}
+
+static int doctor_now(struct agent *a, uint8_t **out, size_t *len)
+{
+	BASE_AUTO_FREE struct agent_check *checks = calloc(AGENT_CHECK_MAX, sizeof(*checks));
+	struct control_check records[AGENT_CHECK_MAX];
+	struct control_reply reply = {.checks = records};
+
+	if (!checks)
+		return -ENOMEM;
+	reply.check_count = agent_doctor(a, checks);
+	for (size_t i = 0; i < reply.check_count; i++)
+		records[i] = (struct control_check){a->self->name, checks[i].name, checks[i].level,
+						    checks[i].text, checks[i].mend};
+	return control_reply_encode(&reply, out, len);
+}
+
+int agent_local_now(struct agent *a, const struct control_request *req, uint8_t **out, size_t *len)
+{
+	BASE_AUTO_FREE struct control_vm *vms = NULL;
+	struct control_reply reply = {0};
+	struct control_node node;
+	struct agent_host h;
+
+	if (req->op == CONTROL_NODE_DOCTOR)
+		return doctor_now(a, out, len);
+	if (req->op != CONTROL_NODE_INFO && req->op != CONTROL_VM_LS)
+		return -EOPNOTSUPP;
+	vms = calloc(a->vm_count + 1, sizeof(*vms));
+	if (!vms)
+		return -ENOMEM;
+	reply.vms = vms;
+	reply.vm_count = vm_records(a, req->vm, vms, a->vm_count);
+	if (req->op == CONTROL_NODE_INFO) {
+		node_record(a, &h, &node);
+		reply.nodes = &node;
+		reply.node_count = 1;
+	}
+	return control_reply_encode(&reply, out, len);
+}
+
+static void answer_now(struct agent *a, struct chan_call *call, const struct control_request *req)
+{
+	uint8_t *data;
+	size_t len;
+	int rc = agent_local_now(a, req, &data, &len);
+
+	if (rc) {
+		agent_reply_text(call, CONTROL_FAILED, "%s", strerror(-rc));
+		return;
+	}
+	chan_call_reply(call, data, len);
+	free(data);
+}
+
+/* ---- questions to the VM's process ---- */
+
+struct question {
+	struct agent *agent;
+	struct chan_call *call;
+	enum control_op op;
+	char vm[TEXT_NAME_MAX];
+};
+
+static void answer_stats(const struct question *q, const struct vmmctl_reply *r)
+{
+	struct control_item *items = calloc(r->stat_count + 1, sizeof(*items));
+	struct control_reply reply = {.items = items};
+
+	for (size_t i = 0; items && i < r->stat_count && i < CONTROL_MAX_ITEMS; i++)
+		items[reply.item_count++] =
+			(struct control_item){.name = r->stats[i].name, .value = r->stats[i].value};
+	agent_reply(q->call, &reply);
+	free(items);
+}
+
+static void answer_info(const struct question *q, const struct vmmctl_status *s)
+{
+	struct agent_vm *vm = agent_vm_find(q->agent, q->vm);
+	struct control_item items[VMMCTL_MAX_DEVICES];
+	struct control_reply reply = {.items = items, .vm_count = 1};
+	struct control_vm record;
+
+	if (!vm) {
+		agent_reply_text(q->call, CONTROL_NOT_FOUND, "%s has just ended", q->vm);
+		return;
+	}
+	agent_vm_record(vm, &record);
+	reply.vms = &record;
+	reply.spec = &vm->spec;
+	for (size_t i = 0; s && i < s->device_count; i++)
+		items[reply.item_count++] = (struct control_item){.name = s->devices[i].kind,
+								  .text = s->devices[i].name};
+	agent_reply(q->call, &reply);
+}
+
+static void question_done(void *arg, const struct vmmctl_reply *r)
+{
+	struct question *q = arg;
+
+	if (q->op == CONTROL_VM_INFO)
+		answer_info(q, r->error ? NULL : r->status);
+	else if (r->error)
+		agent_reply_text(q->call, control_code_of(r->error), "%s: %s", q->vm,
+				 r->text && r->text[0] ? r->text : strerror(-r->error));
+	else if (q->op == CONTROL_VM_STATS)
+		answer_stats(q, r);
+	else
+		agent_reply_text(q->call, CONTROL_OK, "%s",
+				 q->op == CONTROL_VM_REGISTERS && r->text ? r->text : "");
+	free(q);
+}
+
+static enum vmmctl_op vmm_op(enum control_op op)
+{
+	switch (op) {
+	case CONTROL_VM_STATS: return VMMCTL_STATS;
+	case CONTROL_VM_PAUSE: return VMMCTL_PAUSE;
+	case CONTROL_VM_RESUME: return VMMCTL_RESUME;
+	case CONTROL_VM_RESET: return VMMCTL_RESET;
+	case CONTROL_VM_REGISTERS: return VMMCTL_REGISTERS;
+	default: return VMMCTL_STATUS;
+	}
+}
+
+static void ask_vm(struct agent_vm *vm, struct chan_call *call, enum control_op op)
+{
+	struct vmmctl_request req = {.op = vmm_op(op)};
+	struct question *q = calloc(1, sizeof(*q));
+	int rc = q ? -ENOTCONN : -ENOMEM;
+
+	if (q) {
+		*q = (struct question){.agent = vm->agent, .call = call, .op = op};
+		memcpy(q->vm, vm->spec.name, sizeof(q->vm));
+	}
+	if (q && vm->control)
+		rc = vmmctl_client_call(vm->control, &req, -1, AGENT_VMM_MS, question_done, q);
+	if (!rc)
+		return;
+	if (q && op == CONTROL_VM_INFO)
+		answer_info(q, NULL);
+	else
+		agent_reply_text(call, control_code_of(rc), "%s: its process takes no requests: %s",
+				 vm->spec.name, strerror(-rc));
+	free(q);
+}
+
+/* ---- dispatch ---- */
+
+static void vm_request(struct agent *a, struct chan_call *call, const struct control_request *req)
+{
+	struct agent_vm *vm = agent_vm_find(a, req->vm);
+	uint64_t ms = req->timeout_ms ? req->timeout_ms : AGENT_STOP_MS;
+
+	if (!vm) {
+		agent_reply_text(call, CONTROL_NOT_FOUND, "there is no VM '%s' on node %s", req->vm,
+				 a->self->name);
+		return;
+	}
+	switch (req->op) {
+	case CONTROL_VM_CONSOLE: agent_console(vm, call, req); break;
+	case CONTROL_VM_STOP:
+		agent_vm_end(vm, call, false, BASE_MIN(ms, UINT64_C(86400000)));
+		break;
+	case CONTROL_VM_KILL: agent_vm_end(vm, call, true, 0); break;
+	default: ask_vm(vm, call, req->op); break;
+	}
+}
+
+void agent_local(struct agent *a, struct chan_call *call, struct control_request *req)
+{
+	if (req->node[0] && strcmp(req->node, a->self->name) != 0) {
+		agent_reply_text(call, CONTROL_FAILED, "this is node %s, not %s", a->self->name,
+				 req->node);
+		control_request_fini(req);
+		return;
+	}
+	switch (req->op) {
+	case CONTROL_NODE_LS:
+	case CONTROL_NODE_INFO:
+		req->op = CONTROL_NODE_INFO;
+		answer_now(a, call, req);
+		break;
+	case CONTROL_NODE_DOCTOR:
+	case CONTROL_VM_LS: answer_now(a, call, req); break;
+	case CONTROL_VM_RUN: agent_vm_run(a, call, req); return;
+	case CONTROL_EVENTS:
+		req->local = true;
+		agent_events(a, call, req);
+		return;
+	default: vm_request(a, call, req); break;
+	}
+	control_request_fini(req);
+}

@@ -1,0 +1,119 @@
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+
+#include "base/log.h"
+#include "node/agent/agent.h"
+
+static const char usage[] =
+	"usage: pangaead [--home DIR] [--node NAME] [--run-dir DIR] [--vmm FILE]\n"
+	"\n"
+	"The agent of a Pangaea node: one on each host. Starts and watches its VMs, and answers\n"
+	"'pangaea' and the other agents. VMs go on when it ends; it finds them when it starts.\n"
+	"\n"
+	"  --home DIR      cluster.yaml, node and keys/node.key (default $PANGAEA_HOME, else\n"
+	"                  /etc/pangaea); made by 'pangaea init'\n"
+	"  --node NAME     which node of the cluster file this is (default: the file 'node' there)\n"
+	"  --run-dir DIR   sockets and records of the VMs (default /run/pangaea)\n"
+	"  --vmm FILE      the program that runs one VM (default: pangaea-vmm beside this one)\n"
+	"  --help, --version\n"
+	"\n"
+	"$PANGAEA_LOG is error, warn, info (default) or debug.\n"
+	"\n"
+	"Examples:\n"
+	"  pangaead\n"
+	"  pangaead --home /tmp/c/nodes/a --run-dir /tmp/run-a     # several on one machine\n";
+
+static struct base_loop *loop;
+static struct base_watch signals;
+
+static void signal_ready(struct base_watch *w, uint32_t events)
+{
+	struct signalfd_siginfo si;
+
+	if (read(w->fd, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
+		log_info("ending by signal %u; the VMs go on", si.ssi_signo);
+		base_loop_stop(loop, 0);
+	}
+}
+
+static int watch_signals(void)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	if (sigprocmask(SIG_BLOCK, &set, NULL))
+		return -errno;
+	signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (signals.fd < 0)
+		return -errno;
+	signals.events = EPOLLIN;
+	signals.ready = signal_ready;
+	return base_loop_add(loop, &signals);
+}
+
+static int parse(int argc, char **argv, struct agent_options *o)
+{
+	static const struct option options[] = {
+		{"home", required_argument, NULL, 'H'},
+		{"node", required_argument, NULL, 'n'},
+		{"run-dir", required_argument, NULL, 'r'},
+		{"vmm", required_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (c) {
+		case 'H': o->home = optarg; break;
+		case 'n': o->node = optarg; break;
+		case 'r': o->run_dir = optarg; break;
+		case 'v': o->vmm = optarg; break;
+		case 'h': fputs(usage, stdout); return 1;
+		case 'V': puts("pangaead " PANGAEA_VERSION); return 1;
+		default: return -EINVAL;
+		}
+	}
+	if (optind == argc)
+		return 0;
+	fprintf(stderr, "pangaead: unexpected argument '%s'; see --help\n", argv[optind]);
+	return -EINVAL;
+}
+
+int main(int argc, char **argv)
+{
+	const char *home = getenv("PANGAEA_HOME");
+	struct agent_options options = {.home = home && *home ? home : "/etc/pangaea",
+					.run_dir = "/run/pangaea"};
+	struct agent *agent;
+	int rc = parse(argc, argv, &options);
+
+	if (rc)
+		return rc < 0 ? 2 : 0;
+	base_log_init("pangaead");
+	rc = base_loop_new(&loop);
+	if (!rc)
+		rc = watch_signals();
+	if (rc) {
+		log_error("cannot start: %s", strerror(-rc));
+		return 1;
+	}
+	rc = agent_new(loop, &options, &agent);
+	if (!rc) {
+		rc = base_loop_run(loop);
+		agent_free(agent);
+	}
+	base_loop_remove(&signals);
+	close(signals.fd);
+	base_loop_free(loop);
+	return rc ? 1 : 0;
+}

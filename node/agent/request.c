@@ -1,0 +1,339 @@
+/* Which node answers a request: this one, a named one, the one that has the VM, or all together. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "node/agent/vm.h"
+
+/* Ends the call unless there is such a node. */
+static const struct cluster_node *node_or_refuse(struct agent *a, struct chan_call *call,
+						 const char *name)
+{
+	const struct cluster_node *n = cluster_find(a->cluster, name);
+
+	if (!n)
+		agent_reply_text(call, CONTROL_NOT_FOUND,
+				 "there is no node '%s'; 'pangaea node ls' lists them", name);
+	return n;
+}
+
+/* Takes over call and req. */
+static void send_to(struct agent *a, const struct cluster_node *n, struct chan_call *call,
+		    struct control_request *req)
+{
+	if (n == a->self)
+		agent_local(a, call, req);
+	else
+		agent_relay(a, n, call, req);
+}
+
+/* ---- nodes ---- */
+
+static void list_nodes(struct agent_gather *g)
+{
+	struct control_node nodes[CLUSTER_MAX_NODES];
+
+	for (size_t i = 0; i < g->count; i++) {
+		const struct agent_answer *n = &g->answers[i];
+
+		if (!n->error && n->reply.node_count == 1) {
+			nodes[i] = n->reply.nodes[0];
+			nodes[i].rtt_ns = n->rtt_ns;
+		} else {
+			nodes[i] = (struct control_node){.state = "unreachable",
+							 .reason = control_error_text(n->error)};
+		}
+		nodes[i].name = n->node->name;
+		nodes[i].address = n->node->address;
+	}
+	agent_reply(g->call, &(struct control_reply){.nodes = nodes, .node_count = g->count});
+}
+
+static void list_checks(struct agent_gather *g)
+{
+	struct control_check *checks = calloc(CLUSTER_MAX_NODES * AGENT_CHECK_MAX, sizeof(*checks));
+	struct control_reply reply = {.checks = checks};
+
+	for (size_t i = 0; checks && i < g->count; i++) {
+		const struct agent_answer *n = &g->answers[i];
+
+		if (n->error)
+			checks[reply.check_count++] =
+				(struct control_check){n->node->name, "agent", "fail",
+						       control_error_text(n->error),
+						       "start pangaead there, and check its log"};
+		for (size_t j = 0; !n->error && j < n->reply.check_count && j < AGENT_CHECK_MAX;
+		     j++)
+			checks[reply.check_count++] = n->reply.checks[j];
+	}
+	agent_reply(g->call, &reply);
+	free(checks);
+}
+
+/* ---- VMs ---- */
+
+static void list_vms(struct agent_gather *g)
+{
+	struct control_vm *vms;
+	struct control_reply reply = {0};
+	char missing[512] = "";
+	size_t total = 0, used = 0;
+
+	for (size_t i = 0; i < g->count; i++)
+		total += g->answers[i].error ? 0 : g->answers[i].reply.vm_count;
+	vms = calloc(total + 1, sizeof(*vms));
+	for (size_t i = 0; vms && i < g->count; i++) {
+		const struct agent_answer *n = &g->answers[i];
+
+		if (n->error && used < sizeof(missing))
+			used += (size_t)snprintf(missing + used, sizeof(missing) - used, "%s%s: %s",
+						 used ? "\n" : "", n->node->name,
+						 control_error_text(n->error));
+		for (size_t j = 0; !n->error && j < n->reply.vm_count; j++)
+			if (reply.vm_count < CONTROL_MAX_VMS)
+				vms[reply.vm_count++] = n->reply.vms[j];
+	}
+	reply.vms = vms;
+	reply.text = missing;
+	agent_reply(g->call, &reply);
+	free(vms);
+}
+
+/* Names of the nodes that did not answer, for "it may be there". */
+static void unreached(const struct agent_gather *g, char *out, size_t cap)
+{
+	size_t used = 0;
+
+	out[0] = 0;
+	for (size_t i = 0; i < g->count && used < cap; i++)
+		if (g->answers[i].error)
+			used += (size_t)snprintf(out + used, cap - used, "%s%s", used ? ", " : "",
+						 g->answers[i].node->name);
+}
+
+static void refuse_unknown_vm(struct agent_gather *g)
+{
+	char away[256];
+
+	unreached(g, away, sizeof(away));
+	if (away[0])
+		agent_reply_text(g->call, CONTROL_NOT_FOUND,
+				 "no reachable node has a VM '%s'; not reached: %s", g->req.vm,
+				 away);
+	else
+		agent_reply_text(g->call, CONTROL_NOT_FOUND,
+				 "there is no VM '%s'; 'pangaea vm ls' lists them", g->req.vm);
+}
+
+static void send_to_owner(struct agent_gather *g)
+{
+	const struct cluster_node *owner = NULL;
+
+	for (size_t i = 0; i < g->count; i++) {
+		const struct agent_answer *n = &g->answers[i];
+
+		if (n->error || !n->reply.vm_count)
+			continue;
+		if (owner) {
+			agent_reply_text(g->call, CONTROL_USAGE,
+					 "'%s' is on %s and on %s: choose by --node", g->req.vm,
+					 owner->name, n->node->name);
+			return;
+		}
+		owner = n->node;
+	}
+	if (!owner) {
+		refuse_unknown_vm(g);
+		return;
+	}
+	send_to(g->agent, owner, g->call, &g->req);
+	g->req.spec = NULL;
+}
+
+/* ---- placing a new VM ---- */
+
+/* More is better: memory left over, less what the CPUs have to do already. */
+static double place_score(const struct control_node *n, const struct vmspec *s)
+{
+	double total = (double)n->memory_bytes + 1, cpus = (double)n->cpus + 0.001;
+	double left = (double)n->available_bytes - (double)n->vm_memory_bytes;
+
+	return (left - (double)s->memory_bytes) / total -
+	       0.5 * ((double)n->load_milli / 1000 + (double)n->vm_vcpus) / cpus;
+}
+
+static const struct cluster_node *place(struct agent_gather *g, char why[AGENT_WHY_MAX])
+{
+	const struct cluster_node *best = NULL;
+	double best_score = 0;
+	size_t used = 0;
+
+	for (size_t i = 0; i < g->count; i++) {
+		const struct agent_answer *n = &g->answers[i];
+		char one[AGENT_WHY_MAX];
+		double score;
+
+		if (n->error || n->reply.node_count != 1) {
+			snprintf(one, sizeof(one), "%s: %s", n->node->name,
+				 control_error_text(n->error));
+		} else if (agent_vm_fits(&n->reply.nodes[0], g->req.spec, g->req.overcommit, one)) {
+			score = place_score(&n->reply.nodes[0], g->req.spec);
+			if (!best || score > best_score) {
+				best = n->node;
+				best_score = score;
+			}
+			continue;
+		}
+		if (used < AGENT_WHY_MAX)
+			used += (size_t)snprintf(why + used, AGENT_WHY_MAX - used, "%s%s",
+						 used ? "; " : "", one);
+	}
+	return best;
+}
+
+static void run_placed(struct agent_gather *g)
+{
+	const char *name = g->req.spec->name;
+	const struct cluster_node *to = NULL;
+	char why[AGENT_WHY_MAX] = "";
+
+	for (size_t i = 0; i < g->count; i++) {
+		const struct agent_answer *n = &g->answers[i];
+
+		for (size_t j = 0; !n->error && j < n->reply.vm_count; j++) {
+			if (strcmp(n->reply.vms[j].name, name) != 0)
+				continue;
+			agent_reply_text(g->call, CONTROL_EXISTS,
+					 "there is a VM '%s' already, on node %s", name,
+					 n->node->name);
+			return;
+		}
+	}
+	if (g->req.node[0]) {
+		to = cluster_find(g->agent->cluster, g->req.node);
+	} else {
+		to = place(g, why);
+		if (!to) {
+			agent_reply_text(g->call, CONTROL_NO_ROOM, "no node has room: %s", why);
+			return;
+		}
+	}
+	send_to(g->agent, to, g->call, &g->req);
+	g->req.spec = NULL;
+}
+
+/* A guest of one part is an ordinary guest of that node. */
+static bool settle_parts(struct control_request *req, char why[AGENT_WHY_MAX])
+{
+	struct vmspec *s = req->spec;
+
+	if (s->part_count > 1) {
+		snprintf(why, AGENT_WHY_MAX,
+			 "spanning guests need the distributed memory, which this version's agents "
+			 "do not start yet: name one node only");
+		return false;
+	}
+	if (s->part_count == 1) {
+		if (s->node[0] && strcmp(s->node, s->parts[0].node) != 0) {
+			snprintf(why, AGENT_WHY_MAX, "node '%s' and '%s' contradict each other",
+				 s->node, s->parts[0].node);
+			return false;
+		}
+		memcpy(s->node, s->parts[0].node, sizeof(s->node));
+		s->part_count = 0;
+	}
+	if (s->node[0])
+		memcpy(req->node, s->node, sizeof(req->node));
+	return true;
+}
+
+static void request_run(struct agent *a, struct chan_call *call, struct control_request *req)
+{
+	char why[AGENT_WHY_MAX];
+
+	if (!settle_parts(req, why)) {
+		control_request_fini(req);
+		agent_reply_text(call, CONTROL_USAGE, "%s", why);
+		return;
+	}
+	if (req->node[0] && !node_or_refuse(a, call, req->node)) {
+		control_request_fini(req);
+		return;
+	}
+	agent_gather(a, call, req, CONTROL_NODE_INFO, run_placed);
+}
+
+static void request_vm(struct agent *a, struct chan_call *call, struct control_request *req)
+{
+	const struct cluster_node *n;
+
+	if (!req->vm[0]) {
+		agent_reply_text(call, CONTROL_USAGE, "the name of the VM is missing");
+	} else if (req->node[0]) {
+		n = node_or_refuse(a, call, req->node);
+		if (n)
+			send_to(a, n, call, req);
+	} else {
+		agent_gather(a, call, req, CONTROL_VM_LS, send_to_owner);
+	}
+}
+
+static void request_node(struct agent *a, struct chan_call *call, struct control_request *req)
+{
+	const struct cluster_node *n = a->self;
+
+	if (req->node[0])
+		n = node_or_refuse(a, call, req->node);
+	if (n)
+		send_to(a, n, call, req);
+}
+
+static void route(struct agent *a, struct chan_call *call, struct control_request *req)
+{
+	bool one = req->node[0];
+
+	switch (req->op) {
+	case CONTROL_NODE_LS: agent_gather(a, call, req, CONTROL_NODE_INFO, list_nodes); break;
+	case CONTROL_NODE_INFO: request_node(a, call, req); break;
+	case CONTROL_NODE_DOCTOR:
+		if (one)
+			request_node(a, call, req);
+		else
+			agent_gather(a, call, req, CONTROL_NODE_DOCTOR, list_checks);
+		break;
+	case CONTROL_VM_RUN: request_run(a, call, req); break;
+	case CONTROL_VM_LS:
+		if (one)
+			request_node(a, call, req);
+		else
+			agent_gather(a, call, req, CONTROL_VM_LS, list_vms);
+		break;
+	case CONTROL_EVENTS:
+		if (one)
+			request_node(a, call, req);
+		else
+			agent_events(a, call, req);
+		break;
+	default: request_vm(a, call, req); break;
+	}
+}
+
+void agent_request(void *ctx, struct chan_call *call, const void *body, size_t len)
+{
+	struct agent *a = ctx;
+	struct control_request req;
+	char why[AGENT_WHY_MAX];
+
+	if (control_request_decode(body, len, &req, why)) {
+		log_warn("request of %s refused: %s", chan_call_user(call), why);
+		agent_reply_text(call, CONTROL_USAGE, "%s", why);
+		return;
+	}
+	log_debug("request %d of %s, vm '%s', node '%s'", req.op, chan_call_user(call), req.vm,
+		  req.node);
+	if (req.local)
+		agent_local(a, call, &req);
+	else
+		route(a, call, &req);
+}

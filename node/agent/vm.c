@@ -1,0 +1,529 @@
+/*
+ * The life of a VM as its agent sees it. It is over when the process has ended and its control
+ * connection has said all: the last event, with the reason, may be read after the process's end.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "node/agent/vm.h"
+
+enum { RETRY_MS = 10, KILL_MS = 2000, SOCKET_NAME_LEN = 14 };
+
+enum wait_for { WAIT_RUN, WAIT_STOP, WAIT_KILL };
+
+/* A call that waits for a VM to run or to end. */
+struct waiter {
+	struct base_list link;
+	struct base_timer timer;
+	struct agent_vm *vm;
+	struct chan_call *call;
+	enum wait_for what;
+	uint64_t timeout_ms;
+};
+
+static void vm_over(struct agent_vm *vm);
+
+/* ---- finding and counting ---- */
+
+struct agent_vm *agent_vm_find(struct agent *a, const char *name)
+{
+	base_list_foreach (vm, &a->vms, struct agent_vm, link)
+		if (!strcmp(vm->spec.name, name))
+			return vm;
+	return NULL;
+}
+
+void agent_vm_record(const struct agent_vm *vm, struct control_vm *out)
+{
+	*out = (struct control_vm){.name = vm->spec.name,
+				   .node = vm->agent->self->name,
+				   .state = vmmctl_state_name(vm->state),
+				   .reason = vm->reason,
+				   .kernel = vm->spec.kernel,
+				   .vcpus = vm->spec.vcpus,
+				   .memory_bytes = vm->spec.memory_bytes,
+				   .uptime_ns = (uint64_t)(base_clock_ns() - vm->started_ns),
+				   .pid = (uint64_t)vm->pid};
+}
+
+uint64_t agent_vms_memory(const struct agent *a)
+{
+	uint64_t sum = 0;
+
+	base_list_foreach (vm, &a->vms, struct agent_vm, link)
+		sum += vm->spec.memory_bytes;
+	return sum;
+}
+
+uint64_t agent_vms_vcpus(const struct agent *a)
+{
+	uint64_t sum = 0;
+
+	base_list_foreach (vm, &a->vms, struct agent_vm, link)
+		sum += vm->spec.vcpus;
+	return sum;
+}
+
+static void vm_signal(const struct agent_vm *vm, int sig)
+{
+	if (vm->process.fd >= 0 && pidfd_send_signal(vm->process.fd, sig, NULL, 0))
+		log_warn("%s: its process takes no signal: %s", vm->spec.name, strerror(errno));
+}
+
+/* ---- waiters ---- */
+
+static void waiter_end(struct waiter *w)
+{
+	base_loop_timer_cancel(&w->timer);
+	base_list_del(&w->link);
+	free(w);
+}
+
+static void waiter_timeout(struct base_timer *t)
+{
+	struct waiter *w = base_container_of(t, struct waiter, timer);
+	struct agent_vm *vm = w->vm;
+	const char *name = vm->spec.name;
+
+	if (w->what != WAIT_STOP) {
+		if (w->what == WAIT_RUN)
+			snprintf(vm->reason, sizeof(vm->reason),
+				 "its process did not come up within %u s",
+				 (unsigned)(w->timeout_ms / 1000));
+		vm_signal(vm, SIGKILL);
+		return;
+	}
+	agent_reply_text(
+		w->call, CONTROL_TIMEOUT,
+		"%s has not powered off within %u s: its system may not listen to the power "
+		"button; 'pangaea vm kill %s' ends it at once",
+		name, (unsigned)(w->timeout_ms / 1000), name);
+	waiter_end(w);
+}
+
+static int waiter_add(struct agent_vm *vm, struct chan_call *call, enum wait_for what,
+		      uint64_t timeout_ms)
+{
+	struct waiter *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	w->vm = vm;
+	w->call = call;
+	w->what = what;
+	w->timeout_ms = timeout_ms;
+	w->timer.fire = waiter_timeout;
+	base_list_add_tail(&vm->waiters, &w->link);
+	base_loop_timer(vm->agent->loop, &w->timer,
+			base_clock_ns() + (int64_t)timeout_ms * BASE_NS_PER_MS);
+	return 0;
+}
+
+static void reply_record(struct chan_call *call, const struct agent_vm *vm)
+{
+	struct control_vm record;
+
+	agent_vm_record(vm, &record);
+	agent_reply(call, &(struct control_reply){.vms = &record, .vm_count = 1});
+}
+
+static void waiters_running(struct agent_vm *vm)
+{
+	base_list_foreach_safe (w, &vm->waiters, struct waiter, link) {
+		if (w->what == WAIT_RUN) {
+			reply_record(w->call, vm);
+			waiter_end(w);
+		}
+	}
+}
+
+static void waiters_over(struct agent_vm *vm, bool failed)
+{
+	base_list_foreach_safe (w, &vm->waiters, struct waiter, link) {
+		if (w->what == WAIT_RUN && failed)
+			agent_reply_text(w->call, CONTROL_FAILED, "%s: %s", vm->spec.name,
+					 vm->reason);
+		else
+			reply_record(w->call, vm);
+		waiter_end(w);
+	}
+}
+
+/* ---- the control connection ---- */
+
+static void vm_set_state(struct agent_vm *vm, enum vmmctl_state state, const char *reason)
+{
+	enum vmmctl_state old = vm->state;
+
+	vm->state = state;
+	snprintf(vm->reason, sizeof(vm->reason), "%s", reason);
+	text_clean(vm->reason);
+	if (old == state)
+		return;
+	if (old != VMMCTL_STARTING || state != VMMCTL_RUNNING)
+		agent_event(vm->agent, vm->spec.name, "state", "%s%s%s", vmmctl_state_name(state),
+			    vm->reason[0] ? ": " : "", vm->reason);
+	if (old == VMMCTL_STARTING && (state == VMMCTL_RUNNING || state == VMMCTL_PAUSED)) {
+		agent_event(vm->agent, vm->spec.name, vm->found ? "found" : "started",
+			    "pid %d, %u vCPUs", (int)vm->pid, vm->spec.vcpus);
+		waiters_running(vm);
+	}
+	if (old == VMMCTL_STARTING && state == VMMCTL_FAILED)
+		vm_signal(vm, SIGKILL);
+}
+
+static void control_event(void *ctx, const struct vmmctl_event *event)
+{
+	struct agent_vm *vm = ctx;
+
+	switch (event->kind) {
+	case VMMCTL_EVENT_STATE: vm_set_state(vm, event->state, event->text); break;
+	case VMMCTL_EVENT_CONSOLE:
+		agent_event(vm->agent, vm->spec.name, "console", "the guest opened its console");
+		break;
+	case VMMCTL_EVENT_PANIC:
+		agent_event(vm->agent, vm->spec.name, "panic", "%s", event->text);
+		break;
+	case VMMCTL_EVENT_ERROR:
+		agent_event(vm->agent, vm->spec.name, "error", "%s", event->text);
+		break;
+	}
+}
+
+/* A new VM is expected within milliseconds. */
+static int64_t vm_retry_at(const struct agent_vm *vm)
+{
+	return base_clock_ns() + (vm->found ? 50 : 1) * RETRY_MS * BASE_NS_PER_MS;
+}
+
+static void control_closed(void *ctx, int error)
+{
+	struct agent_vm *vm = ctx;
+
+	vmmctl_client_free(vm->control);
+	vm->control = NULL;
+	if (vm->exited)
+		vm_over(vm);
+	else
+		base_loop_timer(vm->agent->loop, &vm->retry, vm_retry_at(vm));
+}
+
+static const struct vmmctl_client_ops control_ops = {control_event, control_closed};
+
+static void status_done(void *arg, const struct vmmctl_reply *reply)
+{
+	struct agent_vm *vm = arg;
+
+	if (reply->error || !reply->status) {
+		log_debug("%s: no status: %s", vm->spec.name, reply->text);
+		return;
+	}
+	vm->started_ns = base_clock_ns() - (int64_t)reply->status->uptime_ns;
+	vm_set_state(vm, reply->status->state, reply->status->reason);
+}
+
+static void vm_connect(struct base_timer *t)
+{
+	struct agent_vm *vm = base_container_of(t, struct agent_vm, retry);
+	struct vmmctl_request req = {.op = VMMCTL_STATUS};
+	int rc;
+
+	if (vm->exited) {
+		vm_over(vm);
+		return;
+	}
+	rc = vmmctl_client_new(vm->agent->loop, vm->dir, &control_ops, vm, &vm->control);
+	if (!rc)
+		rc = vmmctl_client_call(vm->control, &req, -1, AGENT_VMM_MS, status_done, vm);
+	else
+		base_loop_timer(vm->agent->loop, t, vm_retry_at(vm));
+	if (rc)
+		log_debug("%s: control connection: %s", vm->spec.name, strerror(-rc));
+}
+
+/* ---- the process ---- */
+
+/* The reason that the VMM gave, or else its last line, or else how the process ended. */
+static bool vm_why_over(struct agent_vm *vm)
+{
+	bool failed = vm->status != 0 && vm->status != -1;
+	char tail[VMMCTL_REASON_MAX];
+
+	if (vm->state == VMMCTL_FAILED)
+		failed = true;
+	if (vm->reason[0])
+		return failed;
+	if (vm->status > 0 && WIFSIGNALED(vm->status)) {
+		snprintf(vm->reason, sizeof(vm->reason), "its process was ended by signal %d (%s)",
+			 WTERMSIG(vm->status), strsignal(WTERMSIG(vm->status)));
+	} else if (failed) {
+		agent_vm_log_tail(vm->dir, tail, sizeof(tail));
+		snprintf(vm->reason, sizeof(vm->reason), "%s",
+			 tail[0] ? tail : "its process failed without a word");
+	} else {
+		snprintf(vm->reason, sizeof(vm->reason), "ended");
+	}
+	return failed;
+}
+
+static void vm_free(struct agent_vm *vm)
+{
+	agent_nics_close(vm);
+	vmmctl_client_free(vm->control);
+	base_loop_timer_cancel(&vm->retry);
+	if (vm->process.fd >= 0) {
+		base_loop_remove(&vm->process);
+		close(vm->process.fd);
+	}
+	base_list_del(&vm->link);
+	vm->agent->vm_count--;
+	free(vm);
+}
+
+static void vm_over(struct agent_vm *vm)
+{
+	bool failed = vm_why_over(vm), early = vm->state == VMMCTL_STARTING;
+
+	if (failed)
+		vm->state = VMMCTL_FAILED;
+	else
+		vm->state = VMMCTL_STOPPED;
+	agent_event(vm->agent, vm->spec.name, failed ? "failed" : "ended", "%s", vm->reason);
+	agent_vm_dir_remove(vm->dir);
+	waiters_over(vm, failed || early);
+	vm_free(vm);
+}
+
+static void process_ended(struct base_watch *w, uint32_t events)
+{
+	struct agent_vm *vm = base_container_of(w, struct agent_vm, process);
+
+	vm->exited = true;
+	if (vm->found || waitpid(vm->pid, &vm->status, 0) != vm->pid)
+		vm->status = -1;
+	base_loop_remove(w);
+	close(w->fd);
+	w->fd = -1;
+	base_loop_timer_cancel(&vm->retry);
+	if (vm->control)
+		base_loop_timer(vm->agent->loop, &vm->retry, base_clock_ns() + BASE_NS_PER_SEC);
+	else
+		vm_over(vm);
+}
+
+static int vm_watch(struct agent_vm *vm)
+{
+	int fd = pidfd_open(vm->pid, 0), rc;
+
+	if (fd < 0)
+		return -errno;
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	vm->process = (struct base_watch){.fd = fd, .events = EPOLLIN, .ready = process_ended};
+	rc = base_loop_add(vm->agent->loop, &vm->process);
+	if (rc) {
+		close(fd);
+		vm->process.fd = -1;
+	}
+	return rc;
+}
+
+/* ---- starting ---- */
+
+static struct agent_vm *vm_new(struct agent *a, const struct vmspec *spec)
+{
+	struct agent_vm *vm = calloc(1, sizeof(*vm));
+
+	if (!vm)
+		return NULL;
+	vm->agent = a;
+	vm->spec = *spec;
+	vm->state = VMMCTL_STARTING;
+	vm->process.fd = -1;
+	vm->retry.fire = vm_connect;
+	vm->started_ns = base_clock_ns();
+	snprintf(vm->dir, sizeof(vm->dir), "%.400s/vm/%s", a->run_dir, spec->name);
+	base_list_init(&vm->waiters);
+	base_list_add_tail(&a->vms, &vm->link);
+	a->vm_count++;
+	return vm;
+}
+
+static int vm_launch(struct agent_vm *vm)
+{
+	int rc = agent_vm_dir_make(vm);
+
+	if (rc)
+		return rc;
+	rc = agent_nics_open(vm);
+	if (!rc)
+		rc = agent_vm_spawn(vm);
+	if (rc)
+		goto err_dir;
+	rc = vm_watch(vm);
+	if (!rc)
+		rc = agent_vm_pid_write(vm);
+	/* It may have ended at once; process_ended() then says why. */
+	if (rc == -ESRCH)
+		rc = 0;
+	if (rc)
+		goto err_kill;
+	base_loop_timer(vm->agent->loop, &vm->retry, vm_retry_at(vm));
+	return 0;
+err_kill:
+	kill(vm->pid, SIGKILL);
+	waitpid(vm->pid, NULL, 0);
+err_dir:
+	agent_nics_close(vm);
+	agent_vm_dir_remove(vm->dir);
+	return rc;
+}
+
+static void vm_start(struct agent *a, struct chan_call *call, const struct vmspec *spec)
+{
+	struct agent_vm *vm = vm_new(a, spec);
+	int rc = vm ? vm_launch(vm) : -ENOMEM;
+
+	if (!rc && waiter_add(vm, call, WAIT_RUN, AGENT_START_MS) == 0)
+		return;
+	if (!rc) {
+		/* It runs, but nobody can be told so later. */
+		reply_record(call, vm);
+		return;
+	}
+	if (rc == -ENOENT)
+		agent_reply_text(call, CONTROL_FAILED, "node %s has no %s; is it installed there?",
+				 a->self->name, a->vmm);
+	else
+		agent_reply_text(call, CONTROL_FAILED, "%s cannot be started on node %s: %s",
+				 spec->name, a->self->name, strerror(-rc));
+	if (vm)
+		vm_free(vm);
+}
+
+void agent_vm_run(struct agent *a, struct chan_call *call, struct control_request *req)
+{
+	char why[AGENT_WHY_MAX], text[128];
+	struct vmspec *s = req->spec;
+	enum control_code code = agent_vm_check(a, s, req->overcommit, why);
+
+	if (!code && strlen(a->run_dir) + strlen(s->name) + 4 + SOCKET_NAME_LEN > 107) {
+		code = CONTROL_USAGE;
+		snprintf(why, sizeof(why), "the name is too long for the run-dir %.100s",
+			 a->run_dir);
+	}
+	if (code) {
+		agent_reply_text(call, code, "%s", why);
+	} else {
+		snprintf(text, sizeof(text), "starting on %s", a->self->name);
+		if (agent_item(call, &(struct control_reply){.text = text}))
+			log_debug("nobody follows the start of %s", s->name);
+		vm_start(a, call, s);
+	}
+	control_request_fini(req);
+}
+
+/* ---- ending ---- */
+
+static void end_asked(void *arg, const struct vmmctl_reply *reply)
+{
+	if (reply->error)
+		log_debug("the VM's process answers to its end: %s", reply->text);
+}
+
+void agent_vm_end(struct agent_vm *vm, struct chan_call *call, bool kill_it, uint64_t timeout_ms)
+{
+	struct vmmctl_request req = {.op = kill_it ? VMMCTL_KILL : VMMCTL_POWERDOWN};
+	int rc = vm->control
+			 ? vmmctl_client_call(vm->control, &req, -1, AGENT_VMM_MS, end_asked, NULL)
+			 : -ENOTCONN;
+
+	if (rc && !kill_it) {
+		agent_reply_text(call, CONTROL_FAILED,
+				 "%s: its process takes no requests; 'pangaea vm kill %s' ends it",
+				 vm->spec.name, vm->spec.name);
+		return;
+	}
+	if (waiter_add(vm, call, kill_it ? WAIT_KILL : WAIT_STOP, kill_it ? KILL_MS : timeout_ms))
+		agent_reply_text(call, CONTROL_FAILED, "out of memory");
+	if (rc)
+		vm_signal(vm, SIGKILL);
+}
+
+/* ---- after a restart of the agent ---- */
+
+static int vm_adopt(struct agent *a, const char *dir)
+{
+	char why[VMSPEC_WHY_MAX], path[2 * AGENT_PATH_MAX];
+	struct vmspec *spec;
+	struct agent_vm *vm;
+	pid_t pid;
+	int rc = agent_vm_pid_read(dir, &pid);
+
+	if (rc)
+		return rc;
+	snprintf(path, sizeof(path), "%s/vm.yaml", dir);
+	rc = vmspec_read(path, &spec, why);
+	if (rc) {
+		log_error("a VM runs as process %d, but %s", (int)pid, why);
+		return rc;
+	}
+	vm = vm_new(a, spec);
+	free(spec);
+	if (!vm)
+		return -ENOMEM;
+	vm->pid = pid;
+	vm->found = true;
+	rc = vm_watch(vm);
+	if (!rc)
+		rc = agent_nics_open(vm);
+	if (rc) {
+		vm_free(vm);
+		return rc;
+	}
+	vm_connect(&vm->retry);
+	return 0;
+}
+
+void agent_vms_recover(struct agent *a)
+{
+	char path[AGENT_PATH_MAX + 8], dir[AGENT_PATH_MAX + 300];
+	struct dirent *e;
+	DIR *d;
+	int rc;
+
+	snprintf(path, sizeof(path), "%s/vm", a->run_dir);
+	d = opendir(path);
+	while (d && (e = readdir(d))) {
+		if (!text_name_valid(e->d_name))
+			continue;
+		snprintf(dir, sizeof(dir), "%s/%s", path, e->d_name);
+		rc = vm_adopt(a, dir);
+		if (rc == -ESRCH || rc == -ENOENT || rc == -EBADMSG) {
+			agent_event(a, e->d_name, "ended", "while no agent was there");
+			agent_vm_dir_remove(dir);
+		} else if (rc) {
+			log_error("the VM in %s cannot be watched: %s", dir, strerror(-rc));
+		}
+	}
+	if (d)
+		closedir(d);
+}
+
+void agent_vm_forget(struct agent_vm *vm)
+{
+	base_list_foreach_safe (w, &vm->waiters, struct waiter, link) {
+		agent_reply_text(w->call, CONTROL_UNREACHABLE, "the agent is ending");
+		waiter_end(w);
+	}
+	vm_free(vm);
+}

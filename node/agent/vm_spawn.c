@@ -1,0 +1,145 @@
+/* The process of a VM: its arguments, and its start in a session of its own. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "node/agent/vm.h"
+
+enum { ARGS_MAX = 64 };
+
+struct args {
+	char *argv[ARGS_MAX + 1];
+	size_t count;
+	bool failed;
+};
+
+static void args_add(struct args *a, const char *fmt, ...) BASE_PRINTF(2, 3);
+static void args_add(struct args *a, const char *fmt, ...)
+{
+	va_list ap;
+	int n = -1;
+
+	va_start(ap, fmt);
+	if (a->count < ARGS_MAX)
+		n = vasprintf(&a->argv[a->count], fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		a->failed = true;
+	else
+		a->argv[++a->count] = NULL;
+}
+
+static void args_option(struct args *a, const char *name, const char *value)
+{
+	if (!value[0])
+		return;
+	args_add(a, "%s", name);
+	args_add(a, "%s", value);
+}
+
+static void args_free(struct args *a)
+{
+	for (size_t i = 0; i < a->count; i++)
+		free(a->argv[i]);
+}
+
+static void add_nic(struct args *a, const struct agent_vm *vm, size_t i)
+{
+	const struct vmspec_nic *n = &vm->spec.nics[i];
+	char mac[18];
+
+	text_mac_print(vm->nics[i].mac, mac);
+	args_add(a, "--nic");
+	if (n->kind == VMSPEC_NIC_NET)
+		args_add(a, "port=%s/nic%zu,mac=%s", vm->dir, i, mac);
+	else
+		args_add(a, "%s=%s,mac=%s", n->kind == VMSPEC_NIC_TAP ? "tap" : "port", n->target,
+			 mac);
+}
+
+static void build_args(struct args *a, const struct agent_vm *vm)
+{
+	const struct vmspec *s = &vm->spec;
+	char text[VMSPEC_PATH_MAX + 64];
+
+	args_add(a, "pangaea-vmm");
+	args_option(a, "--name", s->name);
+	args_option(a, "--kernel", s->kernel);
+	args_option(a, "--initrd", s->initrd);
+	args_option(a, "--cmdline", s->cmdline);
+	args_option(a, "--restore", s->restore);
+	args_add(a, "--vcpus");
+	args_add(a, "%" PRIu32, s->vcpus);
+	args_add(a, "--memory");
+	args_add(a, "%" PRIu64, s->memory_bytes);
+	for (size_t i = 0; i < s->disk_count; i++) {
+		vmspec_disk_print(&s->disks[i], text, sizeof(text));
+		args_option(a, "--disk", text);
+	}
+	for (size_t i = 0; i < s->nic_count; i++)
+		add_nic(a, vm, i);
+	args_option(a, "--run-dir", vm->dir);
+	args_option(a, "--console", "none");
+	if (s->gdb_port) {
+		args_add(a, "--gdb");
+		args_add(a, "%u", s->gdb_port);
+	}
+}
+
+/* No descriptor of ours but the log, no signal mask or handler of ours, its own session. */
+static int spawn(const char *path, char *const argv[], const char *log, pid_t *pid)
+{
+	static char path_env[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+	char *const env[] = {path_env, NULL};
+	posix_spawn_file_actions_t files;
+	posix_spawnattr_t attr;
+	sigset_t none, all;
+	int rc;
+
+	sigemptyset(&none);
+	sigfillset(&all);
+	if (posix_spawn_file_actions_init(&files))
+		return -ENOMEM;
+	if (posix_spawnattr_init(&attr)) {
+		posix_spawn_file_actions_destroy(&files);
+		return -ENOMEM;
+	}
+	rc = posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+	if (!rc)
+		rc = posix_spawn_file_actions_addopen(&files, 1, log, O_WRONLY | O_CREAT | O_APPEND,
+						      0600);
+	if (!rc)
+		rc = posix_spawn_file_actions_adddup2(&files, 1, 2);
+	if (!rc)
+		rc = posix_spawn_file_actions_addclosefrom_np(&files, 3);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setsigdefault(&attr, &all);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK |
+						POSIX_SPAWN_SETSIGDEF);
+	if (!rc)
+		rc = posix_spawn(pid, path, &files, &attr, argv, env);
+	posix_spawnattr_destroy(&attr);
+	posix_spawn_file_actions_destroy(&files);
+	return -rc;
+}
+
+int agent_vm_spawn(struct agent_vm *vm)
+{
+	char log[AGENT_PATH_MAX + 16];
+	struct args args = {0};
+	int rc = -ENOMEM;
+
+	snprintf(log, sizeof(log), "%s/log", vm->dir);
+	build_args(&args, vm);
+	if (!args.failed)
+		rc = spawn(vm->agent->vmm, args.argv, log, &vm->pid);
+	args_free(&args);
+	return rc;
+}
