@@ -27,6 +27,7 @@ const char vmm_config_usage[] =
 	"  --console stdio|none   the serial console on the terminal (Ctrl-A X ends)\n"
 	"  --gdb PORT             a gdb server on 127.0.0.1\n"
 	"  --restore FILE         goes on from a saved machine instead of booting\n"
+	"  --incoming             waits for its machine to migrate here\n"
 	"  --paused               waits for 'resume' on the control socket (or gdb)\n"
 	"  --no-sandbox           for debugging pangaea-vmm itself\n"
 	"  --help, --version\n"
@@ -49,6 +50,7 @@ enum {
 	OPT_GDB,
 	OPT_RESTORE,
 	OPT_PAUSED,
+	OPT_INCOMING,
 	OPT_NO_SANDBOX,
 	OPT_HELP,
 	OPT_VERSION,
@@ -68,6 +70,7 @@ static const struct option options[] = {
 	{"gdb", required_argument, NULL, OPT_GDB},
 	{"restore", required_argument, NULL, OPT_RESTORE},
 	{"paused", no_argument, NULL, OPT_PAUSED},
+	{"incoming", no_argument, NULL, OPT_INCOMING},
 	{"no-sandbox", no_argument, NULL, OPT_NO_SANDBOX},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_VERSION},
@@ -310,6 +313,7 @@ static int parse_option(struct vmm_config *c, int opt, const char *arg, char *wh
 	case OPT_GDB: return parse_gdb(c, arg, why);
 	case OPT_RESTORE: c->restore = arg; return 0;
 	case OPT_PAUSED: c->paused = true; return 0;
+	case OPT_INCOMING: c->incoming = true; return 0;
 	case OPT_NO_SANDBOX: c->sandbox = false; return 0;
 	case OPT_HELP: c->help = true; return 0;
 	case OPT_VERSION: c->version = true; return 0;
@@ -323,7 +327,9 @@ static int check_complete(struct vmm_config *c, char *why)
 
 	if (!c->name[0])
 		return refuse(why, "--name is missing");
-	if (!c->kernel && !c->restore)
+	if (c->incoming && (c->restore || !c->run_dir))
+		return refuse(why, "--incoming goes with --run-dir and without --restore");
+	if (!c->kernel && !c->restore && !c->incoming)
 		return refuse(why, "--kernel (or --restore) is missing");
 	if (c->vcpus == 0)
 		return refuse(why, "--vcpus is missing");

@@ -48,6 +48,7 @@ struct vmm_config {
 	enum vmm_console_kind console;
 	unsigned gdb_port; /* 0: none */
 	bool paused;	   /* starts paused */
+	bool incoming;	   /* the machine comes by migration */
 	bool sandbox;
 	bool help, version;
 };

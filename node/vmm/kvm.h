@@ -42,6 +42,13 @@ void vmm_kvm_close(struct vmm_kvm *kvm);
 /* Gives the guest its RAM; dirty_log: KVM keeps one from now on. Also changes the flag later. */
 BASE_MUST_CHECK int vmm_kvm_map_memory(const struct vmm_kvm *kvm, const struct vmm_mem *mem,
 				       bool dirty_log);
+/*
+ * ORs the pages that the guest wrote since the last call (or the log's start) into `bitmap`, one bit
+ * per 4 KiB in memfd order, and starts over. What user space wrote is in vmm_mem's own log.
+ */
+BASE_MUST_CHECK int vmm_kvm_dirty_fetch(const struct vmm_kvm *kvm, const struct vmm_mem *mem,
+					uint64_t *bitmap);
+
 BASE_MUST_CHECK int vmm_kvm_ioeventfd(const struct vmm_kvm *kvm, uint64_t addr,
 				      const uint32_t *match, int fd, bool add);
 

@@ -70,7 +70,7 @@ int vmm_vm_resume(struct vmm_vm *vm)
 {
 	if (vm->state == VMM_RUNNING)
 		return 0;
-	if (vm->state != VMM_PAUSED)
+	if (vm->state != VMM_PAUSED || vm->incoming)
 		return -EINVAL;
 	vm_go_all(vm);
 	vm_set_state(vm, VMM_RUNNING, "");
@@ -302,6 +302,17 @@ static int vm_restore(struct vmm_vm *vm, char *why)
 	return err ? err : vm_load(vm, fd, why);
 }
 
+static int vm_first_state(struct vmm_vm *vm, char *why)
+{
+	if (vm->config.restore)
+		return vm_restore(vm, why);
+	if (!vm->config.incoming)
+		return vm_boot(vm, why);
+	vm->incoming = true;
+	vm->vcpus.restored = true;
+	return 0;
+}
+
 static int vm_build(struct vmm_vm *vm, char *why)
 {
 	int err;
@@ -322,7 +333,7 @@ static int vm_build(struct vmm_vm *vm, char *why)
 	if (!err)
 		err = vm_make_devices(vm, why);
 	if (!err)
-		err = vm->config.restore ? vm_restore(vm, why) : vm_boot(vm, why);
+		err = vm_first_state(vm, why);
 	return err;
 }
 

@@ -13,7 +13,11 @@ enum vm_request {
 	VM_REQUEST_DEBUG = 1 << 3,
 };
 
-enum { VM_REASON_MAX = 320 };
+enum {
+	VM_REASON_MAX = 320,
+	/* Hosts whose TSC rates differ by more than 1 in this need scaling: 250 in a million. */
+	VM_TSC_TOLERANCE = 4000,
+};
 
 struct vmm_vm {
 	struct vmm_config config;
@@ -23,6 +27,7 @@ struct vmm_vm {
 	enum vmm_state state;
 	char reason[VM_REASON_MAX];
 	int64_t started_ns;
+	bool incoming; /* the machine is still to come, by migration */
 
 	struct vmm_kvm kvm;
 	struct vmm_mem *mem;
@@ -56,7 +61,8 @@ BASE_MUST_CHECK int vm_make_devices(struct vmm_vm *vm, char *why);
 BASE_MUST_CHECK int vm_boot(struct vmm_vm *vm, char *why);
 BASE_MUST_CHECK int vm_press_power_button(struct vmm_vm *vm);
 
-/* vm_state.c: everything of a saved machine from `fd`. */
+/* vm_state.c: everything of a saved machine from `fd`; all but the memory to `fd`. Paused. */
 BASE_MUST_CHECK int vm_load(struct vmm_vm *vm, int fd, char *why);
+BASE_MUST_CHECK int vm_save_machine(struct vmm_vm *vm, int fd);
 
 #endif

@@ -16,8 +16,6 @@ enum {
 	IRQCHIP_VERSION = 1,
 	LAPIC_VERSION = 1,
 	END_VERSION = 1,
-	/* Hosts whose TSC rates differ by more than this need scaling: 250 parts in a million. */
-	TSC_TOLERANCE = 4000,
 };
 
 /* ---- save ---- */
@@ -62,7 +60,8 @@ static void save_vcpus(struct vmm_vm *vm, struct saver *s)
 	}
 }
 
-int vmm_vm_save(struct vmm_vm *vm, int fd)
+/* Without memory where something else carries it. */
+static int vm_save_sections(struct vmm_vm *vm, int fd, bool memory)
 {
 	struct saver s = {.fd = fd};
 
@@ -71,7 +70,7 @@ int vmm_vm_save(struct vmm_vm *vm, int fd)
 	base_wbuf_init(&s.buf, VMM_SNAP_SECTION_MAX);
 	s.err = vmm_snap_write_header(fd);
 	save_machine(vm, &s);
-	if (!s.err)
+	if (!s.err && memory)
 		s.err = vmm_snap_write_memory(fd, vm->mem);
 	vmm_irqchip_save(vm->irq, &s.buf);
 	saver_section(&s, "irqchip", 0, IRQCHIP_VERSION);
@@ -83,6 +82,16 @@ int vmm_vm_save(struct vmm_vm *vm, int fd)
 	saver_section(&s, "end", 0, END_VERSION);
 	base_wbuf_fini(&s.buf);
 	return s.err;
+}
+
+int vmm_vm_save(struct vmm_vm *vm, int fd)
+{
+	return vm_save_sections(vm, fd, true);
+}
+
+int vm_save_machine(struct vmm_vm *vm, int fd)
+{
+	return vm_save_sections(vm, fd, false);
 }
 
 /* ---- load ---- */
@@ -122,7 +131,7 @@ static int load_machine(struct loader *l, const struct vmm_snap_section *s, stru
 	if (vcpus != vm->config.vcpus || memory != vmm_mem_size(vm->mem))
 		return loader_refuse(l, -EINVAL, "the saved machine has %u vCPUs and %llu MiB",
 				     vcpus, (unsigned long long)(memory >> 20));
-	if (apart > ours / TSC_TOLERANCE)
+	if (apart > ours / VM_TSC_TOLERANCE)
 		return loader_refuse(
 			l, -EINVAL, "the saved machine's TSC runs at %llu kHz, this host's at %llu",
 			(unsigned long long)hz / 1000, (unsigned long long)ours / 1000);
