@@ -22,14 +22,3 @@ int pvmnoresetindex = -1;
 int pvmschedtid;
 int pvmrescode;
 char *pvmmytaskname;
-
-/* Until the runtime is linked in: packing works, everything that needs a daemon does not. */
-__attribute__((weak)) int pvmbeatask(void)
-{
-	return PvmOk;
-}
-
-__attribute__((weak)) int pvm_exit(void)
-{
-	return PvmOk;
-}
