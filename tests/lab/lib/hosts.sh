@@ -24,7 +24,7 @@ host_script() {
   local cmd=(exec qemu-system-x86_64 -name "$name" -M "$machine" "${accel[@]}" -smp "$cpus" -m "$memory"
     -nodefaults -no-user-config -display none -no-reboot -rtc base=utc
     -kernel "$kernel" -initrd "$initrd"
-    -append "console=ttyS0 panic=-1 net.ifnames=0 random.trust_cpu=on mitigations=off quiet pangaea.host=$n pangaea.mtu=$mtu $append"
+    -append "console=ttyS0 panic=-1 net.ifnames=0 random.trust_cpu=on mitigations=off tsc=reliable quiet pangaea.host=$n pangaea.mtu=$mtu $append"
     -chardev "socket,id=console,path=console,server=on,wait=off,logfile=console.log" -serial chardev:console
     -qmp "unix:qmp,server=on,wait=off"
     -device virtio-rng-pci
