@@ -29,6 +29,8 @@ enum { EXTRA_ENTRIES = 8, CPUID_LOAD_MAX = 512 };
 #define CX_ECX_OSVW	  BIT(9)
 #define CX_ECX_PERF	  (BIT(23) | BIT(24) | BIT(28))
 #define CX_EDX_APIC	  BIT(9)
+/* Leaf 0x80000007 */
+#define CX7_EDX_INVARIANT_TSC BIT(8)
 
 static unsigned id_bits(uint32_t count)
 {
@@ -110,6 +112,15 @@ static void leaf_seven(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params
 	e->ecx &= ~C7_ECX_SGX_LC;
 }
 
+/* The guest has one TSC at one rate, whatever becomes of its vCPUs: that is this VMM's promise. */
+static void leaf_power(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
+{
+	if (p->tsc_stable)
+		e->edx |= CX7_EDX_INVARIANT_TSC;
+	else
+		e->edx &= ~CX7_EDX_INVARIANT_TSC;
+}
+
 static void leaf_amd_cache(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
 {
 	if ((e->eax & 0x1f) != 0)
@@ -145,6 +156,7 @@ static const struct {
 	{0x14, leaf_zero}, /* Intel PT */
 	{KVM_CPUID_FEATURES, leaf_kvm_features},
 	{0x80000001, leaf_extended},
+	{0x80000007, leaf_power},
 	{0x80000008, leaf_amd_sizes},
 	{0x8000000a, leaf_zero}, /* SVM */
 	{0x8000001d, leaf_amd_cache},

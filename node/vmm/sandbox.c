@@ -34,10 +34,17 @@ static int sandbox_empty_root(char *why, size_t cap)
 		return sandbox_fail(why, cap, "mount private");
 	if (mount("none", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,mode=555"))
 		return sandbox_fail(why, cap, "mount of the empty root on /tmp");
-	if (chdir("/tmp") || syscall(SYS_pivot_root, ".", "."))
-		return sandbox_fail(why, cap, "pivot_root");
-	if (umount2(".", MNT_DETACH) || chdir("/"))
-		return sandbox_fail(why, cap, "umount of the old root");
+	if (chdir("/tmp"))
+		return sandbox_fail(why, cap, "the empty root");
+	if (syscall(SYS_pivot_root, ".", ".") == 0) {
+		if (umount2(".", MNT_DETACH) || chdir("/"))
+			return sandbox_fail(why, cap, "umount of the old root");
+	} else {
+		/* The root of an initramfs cannot be let go; it can be covered. */
+		if (errno != EINVAL || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") ||
+		    chdir("/"))
+			return sandbox_fail(why, cap, "pivot_root");
+	}
 	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL))
 		return sandbox_fail(why, cap, "read-only root");
 	return 0;

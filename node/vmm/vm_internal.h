@@ -43,8 +43,9 @@ struct vmm_vm {
 	struct base_list devices;
 	struct vmm_device *serial, *pm; /* of the list, for what only they can do */
 	struct vmm_console *console;
+	struct vmm_virtio_slot slots[VMM_VIRTIO_MAX]; /* taken by virtio devices */
+	unsigned slot_count;
 	int kernel_fd, initrd_fd;
-	uint64_t rsdp;
 
 	pthread_mutex_t request_lock; /* guards what follows */
 	unsigned requests;	      /* enum vm_request */

@@ -1,0 +1,328 @@
+#include "node/vmm/control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
+#include "node/vmm/migration.h"
+#include "proto/vmmctl.h"
+
+struct vmm_control {
+	struct base_loop *loop;
+	struct vmm_vm *vm;
+	struct vmmctl_server *server;
+
+	/* One save at a time. */
+	bool saving, resume_after;
+	pthread_t saver;
+	struct vmmctl_call *save_call;
+	int save_fd, save_error;
+
+	struct vmm_migration *migration; /* the last one, or NULL */
+	int journal_fd;			 /* of migrations; open before the sandbox closes */
+};
+
+static enum vmmctl_state wire_state(enum vmm_state state)
+{
+	switch (state) {
+	case VMM_STARTING: return VMMCTL_STARTING;
+	case VMM_RUNNING: return VMMCTL_RUNNING;
+	case VMM_PAUSED: return VMMCTL_PAUSED;
+	case VMM_STOPPED: return VMMCTL_STOPPED;
+	case VMM_FAILED: return VMMCTL_FAILED;
+	}
+	return VMMCTL_FAILED;
+}
+
+/* ---- answers ---- */
+
+static void answer_step(struct vmm_control *c, struct vmmctl_call *call, int err)
+{
+	if (!err)
+		vmmctl_call_ok(call);
+	else if (err == -EINVAL)
+		vmmctl_call_fail(call, err, "not possible while the VM is %s",
+				 vmmctl_state_name(wire_state(vmm_vm_state(c->vm))));
+	else
+		vmmctl_call_fail(call, err, "%s", strerror(-err));
+}
+
+static void answer_status(struct vmm_control *c, struct vmmctl_call *call)
+{
+	const struct vmm_config *config = vmm_vm_config(c->vm);
+	struct vmmctl_status *s = calloc(1, sizeof(*s));
+	struct vmmctl_reply reply = {.status = s};
+
+	if (!s) {
+		vmmctl_call_fail(call, -ENOMEM, "out of memory");
+		return;
+	}
+	s->state = wire_state(vmm_vm_state(c->vm));
+	snprintf(s->reason, sizeof(s->reason), "%s", vmm_vm_reason(c->vm));
+	snprintf(s->name, sizeof(s->name), "%s", config->name);
+	s->vcpus = config->vcpus;
+	s->memory_bytes = config->memory_bytes;
+	s->uptime_ns = vmm_vm_uptime_ns(c->vm);
+	s->pid = (uint32_t)getpid();
+	base_list_foreach (dev, vmm_vm_devices(c->vm), struct vmm_device, link) {
+		struct vmmctl_device *d = &s->devices[s->device_count];
+
+		if (s->device_count == VMMCTL_MAX_DEVICES)
+			break;
+		snprintf(d->kind, sizeof(d->kind), "%s", dev->ops->name);
+		snprintf(d->name, sizeof(d->name), "%s%u", dev->ops->name, dev->instance);
+		s->device_count++;
+	}
+	vmmctl_call_reply(call, &reply);
+	free(s);
+}
+
+struct stat_list {
+	struct vmmctl_stat *stats;
+	size_t count;
+};
+
+static void put_stat(void *arg, const char *name, uint64_t value)
+{
+	struct stat_list *list = arg;
+	struct vmmctl_stat *s = &list->stats[list->count];
+
+	if (list->count == VMMCTL_MAX_STATS)
+		return;
+	snprintf(s->name, sizeof(s->name), "%s", name);
+	s->value = value;
+	list->count++;
+}
+
+static void answer_stats(struct vmm_control *c, struct vmmctl_call *call)
+{
+	struct stat_list list = {.stats = calloc(VMMCTL_MAX_STATS, sizeof(struct vmmctl_stat))};
+	struct vmmctl_reply reply = {0};
+
+	if (!list.stats) {
+		vmmctl_call_fail(call, -ENOMEM, "out of memory");
+		return;
+	}
+	vmm_vm_stats(c->vm, put_stat, &list);
+	reply.stats = list.stats;
+	reply.stat_count = list.count;
+	vmmctl_call_reply(call, &reply);
+	free(list.stats);
+}
+
+static void answer_registers(struct vmm_control *c, struct vmmctl_call *call)
+{
+	char *text = malloc(VMMCTL_TEXT_MAX);
+	struct vmmctl_reply reply = {.text = text};
+
+	if (!text) {
+		vmmctl_call_fail(call, -ENOMEM, "out of memory");
+		return;
+	}
+	vmm_vm_dump(c->vm, text, VMMCTL_TEXT_MAX);
+	vmmctl_call_reply(call, &reply);
+	free(text);
+}
+
+/* ---- saving ---- */
+
+static void save_done(void *arg)
+{
+	struct vmm_control *c = arg;
+
+	if (!c->saving)
+		return;
+	pthread_join(c->saver, NULL);
+	close(c->save_fd);
+	c->saving = false;
+	if (c->resume_after && vmm_vm_resume(c->vm) < 0)
+		log_error("cannot resume after the save");
+	answer_step(c, c->save_call, c->save_error);
+}
+
+static void *save_main(void *arg)
+{
+	struct vmm_control *c = arg;
+
+	c->save_error = vmm_vm_save(c->vm, c->save_fd);
+	if (base_loop_post(c->loop, save_done, c) < 0)
+		log_error("the main loop takes no posts");
+	return NULL;
+}
+
+static void start_save(struct vmm_control *c, struct vmmctl_call *call, int fd)
+{
+	bool running = vmm_vm_state(c->vm) == VMM_RUNNING;
+	int err = vmm_vm_pause(c->vm);
+
+	c->save_call = call;
+	c->save_fd = fd;
+	c->resume_after = running;
+	if (!err)
+		err = -pthread_create(&c->saver, NULL, save_main, c);
+	if (err) {
+		if (running && vmm_vm_resume(c->vm) < 0)
+			log_error("cannot resume after a failed save");
+		close(fd);
+		answer_step(c, call, err);
+		return;
+	}
+	c->saving = true;
+}
+
+static void start_migration(struct vmm_control *c, struct vmmctl_call *call,
+			    enum vmm_migration_way way, int fd)
+{
+	int err;
+
+	vmm_migration_free(c->migration);
+	c->migration = NULL;
+	err = vmm_migration_start(c->vm, c->loop, way, fd, c->journal_fd, &c->migration);
+	if (err)
+		close(fd);
+	answer_step(c, call, err);
+}
+
+/* ---- requests ---- */
+
+/* What would change the machine while it is written out or moves. */
+static bool needs_quiet(enum vmmctl_op op)
+{
+	return op == VMMCTL_PAUSE || op == VMMCTL_RESUME || op == VMMCTL_RESET ||
+	       op == VMMCTL_SAVE || op == VMMCTL_MIGRATE_OUT || op == VMMCTL_MIGRATE_IN;
+}
+
+static const char *control_busy(const struct vmm_control *c)
+{
+	if (c->saving)
+		return "the VM is being saved";
+	return vmm_migration_active(c->migration) ? "the VM is migrating" : NULL;
+}
+
+static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_request *req,
+		       int fd)
+{
+	struct vmm_control *c = ctx;
+	const char *busy = control_busy(c);
+
+	if (busy && needs_quiet(req->op)) {
+		if (fd >= 0)
+			close(fd);
+		vmmctl_call_fail(call, -EBUSY, "%s", busy);
+		return;
+	}
+	switch (req->op) {
+	case VMMCTL_STATUS: answer_status(c, call); break;
+	case VMMCTL_PAUSE: answer_step(c, call, vmm_vm_pause(c->vm)); break;
+	case VMMCTL_RESUME: answer_step(c, call, vmm_vm_resume(c->vm)); break;
+	case VMMCTL_POWERDOWN: answer_step(c, call, vmm_vm_powerdown(c->vm)); break;
+	case VMMCTL_KILL:
+		vmmctl_call_ok(call);
+		vmm_vm_kill(c->vm, "killed on request");
+		break;
+	case VMMCTL_RESET: answer_step(c, call, vmm_vm_reset(c->vm)); break;
+	case VMMCTL_SAVE: start_save(c, call, fd); break;
+	case VMMCTL_STATS: answer_stats(c, call); break;
+	case VMMCTL_CONSOLE_RESIZE:
+		/* A serial line has no size. */
+		vmmctl_call_ok(call);
+		break;
+	case VMMCTL_REGISTERS: answer_registers(c, call); break;
+	case VMMCTL_MIGRATE_OUT: start_migration(c, call, VMM_MIGRATE_OUT, fd); break;
+	case VMMCTL_MIGRATE_IN: start_migration(c, call, VMM_MIGRATE_IN, fd); break;
+	}
+}
+
+static const struct vmmctl_server_ops server_ops = {
+	.request = on_request,
+};
+
+/* ---- making ---- */
+
+static int open_journal(struct vmm_control *c, const char *run_dir)
+{
+	char path[VMM_PATH_MAX];
+
+	if ((size_t)snprintf(path, sizeof(path), "%s/migration.journal", run_dir) >= sizeof(path))
+		return -ENAMETOOLONG;
+	c->journal_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	return c->journal_fd < 0 ? -errno : 0;
+}
+
+static int listen_console(struct vmm_control *c, const char *run_dir)
+{
+	int fd = vmmctl_listen(run_dir, VMMCTL_CONSOLE, SOCK_STREAM), err;
+
+	if (fd < 0)
+		return fd;
+	err = vmm_console_listen(vmm_vm_console(c->vm), fd);
+	if (err)
+		close(fd);
+	return err;
+}
+
+static int listen_control(struct vmm_control *c, const char *run_dir)
+{
+	int fd = vmmctl_listen(run_dir, VMMCTL_SOCKET, SOCK_SEQPACKET), err;
+
+	if (fd < 0)
+		return fd;
+	err = vmmctl_server_new(c->loop, fd, &server_ops, c, &c->server);
+	if (err)
+		close(fd);
+	return err;
+}
+
+int vmm_control_new(struct base_loop *loop, struct vmm_vm *vm, const char *run_dir, char *why,
+		    struct vmm_control **out)
+{
+	struct vmm_control *c = calloc(1, sizeof(*c));
+	int err;
+
+	if (!c) {
+		snprintf(why, VMM_WHY_MAX, "out of memory");
+		return -ENOMEM;
+	}
+	c->loop = loop;
+	c->vm = vm;
+	c->journal_fd = -1;
+	/* The agent looks for the control socket: the console must be there before it. */
+	err = open_journal(c, run_dir);
+	if (!err)
+		err = listen_console(c, run_dir);
+	if (!err)
+		err = listen_control(c, run_dir);
+	if (err) {
+		snprintf(why, VMM_WHY_MAX, "--run-dir '%.150s': %s", run_dir, strerror(-err));
+		if (c->journal_fd >= 0)
+			close(c->journal_fd);
+		free(c);
+		return err;
+	}
+	*out = c;
+	return 0;
+}
+
+void vmm_control_free(struct vmm_control *c)
+{
+	if (!c)
+		return;
+	c->resume_after = false;
+	save_done(c);
+	vmm_migration_free(c->migration);
+	close(c->journal_fd);
+	vmmctl_server_free(c->server);
+	free(c);
+}
+
+void vmm_control_changed(struct vmm_control *c, enum vmm_state state, const char *reason)
+{
+	struct vmmctl_event event = {
+		.kind = VMMCTL_EVENT_STATE, .state = wire_state(state), .text = reason};
+
+	vmmctl_server_event(c->server, &event);
+}
