@@ -214,6 +214,11 @@ int mp_msg_append_place(struct mp_msg *m, const void *data, size_t len)
 	return len ? add_seg(m, (uint8_t *)(uintptr_t)data, len, NULL) : PvmOk;
 }
 
+int mp_msg_append_block(struct mp_msg *m, struct mp_block *block, size_t off, size_t len)
+{
+	return add_seg(m, block->data + off, len, block);
+}
+
 int mp_msg_append_msg(struct mp_msg *m, const struct mp_msg *from)
 {
 	for (unsigned i = 0; i < from->seg_count; i++) {

@@ -105,6 +105,9 @@ BASE_MUST_CHECK int mp_msg_append(struct mp_msg *m, const void *data, size_t len
 void *mp_msg_reserve(struct mp_msg *m, size_t len);
 /* The user's memory, by reference. */
 BASE_MUST_CHECK int mp_msg_append_place(struct mp_msg *m, const void *data, size_t len);
+/* Bytes [off, off+len) of a block, whose reference it takes over; PvmNoMem leaves it. */
+BASE_MUST_CHECK int mp_msg_append_block(struct mp_msg *m, struct mp_block *block, size_t off,
+					size_t len);
 /* The body of `from`, by reference to its blocks (what it has in place is copied). */
 BASE_MUST_CHECK int mp_msg_append_msg(struct mp_msg *m, const struct mp_msg *from);
 void mp_msg_clear(struct mp_msg *m);

@@ -228,7 +228,8 @@ static void take_ctl(struct base_rbuf *b)
 		mp_chan_peer_gone(tid, base_rbuf_left(b) ? (int)base_rbuf_u32(b) : -1);
 		break;
 	case MP_C_SIBLINGS: take_siblings(b); break;
-	default: break; /* POKE: looking at the rings follows anyway */
+	case MP_C_POKE: mp_chan_poked(); break; /* looking at the rings follows anyway */
+	default: break;
 	}
 }
 
@@ -372,6 +373,15 @@ static int wait_socket(int64_t deadline_ns)
 	return deadline_ns >= 0 && base_clock_ns() >= deadline_ns;
 }
 
+int mp_rt_take(void)
+{
+	int rc;
+
+	mp_chan_poll();
+	rc = pump_socket();
+	return rc < 0 ? rc : 0;
+}
+
 int mp_rt_pump(int64_t deadline_ns)
 {
 	for (;;) {
@@ -381,6 +391,7 @@ int mp_rt_pump(int64_t deadline_ns)
 		if (rc < 0)
 			return rc;
 		if (n + rc > 0 || deadline_ns == 0) {
+			mp_chan_tidy();
 			mp_rt_run_handlers();
 			return 0;
 		}
@@ -583,8 +594,6 @@ static int enrol(void)
 		rc = enrol_answer(&body, page);
 	if (rc && page >= 0)
 		close(page);
-	if (seg >= 0)
-		close(seg);
 	base_wbuf_fini(&args);
 	base_wbuf_fini(&body);
 	return rc;

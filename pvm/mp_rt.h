@@ -75,6 +75,8 @@ BASE_MUST_CHECK int mp_rt_write(struct iovec *iov, int n, int pass_fd);
  * Returns when something came, and at the deadline. PvmSysErr when the daemon is gone.
  */
 BASE_MUST_CHECK int mp_rt_pump(int64_t deadline_ns);
+/* Takes in what is there, without waiting and without running handlers. 0 or PvmSysErr. */
+BASE_MUST_CHECK int mp_rt_take(void);
 /* A whole message has arrived: queue or handler. Takes over the reference. */
 void mp_rt_arrived(struct mp_msg *m);
 /* Runs what handlers are due; not from inside one. */
@@ -108,5 +110,8 @@ bool mp_chan_active(void);
 /* False: time is up. */
 bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns);
 void mp_chan_want_poke(void);
+void mp_chan_poked(void);
+/* Tells the daemon which slots are free again; not while frames are being handed out. */
+void mp_chan_tidy(void);
 
 #endif

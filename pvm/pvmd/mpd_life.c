@@ -207,6 +207,16 @@ static void check_host(struct mpd *pd, struct mpd_host *h, int64_t now)
 		mpd_host_delete(pd, h, "no connection, and nobody decided");
 }
 
+/* Tasks count themselves; those that died by a signal did not. */
+static void count_awake(struct mpd *pd)
+{
+	int32_t n = 0;
+
+	base_list_foreach (t, &pd->tasks, struct mpd_task, link)
+		n += t->seg && !atomic_load(&t->seg->asleep);
+	atomic_store(&pd->page->awake, n);
+}
+
 static void on_beat(struct base_timer *t)
 {
 	struct mpd *pd = base_container_of(t, struct mpd, beat);
@@ -214,6 +224,7 @@ static void on_beat(struct base_timer *t)
 	uint32_t v[2];
 
 	mpd_load_sample(pd);
+	count_awake(pd);
 	v[0] = (uint32_t)(pd->busy * 1000);
 	v[1] = pd->task_count;
 	for (int i = pd->host_last; i >= 1; i--) {

@@ -1,0 +1,75 @@
+/* What the two halves of the shared-memory channels share; see mp_chan.c. */
+#ifndef PVM_MP_CHAN_H
+#define PVM_MP_CHAN_H
+
+#include "base/list.h"
+#include "pvm/mp_buf.h"
+#include "pvm/mp_heap.h"
+
+enum {
+	MP_CHAN_RECORD_ALIGN = 16,
+	MP_CHAN_WHOLE_MAX = 8192,  /* bodies up to this go through the ring in one record */
+	MP_CHAN_PART_MAX = 16384,  /* inline pieces of others */
+	MP_CHAN_COPY_STEP = 65536, /* a body that is being copied becomes visible in such steps */
+	MP_CHAN_WINDOW = 32 << 20, /* bytes by reference that a receiver has not taken in yet */
+	MP_CHAN_PEER_BUCKETS = 1024,
+	MP_CHAN_SPIN_US = 50,	     /* default of PvmPollTime */
+	MP_CHAN_SLEEP_MAX_MS = 1000, /* then the socket is looked at: the daemon may have died */
+	MP_CHAN_DIRECT_MIN = 65536,  /* a first message of this size is worth a channel at once */
+};
+
+enum mp_record_kind { K_SKIP = 1, K_WHOLE, K_HEAD, K_INLINE, K_REF };
+
+struct mp_record {
+	uint32_t bytes; /* of the whole record, a multiple of MP_CHAN_RECORD_ALIGN */
+	uint16_t kind, spare;
+	int32_t tag, ctx, enc, wid, crc;
+	uint32_t len;	/* body bytes in this record */
+	uint64_t total; /* K_WHOLE, K_HEAD: of the message; K_REF: of the part */
+	uint64_t off;	/* K_REF: in the sender's segment */
+	uint32_t lease; /* K_REF */
+	uint32_t spare2;
+};
+
+_Static_assert(sizeof(struct mp_record) == 56, "with 8 bytes of body one cache line");
+
+/* Another task of this host whose segment we have mapped, or know that we cannot. */
+struct mp_peer {
+	struct base_list link;
+	int tid;
+	uint8_t *seg;
+	unsigned refs; /* table, and bodies that are read in its segment */
+	bool gone;
+	/* sending */
+	int slot; /* -1: none */
+	bool refused;
+	unsigned by_daemon;
+	uint64_t head, tail_seen, sent_ref;
+	/* receiving */
+	int in_slot;
+	struct mp_msg *partial;
+	uint64_t partial_left;
+};
+
+struct mp_chan {
+	bool open;
+	struct base_list buckets[MP_CHAN_PEER_BUCKETS];
+	struct mp_peer *by_slot[MP_SLOTS];
+	uint32_t slot_free[MP_SLOT_WORDS]; /* to be told to the daemon */
+	bool slot_free_any;
+	uint32_t stale; /* words with slots whose sender is not known yet */
+	struct mp_host_page *page;
+	unsigned spin_fails;
+	bool in_poll;
+};
+
+extern struct mp_chan mp_chan;
+
+struct mp_seg_head *mp_chan_self(void);
+struct mp_peer *mp_peer_find(int tid);
+struct mp_peer *mp_peer_get(int tid); /* makes it; NULL: no memory */
+void mp_peer_unref(struct mp_peer *p);
+/* Takes the descriptor; true when its segment is mapped. */
+bool mp_peer_map(struct mp_peer *p, int fd);
+
+#endif
