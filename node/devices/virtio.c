@@ -268,7 +268,17 @@ void virtio_device_resume(struct vmm_device *dev)
 {
 	struct virtio_device *vd = base_container_of(dev, struct virtio_device, dev);
 
+	int rc = 0;
+
 	pthread_mutex_lock(&vd->lock);
+	if (!vd->started && vd->ops->start)
+		rc = vd->ops->start(vd);
+	vd->started = !rc;
+	if (rc) {
+		log_error("%s %u: cannot start its threads: %s", vd->ops->device.name,
+			  vd->dev.instance, strerror(-rc));
+		virtio_device_fail(vd, "no thread");
+	}
 	vd->paused = false;
 	device_start(vd);
 	pthread_mutex_unlock(&vd->lock);

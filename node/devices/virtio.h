@@ -33,6 +33,7 @@ struct virtio_ops {
 	uint32_t id;
 	void (*kick)(struct virtio_device *vd, struct virtio_queue *q);
 	void (*activate)(struct virtio_device *vd);
+	int (*start)(struct virtio_device *vd);
 	void (*reset)(struct virtio_device *vd);
 	void (*config_write)(struct virtio_device *vd, unsigned offset, unsigned len,
 			     const uint8_t *data);
@@ -60,7 +61,7 @@ struct virtio_device {
 	pthread_mutex_t lock;	   /* guards the fields down to `paused` */
 	uint64_t features, agreed; /* offered; chosen by the driver, final with FEATURES_OK */
 	uint32_t features_sel, agreed_sel, queue_sel;
-	bool paused;
+	bool started, paused;
 
 	pthread_mutex_t config_lock; /* innermost; guards the fields down to `config_len` */
 	uint32_t generation;

@@ -345,10 +345,25 @@ static void blk_fini(struct virtio_device *vd)
 	free(b);
 }
 
+static int blk_start(struct virtio_device *vd)
+{
+	struct blk *b = blk_of(vd);
+	int rc = 0;
+
+	for (unsigned i = 0; i < b->queue_count && !rc; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "blk%u-%u", vd->dev.instance, i);
+		rc = virtio_worker_start(&b->queues[i].worker, name);
+	}
+	return rc;
+}
+
 static const struct virtio_ops blk_ops = {
 	.device = VIRTIO_DEVICE_OPS("virtio-blk", 1),
 	.id = VIRTIO_ID_BLOCK,
 	.kick = blk_kick,
+	.start = blk_start,
 	.save = blk_save,
 	.load = blk_load,
 	.stats = blk_stats,
@@ -357,7 +372,6 @@ static const struct virtio_ops blk_ops = {
 
 static int queue_new(struct blk *b, struct blk_queue *bq, struct virtio_queue *vq)
 {
-	char name[16];
 	int rc;
 
 	bq->requests = calloc(vq->size_max, sizeof(*bq->requests));
@@ -378,8 +392,7 @@ static int queue_new(struct blk *b, struct blk_queue *bq, struct virtio_queue *v
 	bq->engine->done = blk_done;
 	bq->engine->batch = blk_batch;
 	bq->engine->owner = bq;
-	snprintf(name, sizeof(name), "blk%u-%u", b->vd.dev.instance, vq->index);
-	return virtio_worker_start(&bq->worker, name);
+	return 0;
 }
 
 static void blk_describe(struct blk *b)

@@ -47,6 +47,20 @@ static void net_activate(struct virtio_device *vd)
 	}
 }
 
+static int net_start(struct virtio_device *vd)
+{
+	struct net *n = net_of(vd);
+	int rc = 0;
+
+	for (unsigned i = 0; i < n->pair_count && !rc; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "net%u-%u", vd->dev.instance, i);
+		rc = virtio_worker_start(&n->pairs[i].worker, name);
+	}
+	return rc;
+}
+
 static void net_reset(struct virtio_device *vd)
 {
 	net_use_pairs(net_of(vd), 1);
@@ -131,6 +145,7 @@ static const struct virtio_ops net_ops = {
 	.device = VIRTIO_DEVICE_OPS("virtio-net", 1),
 	.id = VIRTIO_ID_NET,
 	.kick = net_kick,
+	.start = net_start,
 	.activate = net_activate,
 	.reset = net_reset,
 	.save = net_save,

@@ -209,7 +209,6 @@ void net_pair_kick(struct net_pair *p, struct virtio_queue *q)
 int net_pair_init(struct net *n, unsigned index, int fd)
 {
 	struct net_pair *p = &n->pairs[index];
-	char name[16];
 	int rc;
 
 	p->net = n;
@@ -226,11 +225,7 @@ int net_pair_init(struct net *n, unsigned index, int fd)
 	if (rc)
 		return rc;
 	p->link = (struct base_watch){.fd = fd, .ready = link_ready};
-	rc = base_loop_add(p->worker.loop, &p->link);
-	if (rc)
-		return rc;
-	snprintf(name, sizeof(name), "net%u-%u", n->vd.dev.instance, index);
-	return virtio_worker_start(&p->worker, name);
+	return base_loop_add(p->worker.loop, &p->link);
 }
 
 void net_pair_fini(struct net_pair *p, bool close_fd)
