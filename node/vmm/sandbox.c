@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/if_tun.h>
 #include <linux/landlock.h>
 #include <pwd.h>
 #include <sched.h>
@@ -204,10 +205,9 @@ static int allow_ioctls(scmp_filter_ctx f)
 {
 	static const unsigned types[] = {0xae, 0xaa};
 	static const unsigned long single[] = {
-		FIONREAD,
-		FIONBIO,
-		0x1277 /* BLKDISCARD */,
-		0x127f /* BLKZEROOUT */,
+		FIONREAD,      FIONBIO, 0x1277 /* BLKDISCARD */, 0x127f /* BLKZEROOUT */,
+		TUNSETOFFLOAD, /* virtio-net, when the guest's driver starts */
+		TUNSETQUEUE,
 	};
 	int rc = 0;
 
