@@ -238,7 +238,8 @@ static void hang_up_takes_the_link_down(void **state)
 	port_free(&t);
 }
 
-static uint8_t control(struct drv *d, uint8_t class, uint8_t cmd, const void *data, uint32_t len)
+static uint8_t control(struct drv *d, unsigned queue, uint8_t class, uint8_t cmd, const void *data,
+		       uint32_t len)
 {
 	uint64_t gpa = drv_alloc(d, 2 + len + 1);
 	uint8_t *p = drv_ptr(d, gpa, 2 + len + 1);
@@ -248,9 +249,9 @@ static uint8_t control(struct drv *d, uint8_t class, uint8_t cmd, const void *da
 	p[1] = cmd;
 	memcpy(p + 2, data, len);
 	p[2 + len] = 0xff;
-	drv_add(d, CTRL, b, 2);
-	drv_kick(d, CTRL);
-	drv_wait(d, CTRL, NULL);
+	drv_add(d, queue, b, 2);
+	drv_kick(d, queue);
+	drv_wait(d, queue, NULL);
 	return p[2 + len];
 }
 
@@ -263,17 +264,17 @@ static void control_commands(void **state)
 	uint16_t status;
 
 	port_plug(&t, DRV_ALL_FEATURES);
-	assert_int_equal(control(&t.d, VIRTIO_NET_CTRL_MAC, 1, mac, 6), VIRTIO_NET_OK);
+	assert_int_equal(control(&t.d, CTRL, VIRTIO_NET_CTRL_MAC, 1, mac, 6), VIRTIO_NET_OK);
 	drv_config(&t.d, 0, got, 6);
 	assert_memory_equal(got, mac, 6);
-	assert_int_equal(control(&t.d, VIRTIO_NET_CTRL_MAC, 1, mac, 5), VIRTIO_NET_ERR);
-	assert_int_equal(control(&t.d, VIRTIO_NET_CTRL_RX, 0, &on, 1), VIRTIO_NET_OK);
-	assert_int_equal(control(&t.d, VIRTIO_NET_CTRL_MQ, 0, &pairs, 2), VIRTIO_NET_ERR);
-	assert_int_equal(control(&t.d, 99, 0, &on, 1), VIRTIO_NET_ERR);
+	assert_int_equal(control(&t.d, CTRL, VIRTIO_NET_CTRL_MAC, 1, mac, 5), VIRTIO_NET_ERR);
+	assert_int_equal(control(&t.d, CTRL, VIRTIO_NET_CTRL_RX, 0, &on, 1), VIRTIO_NET_OK);
+	assert_int_equal(control(&t.d, CTRL, VIRTIO_NET_CTRL_MQ, 0, &pairs, 2), VIRTIO_NET_ERR);
+	assert_int_equal(control(&t.d, CTRL, 99, 0, &on, 1), VIRTIO_NET_ERR);
 	virtio_net_announce(t.d.dev);
 	drv_config(&t.d, 6, &status, 2);
 	assert_int_equal(status, VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
-	assert_int_equal(control(&t.d, VIRTIO_NET_CTRL_ANNOUNCE, 0, &on, 0), VIRTIO_NET_OK);
+	assert_int_equal(control(&t.d, CTRL, VIRTIO_NET_CTRL_ANNOUNCE, 0, &on, 0), VIRTIO_NET_OK);
 	drv_config(&t.d, 6, &status, 2);
 	assert_int_equal(status, VIRTIO_NET_S_LINK_UP);
 	port_free(&t);
@@ -405,14 +406,10 @@ static void tap_answers(unsigned pairs)
 	drv_start(&d, DRV_ALL_FEATURES);
 	assert_true(drv_has(&d, VIRTIO_NET_F_GUEST_TSO4));
 	assert_int_equal(drv_has(&d, VIRTIO_NET_F_MQ), pairs > 1);
-	if (pairs > 1) {
-		/* Taken off and on again. With MQ the control queue is the last. */
-		struct drv_queue ctrl = d.q[CTRL];
-
-		d.q[CTRL] = d.q[2 * pairs];
-		assert_int_equal(control(&d, VIRTIO_NET_CTRL_MQ, 0, &all, 2), VIRTIO_NET_OK);
-		d.q[CTRL] = ctrl;
-	}
+	/* The control queue is the last. */
+	if (pairs > 1)
+		assert_int_equal(control(&d, 2 * pairs, VIRTIO_NET_CTRL_MQ, 0, &all, 2),
+				 VIRTIO_NET_OK);
 	memset(ask.to, 0xff, 6);
 	memcpy(ask.from, guest_mac, 6);
 	memcpy(ask.sender, guest_mac, 6);

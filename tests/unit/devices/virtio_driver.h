@@ -301,7 +301,7 @@ static inline void drv_step(struct drv *d)
 }
 
 /* Waits for the loop or an interrupt, at most until the deadline; aborts there. */
-static inline void drv_turn(struct drv *d, int64_t deadline_ns)
+static inline void drv_turn(struct drv *d, int64_t deadline_ns, const char *what)
 {
 	struct pollfd p[] = {{.fd = base_loop_fd(d->env.loop), .events = POLLIN},
 			     {.fd = drv_chip.fd, .events = POLLIN}};
@@ -314,7 +314,7 @@ static inline void drv_turn(struct drv *d, int64_t deadline_ns)
 		abort();
 	drv_must(base_loop_step(d->env.loop, 0), "loop");
 	if (base_clock_ns() > deadline_ns) {
-		fprintf(stderr, "no answer from the device in %d s\n", DRV_TIMEOUT_S);
+		fprintf(stderr, "not within %d s: %s\n", DRV_TIMEOUT_S, what);
 		abort();
 	}
 }
@@ -323,7 +323,7 @@ static inline void drv_turn(struct drv *d, int64_t deadline_ns)
 	do {                                                                                       \
 		int64_t deadline_ = base_clock_ns() + DRV_TIMEOUT_S * BASE_NS_PER_SEC;             \
 		while (!(cond))                                                                    \
-			drv_turn((d), deadline_);                                                  \
+			drv_turn((d), deadline_, #cond);                                           \
 	} while (0)
 
 /* The next used entry: its id; *len when wanted. Waits for it. */
