@@ -237,11 +237,6 @@ int pvm_setopt(int what, int v)
 		return lpvmerr("pvm_setopt", rc);
 	old = *field;
 	*field = v;
-	/* Without a tag of its own, output goes to where pvm_catchout expects it. */
-	if (what == PvmOutputTid && v && !mp_rt.out_code) {
-		mp_rt.out_ctx = CTX_OUTPUT;
-		mp_rt.out_code = TAG_OUTPUT;
-	}
 	return old;
 }
 

@@ -174,23 +174,35 @@ static int spawn_results(struct base_wbuf *body, int count, int *tids)
 	return good;
 }
 
+/* Nothing was started, for the one reason `code`. */
+static int spawn_nothing(int code, int count, int *tids)
+{
+	for (int i = 0; i < count && tids; i++)
+		tids[i] = code;
+	return 0;
+}
+
 int pvm_spawn(char *file, char **argv, int flags, char *where, int count, int *tids)
 {
 	struct base_wbuf args, body;
 	int rc = pvmbeatask();
 
-	if (!rc && (count < 1 || !file || !*file))
-		rc = PvmBadParam;
-	if (!rc && (flags & (PvmTaskHost | PvmTaskArch)) && (!where || !*where))
+	if (!rc && (count < 1 || !file))
 		rc = PvmBadParam;
 	if (rc)
 		return lpvmerr("pvm_spawn", rc);
+	if (!*file)
+		return spawn_nothing(PvmNoFile, count, tids);
+	if ((flags & (PvmTaskHost | PvmTaskArch)) && (!where || !*where))
+		return spawn_nothing(PvmNoHost, count, tids);
 	base_wbuf_init(&args, MP_FRAME_MAX);
 	base_wbuf_init(&body, MP_FRAME_MAX);
 	put_spawn(&args, file, argv, flags, where, count);
 	rc = mp_rt_call(MP_OP_SPAWN, &args, &body, NULL);
 	if (rc >= 0)
 		rc = spawn_results(&body, count, tids);
+	else if (rc == PvmNoHost)
+		rc = spawn_nothing(rc, count, tids);
 	base_wbuf_fini(&args);
 	base_wbuf_fini(&body);
 	return rc < 0 ? lpvmerr("pvm_spawn", rc) : rc;

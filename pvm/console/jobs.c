@@ -58,14 +58,16 @@ int con_job_number(const struct con_job *j)
 
 void con_job_select(const struct con_job *j)
 {
-	static int tid, code;
+	static int tid, code, ctx;
 
 	if (j) {
 		tid = pvm_setopt(PvmOutputTid, pvm_mytid());
 		code = pvm_setopt(PvmOutputCode, TAG_BASE + j->number);
+		ctx = pvm_setopt(PvmOutputContext, pvm_getcontext());
 	} else {
 		pvm_setopt(PvmOutputTid, tid);
 		pvm_setopt(PvmOutputCode, code);
+		pvm_setopt(PvmOutputContext, ctx);
 	}
 }
 

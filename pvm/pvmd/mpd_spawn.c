@@ -416,7 +416,7 @@ static int choose_hosts(struct mpd *pd, const struct request *r, const char *pla
 	const struct mpd_host *one = r->flags & PvmTaskHost ? mpd_host_find(pd, place) : NULL;
 	int n = 0;
 
-	if ((r->flags & PvmTaskHost) && !one)
+	if ((r->flags & PvmTaskHost) && !one && !(r->flags & PvmHostCompl))
 		return PvmNoHost;
 	for (int i = 1; i <= pd->host_last; i++) {
 		const struct mpd_host *h = mpd_host_get(pd, i);
