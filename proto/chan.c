@@ -96,7 +96,6 @@ int chan_sock_common(struct chan *c, struct chan_sock *s)
 		{ZMQ_HEARTBEAT_TTL, 8000},
 		{ZMQ_HANDSHAKE_IVL, 5000},
 		{ZMQ_CONNECT_TIMEOUT, 3000},
-		{ZMQ_IPV6, 1},
 		{ZMQ_RECONNECT_IVL, -1},
 		{ZMQ_IMMEDIATE, 1},
 	};

@@ -364,6 +364,8 @@ static int link_connect(struct chan_link *l)
 {
 	int rc = chan_sock_common(l->chan, &l->sock);
 
+	if (!rc && strchr(l->endpoint, '['))
+		rc = chan_sock_set(&l->sock, ZMQ_IPV6, 1);
 	if (!rc &&
 	    zmq_setsockopt(l->sock.zmq, ZMQ_CURVE_SERVERKEY, l->server_key.bytes, KEYS_BYTES))
 		rc = -errno;

@@ -428,6 +428,9 @@ static int server_bind(struct chan_server *s, const char *address, uint16_t port
 		rc = chan_sock_set(&s->sock, ZMQ_CURVE_SERVER, 1);
 	if (!rc)
 		rc = chan_sock_set(&s->sock, ZMQ_ROUTER_MANDATORY, 1);
+	/* Only then: else IPv4 peers show as ::ffff:. */
+	if (!rc && strchr(address, ':'))
+		rc = chan_sock_set(&s->sock, ZMQ_IPV6, 1);
 	if (!rc && zmq_setsockopt(s->sock.zmq, ZMQ_ZAP_DOMAIN, "pangaea", 7))
 		rc = -errno;
 	if (rc)

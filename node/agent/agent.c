@@ -117,7 +117,7 @@ static void find_vmm(struct agent *a, const char *given)
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	char *slash;
 
-	snprintf(a->vmm, sizeof(a->vmm), "%s", given ? given : "/usr/bin/pangaea-vmm");
+	snprintf(a->vmm, sizeof(a->vmm), "%s", given ? given : "/usr/libexec/pangaea/pangaea-vmm");
 	if (given || n <= 0)
 		return;
 	self[n] = 0;

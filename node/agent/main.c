@@ -1,10 +1,13 @@
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "base/log.h"
 #include "node/agent/agent.h"
@@ -20,6 +23,7 @@ static const char usage[] =
 	"  --node NAME     which node of the cluster file this is (default: the file 'node' there)\n"
 	"  --run-dir DIR   sockets and records of the VMs (default /run/pangaea)\n"
 	"  --vmm FILE      the program that runs one VM (default: pangaea-vmm beside this one)\n"
+	"  --ready-fd N    write a line there once the agent listens (systemd is told as well)\n"
 	"  --help, --version\n"
 	"\n"
 	"$PANGAEA_LOG is error, warn, info (default) or debug.\n"
@@ -29,6 +33,7 @@ static const char usage[] =
 	"  pangaead --home /tmp/c/nodes/a --run-dir /tmp/run-a     # several on one machine\n";
 
 static struct base_loop *loop;
+static int ready_fd = -1;
 static struct base_watch signals;
 
 static void signal_ready(struct base_watch *w, uint32_t events)
@@ -59,17 +64,46 @@ static int watch_signals(void)
 	return base_loop_add(loop, &signals);
 }
 
+/* As sd_notify(3) does, without its library. */
+static void notify_systemd(void)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	size_t len = path ? strlen(path) : 0;
+	int fd;
+
+	if (len < 2 || len >= sizeof(sa.sun_path))
+		return;
+	memcpy(sa.sun_path, path, len);
+	if (path[0] == '@')
+		sa.sun_path[0] = 0;
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || sendto(fd, "READY=1", 7, MSG_NOSIGNAL, (struct sockaddr *)&sa,
+			     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0)
+		log_warn("systemd cannot be told: %s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+static void tell_ready(void)
+{
+	notify_systemd();
+	if (ready_fd < 0)
+		return;
+	if (write(ready_fd, "ready\n", 6) < 0)
+		log_warn("--ready-fd: %s", strerror(errno));
+	close(ready_fd);
+}
+
 static int parse(int argc, char **argv, struct agent_options *o)
 {
 	static const struct option options[] = {
-		{"home", required_argument, NULL, 'H'},
-		{"node", required_argument, NULL, 'n'},
-		{"run-dir", required_argument, NULL, 'r'},
-		{"vmm", required_argument, NULL, 'v'},
-		{"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},
-		{NULL, 0, NULL, 0},
+		{"home", required_argument, NULL, 'H'},	    {"node", required_argument, NULL, 'n'},
+		{"run-dir", required_argument, NULL, 'r'},  {"vmm", required_argument, NULL, 'v'},
+		{"ready-fd", required_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},	    {NULL, 0, NULL, 0},
 	};
+	uint64_t number;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -78,6 +112,14 @@ static int parse(int argc, char **argv, struct agent_options *o)
 		case 'n': o->node = optarg; break;
 		case 'r': o->run_dir = optarg; break;
 		case 'v': o->vmm = optarg; break;
+		case 'f':
+			if (!text_number_parse(optarg, 0, 1023, &number)) {
+				fprintf(stderr, "pangaead: --ready-fd: '%s' is no number\n",
+					optarg);
+				return -EINVAL;
+			}
+			ready_fd = (int)number;
+			break;
 		case 'h': fputs(usage, stdout); return 1;
 		case 'V': puts("pangaead " PANGAEA_VERSION); return 1;
 		default: return -EINVAL;
@@ -109,6 +151,7 @@ int main(int argc, char **argv)
 	}
 	rc = agent_new(loop, &options, &agent);
 	if (!rc) {
+		tell_ready();
 		rc = base_loop_run(loop);
 		agent_free(agent);
 	}

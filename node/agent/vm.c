@@ -253,26 +253,33 @@ static void vm_connect(struct base_timer *t)
 
 /* ---- the process ---- */
 
+/* The VMM's last line, without its time stamp and name. */
+static void last_word(const struct agent_vm *vm, char *out, size_t cap)
+{
+	static const char name[] = "pangaea-vmm: ";
+	char tail[VMMCTL_REASON_MAX];
+	const char *p;
+
+	agent_vm_log_tail(vm->dir, tail, sizeof(tail));
+	p = strstr(tail, name);
+	snprintf(out, cap, "%s", p ? p + strlen(name) : tail);
+}
+
 /* The reason that the VMM gave, or else its last line, or else how the process ended. */
 static bool vm_why_over(struct agent_vm *vm)
 {
-	bool failed = vm->status != 0 && vm->status != -1;
-	char tail[VMMCTL_REASON_MAX];
+	bool failed = vm->state == VMMCTL_FAILED || (vm->status != 0 && vm->status != -1);
 
-	if (vm->state == VMMCTL_FAILED)
-		failed = true;
 	if (vm->reason[0])
 		return failed;
-	if (vm->status > 0 && WIFSIGNALED(vm->status)) {
+	if (vm->status > 0 && WIFSIGNALED(vm->status))
 		snprintf(vm->reason, sizeof(vm->reason), "its process was ended by signal %d (%s)",
 			 WTERMSIG(vm->status), strsignal(WTERMSIG(vm->status)));
-	} else if (failed) {
-		agent_vm_log_tail(vm->dir, tail, sizeof(tail));
+	else
+		last_word(vm, vm->reason, sizeof(vm->reason));
+	if (!vm->reason[0])
 		snprintf(vm->reason, sizeof(vm->reason), "%s",
-			 tail[0] ? tail : "its process failed without a word");
-	} else {
-		snprintf(vm->reason, sizeof(vm->reason), "ended");
-	}
+			 failed ? "its process failed without a word" : "ended");
 	return failed;
 }
 
@@ -292,15 +299,12 @@ static void vm_free(struct agent_vm *vm)
 
 static void vm_over(struct agent_vm *vm)
 {
-	bool failed = vm_why_over(vm), early = vm->state == VMMCTL_STARTING;
+	bool failed = vm_why_over(vm);
 
-	if (failed)
-		vm->state = VMMCTL_FAILED;
-	else
-		vm->state = VMMCTL_STOPPED;
+	vm->state = failed ? VMMCTL_FAILED : VMMCTL_STOPPED;
 	agent_event(vm->agent, vm->spec.name, failed ? "failed" : "ended", "%s", vm->reason);
 	agent_vm_dir_remove(vm->dir);
-	waiters_over(vm, failed || early);
+	waiters_over(vm, failed);
 	vm_free(vm);
 }
 
