@@ -70,7 +70,7 @@ static enum control_code check_nic(const struct agent *a, const struct vmspec_ni
 		return CONTROL_FAILED;
 	}
 	if (n->kind == VMSPEC_NIC_TAP && !if_nametoindex(n->target)) {
-		snprintf(why, AGENT_WHY_MAX, "node %s has no interface '%s'", a->self->name,
+		snprintf(why, AGENT_WHY_MAX, "node %s has no interface '%.16s'", a->self->name,
 			 n->target);
 		return CONTROL_NOT_FOUND;
 	}
