@@ -3,43 +3,62 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "node/devices/virtio_blk.h"
+#include "node/devices/virtio_console.h"
+#include "node/devices/virtio_net.h"
+#include "node/devices/virtio_rng.h"
 #include "node/vmm/acpi.h"
 #include "node/vmm/legacy.h"
 #include "node/vmm/pm.h"
 #include "node/vmm/serial.h"
 #include "node/vmm/vm_internal.h"
 
+enum { RNG_BYTES_PER_S = 1 << 20, DISK_QUEUES_MAX = 4 };
+
 static void machine_refuse(char *why, const char *what, int err)
 {
 	snprintf(why, VMM_WHY_MAX, "%s: %s", what, strerror(-err));
 }
 
-/* ---- the console ---- */
+/* ---- the console: all on the device loop's thread, but for the serial port's output ---- */
 
+/* Typed bytes go to the terminal that the guest wrote to last. */
 static size_t console_input(void *arg, const uint8_t *data, size_t len)
 {
 	struct vmm_vm *vm = arg;
 
+	if (atomic_load(&vm->hvc_spoke_last))
+		return virtio_console_input(virtio_console_of(vm->hvc), data, len);
 	return vmm_serial_input(vm->serial, data, len);
+}
+
+static void console_quit(void *arg)
+{
+	vm_request(arg, VM_REQUEST_QUIT);
 }
 
 static void serial_output(void *arg, const uint8_t *data, size_t len)
 {
 	struct vmm_vm *vm = arg;
 
+	atomic_store(&vm->hvc_spoke_last, false);
 	vmm_console_write(vm->console, data, len);
 }
 
-static void serial_input_ready(void *arg)
+static size_t hvc_output(void *arg, const void *data, size_t len)
+{
+	struct vmm_vm *vm = arg;
+
+	atomic_store(&vm->hvc_spoke_last, true);
+	vmm_console_write(vm->console, data, len);
+	return len;
+}
+
+static void console_input_ready(void *arg)
 {
 	struct vmm_vm *vm = arg;
 
 	vmm_console_input_ready(vm->console);
-}
-
-static void console_quit(void *arg)
-{
-	vmm_vm_kill(arg, "ended at the terminal");
 }
 
 static const struct vmm_console_ops console_ops = {
@@ -49,7 +68,7 @@ static const struct vmm_console_ops console_ops = {
 
 static const struct vmm_serial_ops serial_ops = {
 	.output = serial_output,
-	.input_ready = serial_input_ready,
+	.input_ready = console_input_ready,
 };
 
 /* ---- power ---- */
@@ -77,61 +96,179 @@ int vm_press_power_button(struct vmm_vm *vm)
 
 /* ---- devices ---- */
 
-static int make_console(struct vmm_vm *vm)
+static void machine_add(struct vmm_vm *vm, struct vmm_device *dev)
 {
-	int err = vmm_console_new(vm->main_loop, &console_ops, vm, &vm->console);
+	base_list_add_tail(&vm->devices, &dev->link);
+}
+
+static int make_console(struct vmm_vm *vm, char *why)
+{
+	int err = vmm_console_new(vm->device_loop, &console_ops, vm, &vm->console);
 
 	if (!err && vm->config.console == VMM_CONSOLE_STDIO)
 		err = vmm_console_stdio(vm->console);
 	return err;
 }
 
-static int make_serial(struct vmm_vm *vm)
+static int make_serial(struct vmm_vm *vm, char *why)
 {
 	int err = vmm_serial_new(&vm->env, VMM_COM1_PORT, VMM_COM1_GSI, 0, &serial_ops, vm,
 				 &vm->serial);
 
 	if (!err)
-		base_list_add_tail(&vm->devices, &vm->serial->link);
+		machine_add(vm, vm->serial);
 	return err;
 }
 
-static int make_pm(struct vmm_vm *vm)
+static int make_pm(struct vmm_vm *vm, char *why)
 {
 	int err = vmm_pm_new(&vm->env, &pm_ops, vm, &vm->pm);
 
 	if (!err)
-		base_list_add_tail(&vm->devices, &vm->pm->link);
+		machine_add(vm, vm->pm);
 	return err;
 }
 
-static int make_legacy(struct vmm_vm *vm)
+static int make_legacy(struct vmm_vm *vm, char *why)
 {
 	struct vmm_device *dev;
 	int err = vmm_legacy_new(&vm->env, on_reset, vm, &dev);
 
 	if (!err)
-		base_list_add_tail(&vm->devices, &dev->link);
+		machine_add(vm, dev);
 	return err;
+}
+
+/* ---- virtio devices: each takes the next slot ---- */
+
+static struct vmm_virtio_slot machine_slot(struct vmm_vm *vm)
+{
+	return vmm_virtio_slot_at(vm->slot_count);
+}
+
+static void machine_add_virtio(struct vmm_vm *vm, struct vmm_device *dev)
+{
+	vm->slots[vm->slot_count] = machine_slot(vm);
+	vm->slot_count++;
+	machine_add(vm, dev);
+}
+
+static int make_rng(struct vmm_vm *vm, char *why)
+{
+	const struct virtio_rng_options opts = {.bytes_per_s = RNG_BYTES_PER_S};
+	struct vmm_device *dev;
+	int err = virtio_rng_new(&vm->env, machine_slot(vm), &opts, &dev);
+
+	if (!err)
+		machine_add_virtio(vm, dev);
+	return err;
+}
+
+static int make_hvc(struct vmm_vm *vm, char *why)
+{
+	const struct virtio_console_options opts = {
+		.output = hvc_output,
+		.input_ready = console_input_ready,
+		.opaque = vm,
+	};
+	int err = virtio_console_new(&vm->env, machine_slot(vm), &opts, &vm->hvc);
+
+	if (!err)
+		machine_add_virtio(vm, vm->hvc);
+	return err;
+}
+
+static int make_disk(struct vmm_vm *vm, const struct vmm_disk_config *d)
+{
+	const struct virtio_blk_options opts = {
+		.path = d->path,
+		.format = d->format == VMM_DISK_QCOW2 ? VIRTIO_BLK_QCOW2 : VIRTIO_BLK_RAW,
+		.read_only = d->read_only,
+		.queues = BASE_MIN(vm->config.vcpus, (unsigned)DISK_QUEUES_MAX),
+	};
+	struct vmm_device *dev;
+	int err = virtio_blk_new(&vm->env, machine_slot(vm), &opts, &dev);
+
+	if (!err)
+		machine_add_virtio(vm, dev);
+	return err;
+}
+
+static int make_disks(struct vmm_vm *vm, char *why)
+{
+	for (unsigned i = 0; i < vm->config.disk_count; i++) {
+		const struct vmm_disk_config *d = &vm->config.disk[i];
+		int err = make_disk(vm, d);
+
+		if (err) {
+			snprintf(why, VMM_WHY_MAX, "--disk '%.150s': %s", d->path, strerror(-err));
+			return err;
+		}
+	}
+	return 0;
+}
+
+static int open_nic(const struct vmm_nic_config *n, int *fd)
+{
+	switch (n->kind) {
+	case VMM_NIC_TAP: return virtio_net_open_tap(n->target, 1, fd);
+	case VMM_NIC_PORT: return virtio_net_open_port(n->target, fd);
+	case VMM_NIC_FD: *fd = n->fd; return 0;
+	}
+	return -EINVAL;
+}
+
+static int make_nic(struct vmm_vm *vm, const struct vmm_nic_config *n)
+{
+	struct virtio_net_options opts = {.pairs = 1};
+	struct vmm_device *dev;
+	int err = open_nic(n, &opts.fds[0]);
+
+	if (err)
+		return err;
+	memcpy(opts.mac, n->mac, sizeof(opts.mac));
+	err = virtio_net_new(&vm->env, machine_slot(vm), &opts, &dev);
+	if (!err)
+		machine_add_virtio(vm, dev);
+	else if (n->kind != VMM_NIC_FD)
+		close(opts.fds[0]);
+	return err;
+}
+
+static int make_nics(struct vmm_vm *vm, char *why)
+{
+	for (unsigned i = 0; i < vm->config.nic_count; i++) {
+		const struct vmm_nic_config *n = &vm->config.nic[i];
+		int err = make_nic(vm, n);
+
+		if (err) {
+			snprintf(why, VMM_WHY_MAX, "--nic %u (%.150s): %s", i,
+				 n->kind == VMM_NIC_FD ? "fd" : n->target, strerror(-err));
+			return err;
+		}
+	}
+	return 0;
 }
 
 int vm_make_devices(struct vmm_vm *vm, char *why)
 {
 	static const struct {
 		const char *what;
-		int (*make)(struct vmm_vm *vm);
+		int (*make)(struct vmm_vm *vm, char *why);
 	} parts[] = {
-		{"console", make_console},
-		{"serial port", make_serial},
-		{"power management", make_pm},
-		{"PC leftovers", make_legacy},
+		{"console", make_console},     {"serial port", make_serial},
+		{"power management", make_pm}, {"PC leftovers", make_legacy},
+		{"virtio-console", make_hvc},  {"virtio-rng", make_rng},
+		{"disks", make_disks},	       {"network", make_nics},
 	};
 
+	_Static_assert(2 + VMM_DISK_MAX + VMM_NIC_MAX <= VMM_VIRTIO_MAX, "a slot for each");
 	for (size_t i = 0; i < BASE_ARRAY_LEN(parts); i++) {
-		int err = parts[i].make(vm);
+		int err = parts[i].make(vm, why);
 
 		if (err) {
-			machine_refuse(why, parts[i].what, err);
+			if (!why[0])
+				machine_refuse(why, parts[i].what, err);
 			return err;
 		}
 	}

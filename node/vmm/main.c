@@ -161,7 +161,6 @@ static int run(struct program *p, const struct vmm_config *config)
 		return EXIT_CANNOT_START;
 	}
 	err = base_loop_run(p->loop);
-	vmm_console_flush(vmm_vm_console(p->vm));
 	return err < 0 ? EXIT_CANNOT_START : err;
 }
 

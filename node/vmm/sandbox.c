@@ -259,6 +259,9 @@ static int sandbox_seccomp(char *why, size_t cap)
 	/* A tree of comparisons instead of a list: every exit to user space makes system calls. */
 	if (!rc)
 		(void)!seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	/* Threads of devices exist already. */
+	if (!rc)
+		rc = seccomp_attr_set(f, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (!rc)
 		rc = seccomp_load(f);
 	if (f)

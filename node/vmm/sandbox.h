@@ -1,6 +1,7 @@
 /*
  * Gives up everything that a running VM does not need. Called once, after all files, sockets and
- * devices are open and before any thread is made:
+ * devices are open. Threads that exist already (those of devices) keep the old mount namespace, but
+ * the user and the list of system calls hold for them too:
  *   - as root: private mount, network and IPC namespaces, an empty read-only root, then the user and
  *     no capabilities;
  *   - as anyone: no new privileges, no new files through Landlock where the kernel has it, and a

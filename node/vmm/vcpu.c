@@ -392,8 +392,12 @@ static int vcpu_make_timer(struct vmm_vcpu *v)
 static void *vcpu_main(void *arg)
 {
 	struct vmm_vcpu *v = arg;
+	char name[16];
 	int err;
 
+	/* By itself: for another thread this needs /proc. */
+	snprintf(name, sizeof(name), "vcpu%u", v->apic_id);
+	pthread_setname_np(pthread_self(), name);
 	v->tid = (pid_t)syscall(SYS_gettid);
 	this_run = v->run;
 	err = vcpu_make_timer(v);
@@ -426,7 +430,6 @@ static void *vcpu_main(void *arg)
 static int vcpu_start(struct vmm_vcpu *v)
 {
 	pthread_attr_t attr;
-	char name[16];
 	int err;
 
 	pthread_attr_init(&attr);
@@ -436,8 +439,6 @@ static int vcpu_start(struct vmm_vcpu *v)
 	if (err)
 		return -err;
 	v->thread_started = true;
-	snprintf(name, sizeof(name), "vcpu%u", v->apic_id);
-	pthread_setname_np(v->thread, name);
 	return 0;
 }
 

@@ -165,6 +165,8 @@ static void vm_take_requests(void *arg)
 		vm_finish(vm, VMM_FAILED, failure);
 	else if (r & VM_REQUEST_POWEROFF)
 		vm_finish(vm, VMM_STOPPED, "the guest powered off");
+	else if (r & VM_REQUEST_QUIT)
+		vm_finish(vm, VMM_STOPPED, "ended at the terminal");
 	else if (r & VM_REQUEST_RESET && vmm_vm_reset(vm) < 0)
 		log_error("reset failed");
 	else if (r & VM_REQUEST_DEBUG)
@@ -366,7 +368,10 @@ int vmm_vm_new(const struct vmm_config *config, struct base_loop *main_loop,
 static void *vm_device_main(void *arg)
 {
 	struct vmm_vm *vm = arg;
-	int err = base_loop_run(vm->device_loop);
+	int err;
+
+	pthread_setname_np(pthread_self(), "devices");
+	err = base_loop_run(vm->device_loop);
 
 	if (err)
 		log_error("device loop: %s", strerror(-err));
@@ -380,7 +385,6 @@ int vmm_vm_start(struct vmm_vm *vm)
 	if (err)
 		return -err;
 	vm->device_thread_started = true;
-	pthread_setname_np(vm->device_thread, "devices");
 	err = vmm_vcpus_start(&vm->vcpus);
 	if (err)
 		return err;
@@ -401,6 +405,8 @@ void vmm_vm_free(struct vmm_vm *vm)
 		base_loop_stop(vm->device_loop, 0);
 		pthread_join(vm->device_thread, NULL);
 	}
+	if (vm->console)
+		vmm_console_flush(vm->console);
 	base_list_foreach_safe (dev, &vm->devices, struct vmm_device, link) {
 		base_list_del(&dev->link);
 		dev->ops->fini(dev);

@@ -2,6 +2,8 @@
 #ifndef VMM_VM_INTERNAL_H
 #define VMM_VM_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "node/vmm/boot.h"
 #include "node/vmm/vm.h"
 
@@ -11,6 +13,7 @@ enum vm_request {
 	VM_REQUEST_POWEROFF = 1 << 1,
 	VM_REQUEST_FAILED = 1 << 2,
 	VM_REQUEST_DEBUG = 1 << 3,
+	VM_REQUEST_QUIT = 1 << 4, /* by the person at the terminal */
 };
 
 enum {
@@ -41,8 +44,10 @@ struct vmm_vm {
 	pthread_t device_thread;
 	bool device_thread_started;
 	struct base_list devices;
-	struct vmm_device *serial, *pm; /* of the list, for what only they can do */
-	struct vmm_console *console;
+	struct vmm_device *serial, *pm;		      /* of the list, for what only they can do */
+	struct vmm_device *hvc;			      /* virtio-console */
+	struct vmm_console *console;		      /* on the device loop */
+	_Atomic(bool) hvc_spoke_last;		      /* where typed input goes */
 	struct vmm_virtio_slot slots[VMM_VIRTIO_MAX]; /* taken by virtio devices */
 	unsigned slot_count;
 	int kernel_fd, initrd_fd;
