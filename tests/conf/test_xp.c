@@ -1,0 +1,392 @@
+// libs: pg_proto
+// timeout: 60
+/* One suite over every transport: what proto/xp.h promises. */
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "proto/xp.h"
+#include "proto/xp_address.h"
+
+enum { NODES = 3, FRAMES = 3000 };
+
+struct node {
+	struct xp *xp;
+	uint16_t up, down;
+	int error;
+	uint64_t next[NODES]; /* number expected from each */
+	unsigned frames;
+	bool refuse;
+};
+
+struct setup {
+	const struct xp_ops *ops;
+	bool encrypt;
+	unsigned break_one_in;
+};
+
+struct net {
+	struct node node[NODES];
+	void *inproc;
+	char address[NODES][32];
+	int listen_fd[NODES];
+};
+
+struct body {
+	uint64_t number;
+	uint8_t pad[24];
+};
+
+static void page_of(uint8_t page[WIRE_PAGE_LEN], uint8_t from, uint64_t number)
+{
+	struct base_rng rng;
+
+	base_rng_seed(&rng, number * 16 + from);
+	for (unsigned i = 0; i < WIRE_PAGE_LEN / 8; i++)
+		((uint64_t *)(void *)page)[i] = base_rng_next(&rng);
+}
+
+static int on_frame(void *ctx, uint8_t peer, const struct xp_frame *f)
+{
+	struct node *n = ctx;
+	struct body b;
+	uint8_t want[WIRE_PAGE_LEN];
+
+	if (n->refuse)
+		return -EPROTO;
+	assert_int_equal(f->body_len, sizeof(b));
+	memcpy(&b, f->body, sizeof(b));
+	assert_int_equal(b.number, n->next[peer]);
+	assert_int_equal(f->type, 1 + b.number % 5);
+	assert_int_equal(f->page != NULL, b.number % 3 == 0);
+	page_of(want, peer, b.number);
+	if (f->page)
+		assert_memory_equal(f->page, want, sizeof(want));
+	n->next[peer]++;
+	n->frames++;
+	return 0;
+}
+
+static void on_up(void *ctx, uint8_t peer)
+{
+	struct node *n = ctx;
+
+	assert_false(n->up & 1u << peer);
+	n->up |= (uint16_t)(1u << peer);
+}
+
+static void on_down(void *ctx, uint8_t peer, int err)
+{
+	struct node *n = ctx;
+
+	assert_false(n->down & 1u << peer);
+	n->down |= (uint16_t)(1u << peer);
+	n->error = err;
+}
+
+static const struct xp_handler handler = {.frame = on_frame, .up = on_up, .down = on_down};
+
+static void listen_on_any(struct net *net, unsigned i)
+{
+	struct sockaddr_in a;
+	socklen_t len = sizeof(a);
+
+	assert_int_equal(xp_address_listen("127.0.0.1:0", &net->listen_fd[i]), 0);
+	assert_int_equal(getsockname(net->listen_fd[i], (struct sockaddr *)&a, &len), 0);
+	(void)snprintf(net->address[i], sizeof(net->address[i]), "127.0.0.1:%u", ntohs(a.sin_port));
+}
+
+static struct xp_config config_of(struct net *net, const struct setup *s, unsigned i)
+{
+	struct xp_config c = {.handler = &handler,
+			      .ctx = &net->node[i],
+			      .self = (uint8_t)i,
+			      .peers = (uint16_t)(((1u << NODES) - 1) & ~(1u << i)),
+			      .listen_fd = net->listen_fd[i],
+			      .group = 42,
+			      .encrypt = s->encrypt,
+			      .window_ms = 1000,
+			      .network = net->inproc};
+
+	for (unsigned k = 0; k < NODES; k++)
+		c.address[k] = net->address[k];
+	memset(c.key, 7, sizeof(c.key));
+	return c;
+}
+
+static void net_prepare(struct net *net)
+{
+	*net = (struct net){0};
+	assert_int_equal(xp_inproc_network_new(&net->inproc), 0);
+	for (unsigned i = 0; i < NODES; i++)
+		listen_on_any(net, i);
+}
+
+static void net_open(struct net *net, const struct setup *s)
+{
+	net_prepare(net);
+	for (unsigned i = 0; i < NODES; i++) {
+		struct xp_config c = config_of(net, s, i);
+		struct xp *xp;
+
+		assert_int_equal(xp_open(s->ops, &c, &xp), 0);
+		net->node[i].xp = xp;
+		if (s->break_one_in)
+			assert_int_equal(xp_faulty_new(xp, i, s->break_one_in, &net->node[i].xp),
+					 0);
+		if (s->ops == &xp_inproc) /* it does not listen */
+			close(net->listen_fd[i]);
+	}
+}
+
+static void net_close(struct net *net)
+{
+	for (unsigned i = 0; i < NODES; i++)
+		xp_fini(net->node[i].xp);
+	xp_inproc_network_free(net->inproc);
+}
+
+/* Sleeps until any node has work; fails when nothing happens for long. */
+static void net_step(struct net *net)
+{
+	struct pollfd p[NODES];
+	unsigned work = 0;
+
+	for (unsigned i = 0; i < NODES; i++) {
+		work += net->node[i].xp ? xp_poll(net->node[i].xp, base_clock_ns()) : 0;
+		p[i] = (struct pollfd){.fd = net->node[i].xp ? xp_fd(net->node[i].xp) : -1,
+				       .events = POLLIN};
+	}
+	if (!work)
+		(void)poll(p, NODES, 10);
+}
+
+static void net_up(struct net *net)
+{
+	for (unsigned i = 0; i < NODES; i++)
+		while (__builtin_popcount(net->node[i].up) != NODES - 1 && !net->node[i].down)
+			net_step(net);
+}
+
+static void send_one(struct net *net, uint8_t from, uint8_t to, uint64_t number)
+{
+	uint8_t page[WIRE_PAGE_LEN];
+	struct body b = {.number = number};
+	bool with_page = number % 3 == 0;
+
+	page_of(page, from, number);
+	assert_int_equal(xp_send(net->node[from].xp, to,
+				 &(struct xp_out){.type = (uint8_t)(1 + number % 5),
+						  .body = &b,
+						  .body_len = sizeof(b),
+						  .page = with_page ? page : NULL}),
+			 0);
+}
+
+static const struct setup setups[] = {
+	{.ops = &xp_inproc},
+	{.ops = &xp_tcp},
+	{.ops = &xp_tcp, .encrypt = true},
+	{.ops = &xp_tcp, .break_one_in = 60},
+	{.ops = &xp_tcp, .break_one_in = 60, .encrypt = true},
+};
+
+static bool all_arrived(const struct net *net)
+{
+	for (unsigned i = 0; i < NODES; i++) {
+		assert_int_equal(net->node[i].down, 0);
+		if (net->node[i].frames != FRAMES * (NODES - 1))
+			return false;
+	}
+	return true;
+}
+
+static void test_all_frames_arrive_once_in_order(void **state)
+{
+	struct net net;
+
+	net_open(&net, *state);
+	net_up(&net);
+	for (uint64_t number = 0; number < FRAMES; number++) {
+		for (uint8_t i = 0; i < NODES; i++)
+			for (uint8_t k = 0; k < NODES; k++)
+				if (i != k)
+					send_one(&net, i, k, number);
+		if (number % 10 == 0)
+			net_step(&net);
+	}
+	for (unsigned i = 0; i < NODES; i++)
+		xp_flush(net.node[i].xp);
+	while (!all_arrived(&net))
+		net_step(&net);
+	net_close(&net);
+}
+
+static void test_goodbye_is_told_from_a_break(void **state)
+{
+	const struct setup *s = *state;
+	struct net net;
+
+	net_open(&net, s);
+	net_up(&net);
+	send_one(&net, 0, 1, 0);
+	xp_stop(net.node[0].xp);
+	while (!(net.node[1].down & 1) || !(net.node[2].down & 1))
+		net_step(&net);
+	assert_int_equal(net.node[1].error, 0);
+	assert_int_equal(net.node[1].frames, 1);
+	assert_int_equal(net.node[1].down, 1); /* and no other */
+	assert_int_equal(xp_send(net.node[1].xp, 0, &(struct xp_out){.type = 1, .body = ""}),
+			 -ENOTCONN);
+	net_close(&net);
+}
+
+static void test_refused_frame_ends_the_link(void **state)
+{
+	struct net net;
+
+	net_open(&net, *state);
+	net_up(&net);
+	net.node[1].refuse = true;
+	send_one(&net, 0, 1, 0);
+	xp_flush(net.node[0].xp);
+	while (!net.node[1].down)
+		net_step(&net);
+	assert_int_equal(net.node[1].error, -EPROTO);
+	net_close(&net);
+}
+
+static void test_wrong_key_is_refused(void **state)
+{
+	const struct setup s = {.ops = &xp_tcp};
+	struct net net;
+
+	net_prepare(&net);
+	for (unsigned i = 0; i < NODES; i++) {
+		struct xp_config c = config_of(&net, &s, i);
+
+		c.key[0] ^= i == 2;
+		assert_int_equal(xp_open(s.ops, &c, &net.node[i].xp), 0);
+	}
+	while (net.node[2].down != 3 || !(net.node[0].down & 4))
+		net_step(&net);
+	assert_int_equal(net.node[2].up, 0);
+	assert_int_equal(net.node[0].up, 2);
+	assert_int_equal(net.node[0].error,
+			 -ETIMEDOUT); /* it would have waited for the right one */
+	net_close(&net);
+}
+
+static void test_silence_ends_after_the_window(void **state)
+{
+	const struct setup s = {.ops = &xp_tcp};
+	struct net net;
+
+	net_open(&net, &s);
+	net_up(&net);
+	int64_t start = base_clock_ns();
+
+	/* Node 2 hangs: nobody polls it. */
+	struct xp *hung = net.node[2].xp;
+
+	net.node[2].xp = NULL;
+	while (!(net.node[0].down & 4) || !(net.node[1].down & 4))
+		net_step(&net);
+	assert_int_equal(net.node[0].error, -ETIMEDOUT);
+	assert_true(base_clock_ns() - start < 4 * BASE_NS_PER_SEC);
+	net.node[2].xp = hung;
+	net_close(&net);
+}
+
+static void test_strangers_bytes_harm_nobody(void **state)
+{
+	const struct setup s = {.ops = &xp_tcp};
+	struct sockaddr_storage a;
+	struct base_rng rng;
+	socklen_t len;
+	struct net net;
+
+	base_rng_seed(&rng, 3);
+	net_open(&net, &s);
+	net_up(&net);
+	assert_int_equal(xp_address_parse(net.address[0], &a, &len), 0);
+	for (int i = 0; i < 50; i++) {
+		uint64_t junk[16];
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+		for (unsigned k = 0; k < BASE_ARRAY_LEN(junk); k++)
+			junk[k] = base_rng_next(&rng);
+		if (i % 2)
+			wire_header_put((uint8_t *)junk, &(struct wire_header){.version = 1,
+									       .type = 0xe0,
+									       .length = 96});
+		assert_int_equal(connect(fd, (struct sockaddr *)&a, len), 0);
+		assert_int_equal(send(fd, junk, sizeof(junk), MSG_NOSIGNAL), sizeof(junk));
+		net_step(&net);
+		close(fd);
+	}
+	send_one(&net, 0, 1, 0);
+	while (!net.node[1].frames)
+		net_step(&net);
+	assert_int_equal(net.node[0].down, 0);
+	net_close(&net);
+}
+
+static void test_what_a_transport_cannot_is_refused(void **state)
+{
+	struct net net;
+	struct xp *xp;
+
+	net_prepare(&net);
+	struct xp_config c = config_of(&net, &(struct setup){.encrypt = true}, 0);
+
+	assert_int_equal(xp_open(&xp_inproc, &c, &xp), -EOPNOTSUPP);
+	c.encrypt = false;
+	c.peers |= 1;
+	assert_int_equal(xp_open(&xp_tcp, &c, &xp), -EINVAL);
+	c.peers &= (uint16_t)~1u;
+	c.self = 1;
+	c.address[0] = "somewhere";
+	assert_int_equal(xp_open(&xp_tcp, &c, &xp), -EINVAL);
+	assert_null(xp_find("carrier pigeon"));
+	assert_ptr_equal(xp_find("tcp"), &xp_tcp);
+	for (unsigned i = 0; i < NODES; i++)
+		close(net.listen_fd[i]);
+	xp_inproc_network_free(net.inproc);
+}
+
+#define EACH(test, i) cmocka_unit_test_prestate(test, (void *)&setups[i])
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		EACH(test_all_frames_arrive_once_in_order, 0),
+		EACH(test_all_frames_arrive_once_in_order, 1),
+		EACH(test_all_frames_arrive_once_in_order, 2),
+		EACH(test_all_frames_arrive_once_in_order, 3),
+		EACH(test_all_frames_arrive_once_in_order, 4),
+		EACH(test_goodbye_is_told_from_a_break, 0),
+		EACH(test_goodbye_is_told_from_a_break, 1),
+		EACH(test_goodbye_is_told_from_a_break, 2),
+		EACH(test_refused_frame_ends_the_link, 0),
+		EACH(test_refused_frame_ends_the_link, 1),
+		EACH(test_refused_frame_ends_the_link, 2),
+		cmocka_unit_test(test_wrong_key_is_refused),
+		cmocka_unit_test(test_silence_ends_after_the_window),
+		cmocka_unit_test(test_strangers_bytes_harm_nobody),
+		cmocka_unit_test(test_what_a_transport_cannot_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
