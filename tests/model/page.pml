@@ -64,7 +64,7 @@ bit truth[P]; /* the last value written */
 
 /* The scratch variables of a step are no state. */
 #define RESET                                                                                      \
-	g = 0; r = 0; n = 0; acc = 0; k = 0; cnt = 0; was = 0; others = 0; nx = 0; val = 0;         \
+	g = 0; from = 0; r = 0; n = 0; acc = 0; k = 0; cnt = 0; was = 0; others = 0; nx = 0; val = 0;         \
 	hv = 0; up = 0; w = 0; hh = 0; ty = GET_S; kd = NOBYTES
 #ifdef PROGRESS
 #define SPEND	  skip /* for ever */
@@ -94,15 +94,6 @@ inline done(n)
 	serve();
 }
 
-inline tell_home()
-{
-	if
-	:: HOME(g) == me -> done(me)
-	:: else -> TO(me, HOME(g)) ! DONE, g, me, 0, 0, NOBYTES, 0, 0
-	fi
-}
-
-/* Without the DONE, which the caller sends after it in a step of its own kind. */
 inline finish()
 {
 	PG.state = PG.want;
@@ -124,28 +115,13 @@ inline finish()
 	fi
 }
 
+/* What a node says to itself goes through a channel too, which is emptied before anything else. */
 inline grant(r, acc, k, n)
 {
-	if
-	:: r == me ->
-		if
-		:: k == BYTES -> PG.value = 0
-		:: else
-		fi;
-		PG.has = 1;
-		PG.want = acc;
-		PG.data_seen = 1;
-		PG.need_done = (n > 0);
-		PG.acks = PG.acks + n;
-		if
-		:: PG.acks == 0 -> finish()
-		:: else
-		fi
-	:: else -> TO(me, r) ! DATA, g, me, n, acc, k, 0, 0
-	fi
+	TO(me, r) ! DATA, g, me, n, acc, k, 0, 0
 }
 
-/* The owner's side of FWD_S and FWD_X; the home owner need not tell itself. */
+/* The owner's side of FWD_S and FWD_X. */
 inline supply(r, acc, n)
 {
 	assert(PG.owner && PG.state != I);
@@ -158,9 +134,7 @@ inline supply(r, acc, n)
 	fi;
 	TO(me, r) ! DATA, g, me, n, acc, BYTES, PG.value, 0;
 	if
-	:: HOME(g) == me && n == 0 ->
-		dir[g].pending = dir[g].pending & ~B(r);
-		dir[g].pending_x = 0
+	:: HOME(g) == me && n == 0 -> TO(me, me) ! DONE, g, r, 0, 0, NOBYTES, 0, 0
 	:: else
 	fi
 }
@@ -179,10 +153,7 @@ inline start_s(r, hv)
 		:: else ->
 			dir[g].copyset = dir[g].copyset | B(r);
 			dir[g].pending = dir[g].pending | B(r);
-			if
-			:: dir[g].owner == me -> supply(r, S, 0)
-			:: else -> TO(me, dir[g].owner) ! FWD_S, g, r, 0, 0, NOBYTES, 0, 0
-			fi
+			TO(me, dir[g].owner) ! FWD_S, g, r, 0, 0, NOBYTES, 0, 0
 		fi
 	fi
 }
@@ -238,10 +209,7 @@ inline start_x(r, hv)
 		:: else ->
 			dir[g].pending = B(r);
 			dir[g].pending_x = 1;
-			if
-			:: was == me -> supply(r, X, cnt)
-			:: else -> TO(me, was) ! FWD_X, g, r, cnt, 0, NOBYTES, 0, 0
-			fi
+			TO(me, was) ! FWD_X, g, r, cnt, 0, NOBYTES, 0, 0
 		fi
 	fi
 }
@@ -296,49 +264,45 @@ inline complete()
 	if
 	:: PG.need_done ->
 		PG.need_done = 0;
-		tell_home()
+		TO(me, HOME(g)) ! DONE, g, me, 0, 0, NOBYTES, 0, 0
 	:: else
 	fi
 }
 
-inline receive(from)
+inline receive()
 {
 	TO(from, me) ? ty, g, r, n, acc, kd, val, hv;
 	if
-	:: ty == GET_S -> enqueue(from, S, hv)
-	:: ty == GET_X -> enqueue(from, X, hv)
-	:: ty == FWD_S -> supply(r, S, 0)
-	:: ty == FWD_X -> supply(r, X, n)
+	:: ty == GET_S || ty == GET_X -> enqueue(from, (ty == GET_X -> X : S), hv)
+	:: ty == FWD_S || ty == FWD_X -> supply(r, (ty == FWD_X -> X : S), n)
 	:: ty == INV ->
 		assert(PG.state != X);
 		PG.state = I;
 		PG.owner = 0;
 		PG.has = 0;
 		TO(me, r) ! INV_ACK, g, me, 0, 0, NOBYTES, 0, 0
-	:: ty == INV_ACK ->
-		assert(PG.want == X);
-		PG.acks--;
+	:: ty == INV_ACK || ty == DATA ->
+		assert(PG.want);
+		if
+		:: ty == INV_ACK -> PG.acks--
+		:: else ->
+			assert(!PG.data_seen);
+			if
+			:: kd == BYTES ->
+				assert(PG.state == I);
+				PG.value = val
+			:: else -> assert(PG.has)
+			fi;
+			PG.has = 1;
+			PG.want = acc;
+			PG.data_seen = 1;
+			PG.need_done = (from != HOME(g) || n > 0);
+#ifndef BUG_NO_ACKS /* must be found, or the model checks nothing */
+			PG.acks = PG.acks + n
+#endif
+		fi;
 		if
 		:: PG.data_seen && PG.acks == 0 -> complete()
-		:: else
-		fi
-	:: ty == DATA ->
-		assert(PG.want && !PG.data_seen);
-		if
-		:: kd == BYTES ->
-			assert(PG.state == I);
-			PG.value = val
-		:: else -> assert(PG.has)
-		fi;
-		PG.has = 1;
-		PG.want = acc;
-		PG.data_seen = 1;
-		PG.need_done = (from != HOME(g) || n > 0);
-#ifndef BUG_NO_ACKS /* must be found, or the model checks nothing */
-		PG.acks = PG.acks + n;
-#endif
-		if
-		:: PG.acks == 0 -> complete()
 		:: else
 		fi
 	:: ty == DONE -> done(r)
@@ -348,15 +312,12 @@ inline receive(from)
 inline ask(acc)
 {
 	PG.want = acc;
-	if
-	:: HOME(g) == me -> enqueue(me, acc, PG.has)
-	:: else -> TO(me, HOME(g)) ! (acc == X -> GET_X : GET_S), g, me, 0, acc, NOBYTES, 0, PG.has
-	fi
+	TO(me, HOME(g)) ! (acc == X -> GET_X : GET_S), g, me, 0, acc, NOBYTES, 0, PG.has
 }
 
 proctype node(byte me)
 {
-	byte g, r, n, acc, k, cnt, was, others, nx, ops = OPS;
+	byte g, from, r, n, acc, k, cnt, was, others, nx, ops = OPS;
 	bit val, hv, up, w, hh;
 	mtype ty, kd;
 
@@ -364,9 +325,9 @@ end:	do
 	/* One access of any kind to any page on which none is under way. */
 	:: atomic {
 #ifdef PROGRESS /* one page; a node in X has nothing to ask for */
-		at[me].p[0].want == I && at[me].p[0].state != X -> g = 0;
+		empty(TO(me, me)) && at[me].p[0].want == I && at[me].p[0].state != X -> g = 0;
 #else
-		ops > 0 -> select(g : 0 .. P - 1);
+		ops > 0 && empty(TO(me, me)) -> select(g : 0 .. P - 1);
 #endif
 		if
 		:: PG.want == I && PG.state == I -> SPEND; ask(S)
@@ -387,18 +348,14 @@ end:	do
 		RESET
 	   }
 	:: atomic {
-		nempty(TO(0, me)) ->
-		receive(0);
-		RESET
-	   }
-	:: atomic {
-		nempty(TO(1, me)) ->
-		receive(1);
-		RESET
-	   }
-	:: atomic {
-		nempty(TO(2, me)) ->
-		receive(2);
+		if
+		:: nempty(TO(me, me)) -> k = me
+		:: empty(TO(me, me)) && me != 0 && nempty(TO(0, me)) -> k = 0
+		:: empty(TO(me, me)) && me != 1 && nempty(TO(1, me)) -> k = 1
+		:: empty(TO(me, me)) && me != 2 && nempty(TO(2, me)) -> k = 2
+		fi;
+		from = k;
+		receive();
 		RESET
 	   }
 	od

@@ -1,0 +1,287 @@
+#include "dsm/dsm_impl.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define POSTS_MAX 1024
+
+struct post {
+	enum { POST_MESSAGE, POST_PREFETCH } type;
+	uint8_t peer;
+	uint8_t len;
+	uint64_t gfn, count;
+	uint8_t data[DSM_MESSAGE_MAX];
+};
+
+static void fill(struct dsm *d, const struct dsm_config *c)
+{
+	*d = (struct dsm){.wake_fd = -1,
+			  .callbacks = c->callbacks,
+			  .ctx = c->ctx,
+			  .self = c->xp.self,
+			  .peers = c->xp.peers,
+			  .spin_ns = (c->spin_us ? c->spin_us : 50) * BASE_NS_PER_US};
+	pthread_mutex_init(&d->lock, NULL);
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&d->changed, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+static int new_engine(struct dsm *d, const struct dsm_config *c)
+{
+	struct dsm_engine_config ec = {
+		.page_count = c->len / DSM_PAGE_SIZE,
+		.self = c->xp.self,
+		.homes = c->homes,
+		.home_count = c->home_count,
+		.ops = &dsm_service_ops,
+		.ctx = d,
+		.hold_ns = (c->hold_us ? c->hold_us : 10) * 1000,
+		.hold_level_max = 6,
+		.prefetch_max = c->prefetch_max == UINT32_MAX ? 0
+				: c->prefetch_max	      ? c->prefetch_max
+							      : 256,
+		.around = c->around ? c->around : 16,
+		.seed = (uint64_t)base_clock_ns() + c->xp.self,
+	};
+
+	return dsm_engine_new(&ec, &d->engine);
+}
+
+static int new_transport(struct dsm *d, const struct dsm_config *c)
+{
+	struct xp_config xc = c->xp;
+	struct xp *inner;
+
+	xc.handler = &dsm_service_handler;
+	xc.ctx = d;
+	xc.region = dsm_uffd_alias(d->uffd);
+	xc.region_len = c->len;
+	int err = xp_open(c->transport, &xc, &inner);
+
+	if (err)
+		return err;
+	d->xp = inner;
+	if (c->break_one_in)
+		err = xp_faulty_new(inner, c->xp.self + 1u, c->break_one_in, &d->xp);
+	return err;
+}
+
+int dsm_new(const struct dsm_config *c, struct dsm **out)
+{
+	struct dsm *d = malloc(sizeof(*d));
+
+	if (!d)
+		return -ENOMEM;
+	fill(d, c);
+	d->posts = calloc(POSTS_MAX, sizeof(*d->posts));
+	d->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	int err = !d->posts ? -ENOMEM : d->wake_fd < 0 ? -errno : 0;
+
+	if (!err)
+		err = new_engine(d, c);
+	if (!err)
+		err = dsm_uffd_new(c->memory_fd, c->len, c->views, c->view_count, c->install,
+				   &d->uffd);
+	if (!err)
+		err = new_transport(d, c);
+	if (err) {
+		dsm_free(d);
+		return err;
+	}
+	*out = d;
+	return 0;
+}
+
+int dsm_populate(struct dsm *d, uint64_t gfn, uint64_t count)
+{
+	return dsm_engine_populate(d->engine, gfn, count);
+}
+
+uint8_t *dsm_alias(struct dsm *d)
+{
+	return dsm_uffd_alias(d->uffd);
+}
+
+enum dsm_install dsm_install_used(const struct dsm *d)
+{
+	return dsm_uffd_install(d->uffd);
+}
+
+int dsm_start(struct dsm *d)
+{
+	int err = -pthread_create(&d->thread, NULL, dsm_service_main, d);
+
+	d->started = !err;
+	return err;
+}
+
+static void wake(struct dsm *d)
+{
+	uint64_t one = 1;
+
+	/* Only a full counter refuses, and that wakes as well. */
+	(void)!write(d->wake_fd, &one, sizeof(one));
+}
+
+int dsm_wait_up(struct dsm *d, unsigned timeout_ms)
+{
+	struct timespec until = base_clock_timespec(base_clock_ns() + timeout_ms * BASE_NS_PER_MS);
+	int err = 0;
+
+	pthread_mutex_lock(&d->lock);
+	while (!d->all_up && !d->error && err != ETIMEDOUT)
+		err = pthread_cond_timedwait(&d->changed, &d->lock, &until);
+	err = d->error ? d->error : d->all_up ? 0 : -ETIMEDOUT;
+	pthread_mutex_unlock(&d->lock);
+	return err;
+}
+
+void dsm_stop(struct dsm *d)
+{
+	if (!d->started)
+		return;
+	atomic_store(&d->stopping, true);
+	wake(d);
+	pthread_join(d->thread, NULL);
+	d->started = false;
+}
+
+void dsm_free(struct dsm *d)
+{
+	if (!d)
+		return;
+	dsm_stop(d);
+	xp_fini(d->xp);
+	dsm_uffd_free(d->uffd);
+	dsm_engine_free(d->engine);
+	if (d->wake_fd >= 0)
+		close(d->wake_fd);
+	free(d->posts);
+	pthread_cond_destroy(&d->changed);
+	pthread_mutex_destroy(&d->lock);
+	free(d);
+}
+
+/* ---- the mailbox ---- */
+
+static struct post *post_slot(struct dsm *d)
+{
+	if (d->post_tail - d->post_head == POSTS_MAX)
+		return NULL;
+	return &d->posts[d->post_tail++ % POSTS_MAX];
+}
+
+static int post(struct dsm *d, const struct post *p)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&d->lock);
+	struct post *slot = d->error || !d->started ? NULL : post_slot(d);
+
+	if (slot)
+		*slot = *p;
+	else
+		err = d->error || !d->started ? -ENOTCONN : -EAGAIN;
+	pthread_mutex_unlock(&d->lock);
+	if (err)
+		return err;
+	/* After this the service thread either sees the post or, asleep, is woken. */
+	if (!atomic_exchange(&d->posted, true) && atomic_load(&d->asleep))
+		wake(d);
+	return 0;
+}
+
+int dsm_message(struct dsm *d, uint8_t peer, const void *data, size_t len)
+{
+	struct post p = {.type = POST_MESSAGE, .peer = peer, .len = (uint8_t)len};
+
+	if (len > DSM_MESSAGE_MAX)
+		return -EMSGSIZE;
+	if (peer >= DSM_NODE_MAX || !(d->peers & 1u << peer))
+		return -EINVAL;
+	memcpy(p.data, data, len);
+	return post(d, &p);
+}
+
+void dsm_prefetch_hint(struct dsm *d, uint64_t gfn, uint64_t count)
+{
+	if (post(d, &(struct post){.type = POST_PREFETCH, .gfn = gfn, .count = count}))
+		log_debug("prefetch hint dropped");
+}
+
+static int handle_post(struct dsm *d, const struct post *p, int64_t now_ns)
+{
+	if (p->type == POST_MESSAGE)
+		return xp_send(d->xp, p->peer,
+			       &(struct xp_out){.type = DSM_FRAME_USER,
+						.body = p->data,
+						.body_len = p->len});
+	int err = dsm_engine_prefetch(d->engine, p->gfn, p->count, now_ns);
+
+	return err == -EINVAL ? 0 : err; /* a hint may be wrong */
+}
+
+int dsm_posts_handle(struct dsm *d, int64_t now_ns)
+{
+	int err = 0;
+
+	if (!atomic_exchange(&d->posted, false))
+		return 0;
+	pthread_mutex_lock(&d->lock);
+	while (d->post_head != d->post_tail && !err) {
+		struct post p = d->posts[d->post_head++ % POSTS_MAX];
+
+		pthread_mutex_unlock(&d->lock);
+		err = handle_post(d, &p, now_ns);
+		pthread_mutex_lock(&d->lock);
+	}
+	pthread_mutex_unlock(&d->lock);
+	return err;
+}
+
+/* ---- looking ---- */
+
+void dsm_stats_get(struct dsm *d, struct dsm_stats *out, struct xp_counters per_peer[DSM_NODE_MAX])
+{
+	*out = *dsm_engine_stats(d->engine);
+	for (uint8_t n = 0; per_peer && n < DSM_NODE_MAX; n++) {
+		per_peer[n] = (struct xp_counters){0};
+		if (d->peers & 1u << n)
+			xp_counters(d->xp, n, &per_peer[n]);
+	}
+}
+
+void dsm_owners(struct dsm *d, uint64_t gfn, uint64_t count, uint8_t *owner)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		bool here = dsm_engine_home(d->engine, gfn + i) == d->self;
+		const struct dsm_dir *dir = here ? dsm_engine_dir(d->engine, gfn + i) : NULL;
+
+		owner[i] = dir && dir->touched ? dir->owner : DSM_NODE_NONE;
+	}
+}
+
+int dsm_quiesce(struct dsm *d, unsigned timeout_ms)
+{
+	struct timespec until = base_clock_timespec(base_clock_ns() + timeout_ms * BASE_NS_PER_MS);
+	int err = 0;
+
+	pthread_mutex_lock(&d->lock);
+	atomic_store(&d->want_quiet, true);
+	d->quiet = false;
+	wake(d);
+	while (!d->quiet && !d->error && err != ETIMEDOUT)
+		err = pthread_cond_timedwait(&d->changed, &d->lock, &until);
+	atomic_store(&d->want_quiet, false);
+	err = d->error ? d->error : d->quiet ? 0 : -ETIMEDOUT;
+	pthread_mutex_unlock(&d->lock);
+	return err;
+}

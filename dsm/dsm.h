@@ -1,0 +1,96 @@
+/*
+ * Distributed shared memory of one slice: what node/ uses. It ties together the engine, userfaultfd
+ * and a transport, on one service thread that resolves faults on the thread that receives the page.
+ *
+ *   dsm_new       memory file, guest views, homes, transport     the views fault from now on
+ *   dsm_populate  pages that the loader has written (through dsm_alias)
+ *   dsm_start     connects and serves
+ *   dsm_wait_up   all peers are there; only now may guest code or devices touch the views
+ *   dsm_stop, dsm_free
+ *
+ * Any thread may touch the guest's views, in user mode or from the kernel (KVM, vhost); it sleeps
+ * until its page is here. It must not hold a lock that the callbacks need.
+ *
+ * Page numbers (gfn) count in the order of the memory file, without the holes of the address space.
+ * The pages of each home are runs in that order. All slices use the same layout.
+ *
+ * Failure: when a peer is lost for longer than window_ms, breaks the protocol, or a system call
+ * fails, `failed` is called once, on the service thread; every slice hears of it within window_ms
+ * + 2 s. From then on no fault is answered: threads that wait for pages stay asleep until dsm_free()
+ * or until they are killed, so the caller stops its vCPUs first and then frees.
+ */
+#ifndef DSM_DSM_H
+#define DSM_DSM_H
+
+#include "dsm/engine.h"
+#include "dsm/uffd.h"
+#include "proto/xp.h"
+
+struct dsm;
+
+struct dsm_callbacks {
+	/* Service thread; must not block. peer: whom it concerns, DSM_NODE_NONE: ourselves. err: as
+	 * xp_handler.down, or of the system call. */
+	void (*failed)(void *ctx, int err, uint8_t peer, const char *why);
+	/* A dsm_message() of a peer; service thread, must not block. NULL: messages are refused. */
+	void (*message)(void *ctx, uint8_t peer, const void *data, size_t len);
+};
+
+struct dsm_config {
+	int memory_fd;
+	uint64_t len; /* bytes of the memory file */
+	const struct dsm_view *views;
+	unsigned view_count;
+	enum dsm_install install;
+
+	const struct dsm_home *homes; /* copied */
+	unsigned home_count;
+
+	/* self, peers, addresses, listen_fd, group, key, encrypt, window_ms, dead_ms, network are the
+	 * caller's to set; the rest is filled in. */
+	const struct xp_ops *transport;
+	struct xp_config xp;
+	unsigned break_one_in; /* tests: the transport breaks connections at random */
+
+	uint32_t hold_us;      /* minimum hold time, 0: 10 */
+	uint32_t prefetch_max; /* pages ahead, 0: 256, UINT32_MAX: no prefetch */
+	uint32_t around;       /* local untouched pages mapped at one fault, 0: 16 */
+	uint32_t spin_us;      /* the service thread polls so long before it sleeps, 0: 50 */
+
+	const struct dsm_callbacks *callbacks;
+	void *ctx;
+};
+
+/* As dsm_uffd_new, dsm_engine_new, xp_open (which takes listen_fd over on success only). */
+BASE_MUST_CHECK int dsm_new(const struct dsm_config *config, struct dsm **out);
+/* Before dsm_start. -EINVAL: not all of it is at home here. */
+BASE_MUST_CHECK int dsm_populate(struct dsm *d, uint64_t gfn, uint64_t count);
+/* The private alias of the memory file: for the loader, before dsm_start. */
+uint8_t *dsm_alias(struct dsm *d);
+BASE_MUST_CHECK int dsm_start(struct dsm *d);
+/* 0: all peers are up; -ETIMEDOUT; or the error of `failed`. */
+BASE_MUST_CHECK int dsm_wait_up(struct dsm *d, unsigned timeout_ms);
+/* Says goodbye and joins the service thread: no callback comes after it. Faults stay unanswered. */
+void dsm_stop(struct dsm *d);
+/* Stops if need be; the views go back to ordinary memory. NULL is fine. */
+void dsm_free(struct dsm *d);
+
+/* From here on: any thread, after dsm_start. */
+
+#define DSM_MESSAGE_MAX 240
+/* Ordered with the page traffic to the same peer. -EMSGSIZE; -EAGAIN: too many wait; -ENOTCONN:
+ * failed or stopped. */
+BASE_MUST_CHECK int dsm_message(struct dsm *d, uint8_t peer, const void *data, size_t len);
+/* A hint; best effort. */
+void dsm_prefetch_hint(struct dsm *d, uint64_t gfn, uint64_t count);
+/* A copy. The counters of one field are consistent, those of several nearly. */
+void dsm_stats_get(struct dsm *d, struct dsm_stats *out, struct xp_counters per_peer[DSM_NODE_MAX]);
+/* owner[i]: who owns page gfn+i as its home here knows, DSM_NODE_NONE: nobody yet, or the home is
+ * elsewhere. For the heat map. Races with the traffic are harmless. */
+void dsm_owners(struct dsm *d, uint64_t gfn, uint64_t count, uint8_t *owner);
+/* Waits until no request of this slice is under way (its vCPUs and devices must be paused, or there
+ * will be new ones). -ETIMEDOUT. */
+BASE_MUST_CHECK int dsm_quiesce(struct dsm *d, unsigned timeout_ms);
+enum dsm_install dsm_install_used(const struct dsm *d);
+
+#endif

@@ -1,0 +1,52 @@
+/* The inside of a slice's DSM; for dsm.c and service.c only. */
+#ifndef DSM_DSM_IMPL_H
+#define DSM_DSM_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "dsm/dsm.h"
+#include "dsm/msg.h"
+
+struct post;
+
+struct dsm {
+	/* The service thread's, once it runs. */
+	struct dsm_engine *engine;
+	struct dsm_uffd *uffd;
+	struct xp *xp;
+	uint16_t up;
+	int64_t now_ns;
+	int step_error; /* of a callback of the transport */
+	bool failing;
+
+	/* Constant. */
+	const struct dsm_callbacks *callbacks;
+	void *ctx;
+	uint8_t self;
+	uint16_t peers;
+	int64_t spin_ns;
+	pthread_t thread;
+	bool started;
+	int wake_fd;
+
+	/* Any thread. */
+	_Atomic(bool) stopping, posted, asleep, want_quiet;
+
+	/* Under the lock. */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool all_up, quiet;
+	int error;
+	struct post *posts;
+	unsigned post_head, post_tail;
+};
+
+extern const struct dsm_engine_ops dsm_service_ops;
+extern const struct xp_handler dsm_service_handler;
+
+void *dsm_service_main(void *arg);
+/* Executes what other threads asked for. */
+int dsm_posts_handle(struct dsm *d, int64_t now_ns);
+
+#endif
