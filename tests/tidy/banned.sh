@@ -3,9 +3,11 @@
 # Calls that have a safer form, and words that must not reach the tree.
 cd "${PANGAEA_SOURCE:-$(dirname "$0")/../..}" || exit 1
 bad=0
+# Not in pvm3.h, whose macros are an interface that programs know, nor in comments.
 find_bad() { # WHAT REGEX WHY
   local hits
-  hits=$(grep -rnE --include='*.[ch]' "$2" base proto dsm migrate pvm node ctl) || return 0
+  hits=$(grep -rnE --include="*.[ch]" "$2" base proto dsm migrate pvm node ctl |
+    grep -v "^pvm/include/pvm3.h:\|:[0-9]*: \*") || return 0
   printf '%s\n' "$hits" | head -20
   echo "^ $1: $3"; bad=1
 }
