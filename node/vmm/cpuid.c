@@ -138,8 +138,8 @@ static void leaf_amd_topology(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid
 static void leaf_kvm_signature(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
 {
 	memcpy(&e->ebx, KVM_SIGNATURE, 4);
-	memcpy(&e->ecx, KVM_SIGNATURE + 4, 4);
-	memcpy(&e->edx, KVM_SIGNATURE + 8, 4);
+	memcpy(&e->ecx, &KVM_SIGNATURE[4], 4);
+	memcpy(&e->edx, &KVM_SIGNATURE[8], 4);
 	e->eax = KVM_CPUID_FEATURES;
 }
 
