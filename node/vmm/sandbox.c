@@ -216,7 +216,7 @@ static int allow_ioctls(scmp_filter_ctx f)
 				      SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, types[i] << 8));
 	for (size_t i = 0; i < BASE_ARRAY_LEN(single) && !rc; i++)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-				      SCMP_A1(SCMP_CMP_EQ, single[i]));
+				      SCMP_A1(SCMP_CMP_EQ, single[i], 0));
 	return rc;
 }
 
@@ -243,7 +243,7 @@ static int allow_with_arguments(scmp_filter_ctx f)
 		rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	if (!rc)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
-				      SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
+				      SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME, 0));
 	return rc;
 }
 
