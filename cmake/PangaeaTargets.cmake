@@ -9,7 +9,7 @@ target_compile_definitions(pangaea_flags INTERFACE _GNU_SOURCE _FILE_OFFSET_BITS
 target_compile_options(pangaea_flags INTERFACE
   -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition
   -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2 -Wundef -Wimplicit-fallthrough
-  -Wno-unused-parameter -fno-strict-aliasing -fno-common -fstack-protector-strong
+  -Wno-unused-parameter -Wno-gnu-variable-sized-type-not-at-end -fno-strict-aliasing -fno-common -fstack-protector-strong
   -fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=)
 target_link_options(pangaea_flags INTERFACE -Wl,-z,relro,-z,now)
 target_link_libraries(pangaea_flags INTERFACE Threads::Threads)

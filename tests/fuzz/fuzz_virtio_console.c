@@ -7,15 +7,15 @@
 #include "node/devices/virtio_console.h"
 
 static size_t room;
+static volatile uint8_t sink; /* the sanitizers see that all of it is readable */
 
 static size_t output(void *opaque, const void *data, size_t len)
 {
 	const uint8_t *p = data;
-	volatile uint8_t sum = 0;
 
 	len = BASE_MIN(len, room);
 	for (size_t i = 0; i < len; i++)
-		sum += p[i];
+		sink = p[i];
 	room -= len;
 	return len;
 }
