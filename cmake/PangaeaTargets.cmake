@@ -19,6 +19,11 @@ if(PANGAEA_SANITIZE)
   target_link_options(pangaea_flags INTERFACE -fsanitize=${PANGAEA_SANITIZE})
 endif()
 
+# The fuzzer steers by the coverage of all our code, not only of the target's own file.
+if(PANGAEA_FUZZ)
+  target_compile_options(pangaea_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 # NDEBUG would drop our asserts; they stay on in release.
 foreach(c RELEASE RELWITHDEBINFO MINSIZEREL)
   string(REPLACE "-DNDEBUG" "" CMAKE_C_FLAGS_${c} "${CMAKE_C_FLAGS_${c}}")
