@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "node/devices/virtio_balloon.h"
 #include "node/devices/virtio_blk.h"
 #include "node/devices/virtio_console.h"
 #include "node/devices/virtio_net.h"
@@ -75,6 +76,13 @@ static int make_net(struct drv *d, struct vmm_device **dev)
 	return virtio_net_new(&d->env, d->slot, &o, dev);
 }
 
+static int make_balloon(struct drv *d, struct vmm_device **dev)
+{
+	struct virtio_balloon_options o = {0};
+
+	return virtio_balloon_new(&d->env, d->slot, &o, dev);
+}
+
 /*
  * `served` is a queue whose chains come back by themselves, and chain a chain that it takes: `out`
  * bytes to the device (zeroes but for the type of the request), `in` bytes from it.
@@ -86,10 +94,9 @@ static const struct kind {
 	unsigned served;
 	uint32_t out, in;
 } kinds[] = {
-	{"rng", 4, make_rng, 0, 0, 64},
-	{"console", 3, make_console, 1, 64, 0},
-	{"blk", 2, make_blk, 1, 16, 513},
-	{"net", 1, make_net, 1, 12 + 60, 0},
+	{"rng", 4, make_rng, 0, 0, 64},	       {"console", 3, make_console, 1, 64, 0},
+	{"blk", 2, make_blk, 1, 16, 513},      {"net", 1, make_net, 1, 12 + 60, 0},
+	{"balloon", 5, make_balloon, 0, 4, 0},
 };
 
 #define FOR_EACH_KIND(k) for (const struct kind *k = kinds; k < kinds + BASE_ARRAY_LEN(kinds); k++)
