@@ -240,9 +240,12 @@ void mp_chan_want_poke(void)
 
 /* Receiving */
 
+/* A body in another task's segment. It may still be on its way: the sender copies it in steps and
+ * says how far it is; mp_chan_filled() waits for that. */
 struct foreign {
 	struct mp_peer *peer;
 	uint32_t lease;
+	uint64_t total;
 };
 
 static void lease_return(struct mp_peer *p, uint32_t lease)
@@ -273,7 +276,7 @@ static struct mp_block *foreign_new(struct mp_peer *p, const struct mp_record *r
 		free(f);
 		return NULL;
 	}
-	*f = (struct foreign){p, r->lease};
+	*f = (struct foreign){p, r->lease, r->total};
 	*b = (struct mp_block){.refs = 1,
 			       .data = p->seg + r->off,
 			       .cap = (size_t)r->total,
@@ -291,19 +294,55 @@ static bool alive(const struct mp_peer *p)
 	return !p->gone && pid > 0 && (!kill(pid, 0) || errno != ESRCH);
 }
 
-/* The sender may still copy; it does nothing else meanwhile. */
-static bool await_filled(struct mp_peer *p, const struct mp_record *r)
+/* Until `n` bytes are there; false when the sender died before. */
+static bool await_filled(const struct foreign *f, uint64_t n)
 {
-	struct mp_lease *l = mp_seg_lease(p->seg, r->lease);
+	struct mp_lease *l = mp_seg_lease(f->peer->seg, f->lease);
 	unsigned turns = 0;
 
-	while (atomic_load_explicit(&l->filled, memory_order_acquire) < r->total) {
+	while (atomic_load_explicit(&l->filled, memory_order_acquire) < n) {
 		if (++turns % 4096 == 0) {
-			if (!alive(p))
+			if (!alive(f->peer))
 				return false;
 			sched_yield();
 		}
 		__builtin_ia32_pause();
+	}
+	return true;
+}
+
+bool mp_chan_filled(const struct mp_msg *m)
+{
+	for (unsigned i = 0; i < m->seg_count; i++) {
+		const struct mp_block *b = m->segs[i].block;
+
+		if (b && b->free_fn == foreign_free &&
+		    !await_filled(b->owner, ((struct foreign *)b->owner)->total))
+			return false;
+	}
+	return true;
+}
+
+bool mp_chan_copy_out(const struct mp_msg *m, void *dst, size_t len)
+{
+	uint8_t *to = dst;
+
+	for (unsigned i = 0; i < m->seg_count && len; i++) {
+		const struct mp_seg *s = &m->segs[i];
+		bool foreign = s->block && s->block->free_fn == foreign_free;
+
+		for (size_t at = 0; at < s->len && len;) {
+			size_t part = BASE_MIN(s->len - at, len);
+
+			if (foreign)
+				part = BASE_MIN(part, (size_t)MP_CHAN_COPY_STEP);
+			if (foreign && !await_filled(s->block->owner, at + part))
+				return false;
+			memcpy(to, s->data + at, part);
+			to += part;
+			at += part;
+			len -= part;
+		}
 	}
 	return true;
 }
@@ -353,10 +392,10 @@ static void take_ref(struct mp_peer *p, const struct mp_record *r)
 {
 	struct mp_block *b;
 
-	if (r->lease >= MP_LEASES || r->off < MP_HEAP_AT || r->off >= MP_SEG_BYTES ||
+	if (!p->seg || r->lease >= MP_LEASES || r->off < MP_HEAP_AT || r->off >= MP_SEG_BYTES ||
 	    r->total > MP_SEG_BYTES - r->off)
 		return;
-	if (!p->partial || r->total > p->partial_left || !await_filled(p, r)) {
+	if (!p->partial || r->total > p->partial_left) {
 		lease_return(p, r->lease);
 		if (p->partial)
 			partial_fail(p);
@@ -419,7 +458,7 @@ static bool record_read(const struct mp_ring *g, uint64_t tail, uint64_t head, s
 
 static void ring_wake_sender(struct mp_peer *p, struct mp_ring *g)
 {
-	if (atomic_load(&g->want) && atomic_exchange(&g->want, 0))
+	if (atomic_load(&g->want) && atomic_exchange(&g->want, 0) && p->seg)
 		mp_seg_ring_bell((struct mp_seg_head *)p->seg);
 }
 
@@ -512,10 +551,8 @@ void mp_chan_peer(uint32_t slot, int tid, int fd)
 			close(fd);
 		return;
 	}
-	if (!mp_peer_map(p, fd)) {
-		pvmlogprintf("no memory for the channel of t%x\n", (unsigned)tid);
-		return;
-	}
+	/* Without room for its segment bodies come through the ring: slow, not lost. */
+	atomic_store(&mp_seg_ring(mp_heap_seg(), slot)->ready, mp_peer_map(p, fd));
 	p->in_slot = (int)slot;
 	mp_chan.by_slot[slot] = p;
 	poll_stale();
@@ -532,6 +569,7 @@ void mp_chan_peer_gone(int tid, int slot)
 	/* What it sent before its end still counts. */
 	if (slot >= 0 && slot < MP_SLOTS && mp_chan.by_slot[slot] == p) {
 		ring_take(p, (uint32_t)slot);
+		atomic_store(&mp_seg_ring(mp_heap_seg(), (uint32_t)slot)->ready, 0);
 		mp_chan.by_slot[slot] = NULL;
 		mp_chan.slot_free[slot / 32] |= 1u << slot % 32;
 		mp_chan.slot_free_any = true;

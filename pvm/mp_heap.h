@@ -18,11 +18,16 @@
 
 #include "pvm/wire/mp_seg.h"
 
-#define MP_LEASE_AT   UINT64_C(0x1000)
-#define MP_RING_AT    UINT64_C(0x40000)
-#define MP_HEAP_AT    UINT64_C(0x8000000)
+#define MP_LEASE_AT UINT64_C(0x1000)
+#define MP_RING_AT  UINT64_C(0x40000)
+#define MP_HEAP_AT  UINT64_C(0x8000000)
+#ifdef __SANITIZE_ADDRESS__
+/* The sanitizer touches shadow memory for all that is mapped. */
+#define MP_HEAP_BYTES UINT64_C(0x10000000)
+#else
 #define MP_HEAP_BYTES UINT64_C(0x1000000000)
-#define MP_SEG_BYTES  (MP_HEAP_AT + MP_HEAP_BYTES)
+#endif
+#define MP_SEG_BYTES (MP_HEAP_AT + MP_HEAP_BYTES)
 
 enum { MP_LEASES = 4096, MP_RING_DATA = 64 * 1024, MP_RING_STRIDE = MP_RING_DATA + 4096 };
 
@@ -36,6 +41,7 @@ struct mp_ring {
 	_Alignas(64) _Atomic uint64_t head; /* the sender's */
 	_Alignas(64) _Atomic uint64_t tail; /* the receiver's */
 	_Atomic uint64_t taken;		    /* bytes of bodies by reference that it has taken in */
+	_Atomic uint32_t ready; /* the sender's segment is mapped: references are fine */
 	_Alignas(64) _Atomic uint32_t want; /* the sender sleeps until there is room */
 	_Alignas(4096) uint8_t data[MP_RING_DATA];
 };

@@ -56,6 +56,16 @@ void mp_rt_arrived(struct mp_msg *m)
 		base_list_add_tail(&mp_rt.queue, &it->link);
 }
 
+/* Out of the queue for good. */
+static void drop(struct mp_item *it)
+{
+	if (it->msg->mid)
+		mp_mid_free(it->msg->mid);
+	base_list_del(&it->link);
+	mp_msg_unref(it->msg);
+	mp_item_free(it);
+}
+
 static void handle(struct mp_msg *m, struct handler *h)
 {
 	int sbuf = mp_sbuf_mid(), rbuf = mp_rbuf_mid(), ctx = pvmmyctx, mid;
@@ -87,6 +97,10 @@ void mp_rt_run_handlers(void)
 		base_list_del(&it->link);
 		if (!h) {
 			base_list_add_tail(&mp_rt.queue, &it->link);
+			continue;
+		}
+		if (!mp_chan_filled(m)) {
+			drop(it);
 			continue;
 		}
 		mp_item_free(it);
@@ -173,6 +187,10 @@ static struct mp_item *find_custom(int tid, int tag, int *error)
 		if (it->msg->head.ctx != pvmmyctx)
 			continue;
 		mid = give_number(it->msg);
+		if (mid > 0 && !mp_chan_filled(it->msg)) {
+			drop(it);
+			continue;
+		}
 		rank = mid < 0 ? mid : mp_rt.match(mid, tid, tag);
 		if (rank < 0) {
 			*error = rank;
@@ -212,8 +230,8 @@ static int deliver(struct mp_item *it)
 	return mid;
 }
 
-/* deadline as in mp_rt_pump(); *out NULL when none came in time. */
-static int await(int tid, int tag, int64_t deadline_ns, struct mp_item **out)
+/* whole: not before all of its body is there. deadline as in mp_rt_pump(); *out NULL when none came in time. */
+static int await(int tid, int tag, int64_t deadline_ns, bool whole, struct mp_item **out)
 {
 	bool late = false;
 
@@ -221,6 +239,10 @@ static int await(int tid, int tag, int64_t deadline_ns, struct mp_item **out)
 		int error = 0, rc;
 
 		*out = find(tid, tag, &error);
+		if (*out && whole && !mp_chan_filled((*out)->msg)) {
+			drop(*out);
+			continue;
+		}
 		if (*out || error)
 			return error;
 		if (late)
@@ -242,7 +264,7 @@ static int receive(const char *name, int tid, int tag, int64_t deadline_ns)
 	if (!rc && deadline_ns == 0)
 		rc = mp_rt_pump(0);
 	if (!rc)
-		rc = await(tid, tag, deadline_ns, &it);
+		rc = await(tid, tag, deadline_ns, true, &it);
 	if (!rc && it)
 		rc = deliver(it);
 	return rc < 0 ? lpvmerr(name, rc) : rc;
@@ -282,7 +304,7 @@ int pvm_probe(int tid, int tag)
 	if (!rc)
 		rc = mp_rt_pump(0);
 	if (!rc)
-		rc = await(tid, tag, 0, &it);
+		rc = await(tid, tag, 0, true, &it);
 	if (!rc && it)
 		rc = give_number(it->msg);
 	return rc < 0 ? lpvmerr("pvm_probe", rc) : rc;
@@ -314,31 +336,37 @@ static size_t type_size(int type)
 	return type >= 0 && type < (int)sizeof(size) ? size[type] : 0;
 }
 
+/* Copies while the sender still does. */
+static int precv_take(int tid, int tag, void *buf, size_t cap, struct mp_item **out)
+{
+	for (;;) {
+		int rc = await(tid, tag, -1, false, out);
+
+		if (rc || mp_chan_copy_out((*out)->msg, buf, BASE_MIN(cap, (*out)->msg->len)))
+			return rc;
+		drop(*out);
+	}
+}
+
 int pvm_precv(int tid, int tag, void *buf, int len, int type, int *rtid, int *rtag, int *rlen)
 {
 	struct mp_item *it;
-	size_t size = type_size(type), want;
+	size_t size = type_size(type);
 	int rc = pvmbeatask();
 
 	if (!rc && (!size || len < 0 || (!buf && len)))
 		rc = !size ? PvmNotImpl : PvmBadParam;
 	if (!rc)
-		rc = await(tid, tag, -1, &it);
+		rc = precv_take(tid, tag, buf, size * (size_t)len, &it);
 	if (rc)
 		return lpvmerr("pvm_precv", rc);
-	want = BASE_MIN(size * (size_t)len, it->msg->len);
-	mp_msg_copy_out(it->msg, 0, buf, want);
 	if (rtid)
 		*rtid = it->msg->head.src;
 	if (rtag)
 		*rtag = it->msg->head.tag;
 	if (rlen)
 		*rlen = (int)BASE_MIN(it->msg->len, (size_t)INT32_MAX);
-	if (it->msg->mid)
-		mp_mid_free(it->msg->mid);
-	base_list_del(&it->link);
-	mp_msg_unref(it->msg);
-	mp_item_free(it);
+	drop(it);
 	return PvmOk;
 }
 

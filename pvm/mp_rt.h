@@ -109,6 +109,12 @@ uint32_t mp_chan_bell(void);
 bool mp_chan_active(void);
 /* False: time is up. */
 bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns);
+/*
+ * A body by reference may still be on its way from its sender: wait for all of it, or copy out its
+ * first `len` bytes as they come. False: the sender died before, the message is lost.
+ */
+BASE_MUST_CHECK bool mp_chan_filled(const struct mp_msg *m);
+BASE_MUST_CHECK bool mp_chan_copy_out(const struct mp_msg *m, void *dst, size_t len);
 void mp_chan_want_poke(void);
 void mp_chan_poked(void);
 /* Tells the daemon which slots are free again; not while frames are being handed out. */

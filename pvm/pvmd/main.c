@@ -151,7 +151,7 @@ int main(int argc, char **argv)
 			rc == -EADDRINUSE ? "pvmd already running." : strerror(-rc));
 		return 1;
 	}
-	rc = base_loop_run(pd.loop);
+	rc = mpd_life_run(&pd);
 	mpd_life_fini(&pd);
 	return rc ? 1 : 0;
 }

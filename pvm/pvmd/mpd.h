@@ -185,6 +185,8 @@ struct mpd {
 	char *epath, *wdir, *debugger;
 	struct rlimit nofile; /* as it was: what tasks get */
 	bool halting;
+	int exit_code;
+	uint64_t calls_served;
 	int64_t bail_ns; /* a slave that is no member by then leaves */
 	int lock_fd, log_fd;
 	int spare_fd; /* given up to refuse a connection when descriptors ran out */
@@ -315,6 +317,8 @@ void mpd_host_options(struct mpd *pd, const struct mpd_hostline *h);
 /* Replaces a setting; variables ($NAME) are expanded. Without memory the old one stays. */
 void mpd_set_path(char **field, const char *value);
 BASE_MUST_CHECK int mpd_life_setup(struct mpd *pd);
+/* Until mpd_stop(); its code, or -errno. */
+BASE_MUST_CHECK int mpd_life_run(struct mpd *pd);
 void mpd_life_fini(struct mpd *pd);
 /* A slave reads what its coordinator tells it. -EPROTO. */
 BASE_MUST_CHECK int mpd_life_read_orders(struct mpd *pd, FILE *in);

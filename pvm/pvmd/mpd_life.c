@@ -21,7 +21,7 @@
 #include "base/log.h"
 #include "pvm/pvmd/mpd.h"
 
-enum { BAIL_MS = 60000, END_MS = 500 };
+enum { BAIL_MS = 60000, END_MS = 500, SPIN_US = 40 };
 
 static void log_line(struct mpd *pd, const char *text, int len)
 {
@@ -361,6 +361,30 @@ int mpd_life_setup(struct mpd *pd)
 	return 0;
 }
 
+/*
+ * After a call of a task the next one is near: for a moment the daemon looks for it without
+ * sleeping, unless tasks want all cores. Waking a core costs more than most calls.
+ */
+int mpd_life_run(struct mpd *pd)
+{
+	uint64_t seen = 0;
+	int64_t until = 0;
+
+	while (!pd->halting) {
+		bool spin = base_clock_ns() < until;
+		int rc = base_loop_step(pd->loop, spin ? 0 : -1);
+
+		if (rc)
+			return rc;
+		if (pd->calls_served == seen)
+			continue;
+		seen = pd->calls_served;
+		if (atomic_load(&pd->page->awake) < (int32_t)pd->cores)
+			until = base_clock_ns() + SPIN_US * BASE_NS_PER_US;
+	}
+	return pd->exit_code;
+}
+
 void mpd_stop(struct mpd *pd, int code)
 {
 	if (pd->halting)
@@ -369,7 +393,7 @@ void mpd_stop(struct mpd *pd, int code)
 	base_list_foreach (t, &pd->tasks, struct mpd_task, link)
 		if (t->pid > 0 && !t->reaped)
 			kill(t->pid, SIGTERM);
-	base_loop_stop(pd->loop, code);
+	pd->exit_code = code;
 }
 
 /* Those that do not end by SIGTERM end by SIGKILL; only children of ours. */

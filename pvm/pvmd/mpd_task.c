@@ -225,6 +225,7 @@ static void task_frame(struct mpd_conn *c, const struct mp_frame *f, const uint8
 		struct mpd_from from = {.tid = t->tid, .req = f->req, .serial = t->serial};
 		uint16_t op = base_rbuf_u16(&b);
 
+		pd->calls_served++;
 		mpd_call_serve(pd, &from, op, &b);
 	} else if (f->type == MP_F_CTL) {
 		task_ctl(pd, t, &b);

@@ -11,8 +11,8 @@ if ! [ -x /usr/lib/pvm3/lib/pvmd ] || ! [ -e /usr/lib/x86_64-linux-gnu/libpvm3.s
   echo "Debian's pvm and libpvm3 are not installed"; exit 77
 fi
 work=$(mktemp -d)
-daemon=
-stop() { [ -n "$daemon" ] && kill "$daemon" 2>/dev/null; wait 2>/dev/null; rm -rf "$work"; }
+daemon= mine=
+stop() { [ -n "$daemon" ] && kill "$daemon" 2>/dev/null; [ -n "$mine" ] && kill "$mine" 2>/dev/null; wait 2>/dev/null; rm -rf "$work"; }
 trap stop EXIT
 cc=${CC:-cc}
 "$cc" -O1 -I"$here/../pvm/include" "$here/pvm/diff_pack.c" -o "$work/ours" -L"$build/pvm" -lpvm3 -Wl,-rpath,"$build/pvm" &&
@@ -21,6 +21,9 @@ export PVM_ROOT=/usr/lib/pvm3 PVM_ARCH=LINUX64 PVM_TMP=$work PVM_ALLOW_ROOT=1
 /usr/lib/pvm3/lib/pvmd >"$work/pvmd.out" 2>&1 </dev/null &
 daemon=$!
 timeout 20 sh -c "until ls $work/pvmd.[0-9]* >/dev/null 2>&1; do sleep 0.05; done" || { echo "the original's daemon did not start"; cat "$work/pvmd.out"; exit 1; }
+"$build/pvm/pvmd3" >"$work/mine.out" 2>&1 </dev/null &
+mine=$!
+timeout 20 sh -c "until grep -q sock $work/mine.out; do sleep 0.05; done" || { echo "our daemon did not start"; cat "$work/mine.out"; exit 1; }
 bad=0 same=0
 for ((i = 1; i <= seeds; i += 50)); do
   # A few seeds bring the original itself down: those say nothing.
