@@ -11,7 +11,7 @@ if ! [ -x /usr/lib/pvm3/lib/pvmd ] || ! [ -e /usr/lib/x86_64-linux-gnu/libpvm3.s
   echo "Debian's pvm and libpvm3 are not installed"; exit 77
 fi
 work=$(mktemp -d)
-daemon= mine=
+daemon='' mine=''
 stop() { [ -n "$daemon" ] && kill "$daemon" 2>/dev/null; [ -n "$mine" ] && kill "$mine" 2>/dev/null; wait 2>/dev/null; rm -rf "$work"; }
 trap stop EXIT
 cc=${CC:-cc}
