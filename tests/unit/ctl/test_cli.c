@@ -113,10 +113,9 @@ static void errors_in_json(void **state)
 	expect("node ls --home /nonexistent --json", 3, "\"code\":3}");
 }
 
-/* The completion knows every command. */
-static void completion_is_complete(void **state)
+/* The completion and the man page know every command and option. */
+static void everything_is_documented(const char *what)
 {
-	run("completion bash");
 	for (size_t i = 0; i < ctl_command_count; i++) {
 		assert_non_null(strstr(out, ctl_commands[i].group));
 		if (ctl_commands[i].name)
@@ -126,17 +125,40 @@ static void completion_is_complete(void **state)
 
 			snprintf(option, sizeof(option), "--%s", o->name);
 			if (!strstr(out, option))
-				fail_msg("%s is not completed", option);
+				fail_msg("%s is not in %s", option, what);
 		}
 	}
+}
+
+static void completion_is_complete(void **state)
+{
+	run("completion bash");
+	everything_is_documented("the completion");
+}
+
+static void manual_is_complete(void **state)
+{
+	const char *source = getenv("PANGAEA_SOURCE");
+	char path[512];
+	FILE *f;
+	size_t n;
+
+	snprintf(path, sizeof(path), "%s/docs/man/pangaea.1", source ? source : "../../..");
+	f = fopen(path, "re");
+	assert_non_null(f);
+	n = fread(out, 1, sizeof(out) - 1, f);
+	out[n] = 0;
+	fclose(f);
+	everything_is_documented("pangaea(1)");
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(usage_is_refused),  cmocka_unit_test(vm_run_is_checked_first),
-		cmocka_unit_test(help_has_examples), cmocka_unit_test(what_needs_no_agent),
-		cmocka_unit_test(errors_in_json),    cmocka_unit_test(completion_is_complete),
+		cmocka_unit_test(usage_is_refused),   cmocka_unit_test(vm_run_is_checked_first),
+		cmocka_unit_test(help_has_examples),  cmocka_unit_test(what_needs_no_agent),
+		cmocka_unit_test(errors_in_json),     cmocka_unit_test(completion_is_complete),
+		cmocka_unit_test(manual_is_complete),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
