@@ -488,12 +488,11 @@ static int vm_adopt(struct agent *a, const char *dir)
 	vm->pid = pid;
 	vm->found = true;
 	rc = vm_watch(vm);
-	if (!rc)
-		rc = agent_nics_open(vm);
 	if (rc) {
 		vm_free(vm);
 		return rc;
 	}
+	agent_nics_take_back(vm);
 	vm_connect(&vm->retry);
 	return 0;
 }

@@ -7,11 +7,13 @@
 #include "node/agent/agent.h"
 
 struct agent_nic {
-	struct agent_vm *vm;
-	struct base_watch listener; /* the VMM connects here; fd -1: not a port of ours */
-	struct node_switch_port *port;
+	struct node_switch_port *port; /* NULL: not on our switch */
+	int child_fd[2]; /* while it is started: what the VMM gets, its end and ours; or -1 */
 	uint8_t mac[6];
 };
+
+/* The VMM's descriptor of interface i; the next one is the switch's end of it. */
+#define AGENT_NIC_FD(i) (3 + 2 * (int)(i))
 
 struct agent_vm {
 	struct base_list link;
@@ -76,7 +78,11 @@ BASE_MUST_CHECK int agent_vm_spawn(struct agent_vm *vm);
 
 /* ---- vm_net.c ---- */
 
+/* Ports for a new VM; after the process was started, agent_nics_unpark(). */
 BASE_MUST_CHECK int agent_nics_open(struct agent_vm *vm);
+void agent_nics_unpark(struct agent_vm *vm);
+/* The ports of a VM that an earlier agent started, out of its process. */
+void agent_nics_take_back(struct agent_vm *vm);
 void agent_nics_close(struct agent_vm *vm);
 
 /* ---- console.c ---- */

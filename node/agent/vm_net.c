@@ -1,12 +1,21 @@
-/* The ports of a VM's interfaces on the node's switch. The VMM connects to <dir>/nicN. */
+/*
+ * The ports of a VM's interfaces on the node's switch. Each is a pair of sockets: one end is the
+ * VMM's interface, the other the switch's port. The VMM's process also keeps the switch's end open,
+ * unused: so the guest's link stays up while no agent is there, and the next agent takes that end
+ * back out of the process by pidfd_getfd(2).
+ */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 
 #include "base/log.h"
 #include "node/agent/vm.h"
+
+/* Above what the descriptors become in the child, so that moving them there overwrites none. */
+enum { PARK_FROM = 64 };
 
 static void port_closed(void *arg)
 {
@@ -15,83 +24,118 @@ static void port_closed(void *arg)
 	nic->port = NULL;
 }
 
-/* A later connection takes the place of an earlier one: the VMM may come again. */
-static void nic_accept(struct base_watch *w, uint32_t events)
+static bool on_switch(const struct agent_vm *vm, size_t i)
 {
-	struct agent_nic *nic = base_container_of(w, struct agent_nic, listener);
-	struct agent_vm *vm = nic->vm;
-	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), rc;
+	return vm->spec.nics[i].kind == VMSPEC_NIC_NET && vm->agent->net;
+}
 
-	if (fd < 0)
-		return;
-	if (nic->port)
-		node_switch_port_remove(nic->port);
-	nic->port = NULL;
-	rc = node_switch_port_add(vm->agent->net, fd, AGENT_NETWORK, nic->mac, port_closed, nic,
-				  &nic->port);
+/* Takes fd over, also on failure. */
+static int nic_plug(struct agent_vm *vm, struct agent_nic *nic, int fd)
+{
+	int rc = node_switch_port_add(vm->agent->net, fd, AGENT_NETWORK, nic->mac, port_closed, nic,
+				      &nic->port);
+
 	if (rc) {
-		log_warn("%s: no port on the switch: %s", vm->spec.name, strerror(-rc));
 		close(fd);
-		return;
+		return rc;
 	}
 	node_switch_port_announce(nic->port, nic->mac);
+	return 0;
 }
 
-static int nic_open(struct agent_nic *nic, size_t index)
+static int park(int fd, int *out)
 {
-	struct agent_vm *vm = nic->vm;
-	char name[16];
-	int fd, rc;
+	int high = fcntl(fd, F_DUPFD_CLOEXEC, PARK_FROM);
 
-	snprintf(name, sizeof(name), "nic%zu", index);
-	fd = vmmctl_listen(vm->dir, name, SOCK_SEQPACKET);
-	if (fd < 0)
-		return fd;
-	nic->listener = (struct base_watch){.fd = fd, .events = EPOLLIN, .ready = nic_accept};
-	rc = base_loop_add(vm->agent->loop, &nic->listener);
-	if (rc) {
-		close(fd);
-		nic->listener.fd = -1;
-	}
-	return rc;
+	if (high < 0)
+		return -errno;
+	*out = high;
+	return 0;
 }
 
-int agent_nics_open(struct agent_vm *vm)
+static int nic_make(struct agent_vm *vm, struct agent_nic *nic)
+{
+	int fds[2], rc;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds))
+		return -errno;
+	rc = park(fds[0], &nic->child_fd[0]);
+	close(fds[0]);
+	if (!rc)
+		rc = park(fds[1], &nic->child_fd[1]);
+	if (rc) {
+		close(fds[1]);
+		return rc;
+	}
+	return nic_plug(vm, nic, fds[1]);
+}
+
+static void nics_init(struct agent_vm *vm)
 {
 	for (size_t i = 0; i < vm->spec.nic_count; i++) {
 		const struct vmspec_nic *n = &vm->spec.nics[i];
 		struct agent_nic *nic = &vm->nics[i];
-		int rc;
 
-		nic->vm = vm;
-		nic->listener.fd = -1;
+		nic->child_fd[0] = nic->child_fd[1] = -1;
 		if (n->has_mac)
 			memcpy(nic->mac, n->mac, sizeof(nic->mac));
 		else
 			text_mac_derive(vm->spec.name, (unsigned)i, nic->mac);
-		if (n->kind != VMSPEC_NIC_NET || !vm->agent->net)
-			continue;
-		rc = nic_open(nic, i);
-		if (rc)
-			return rc;
 	}
-	return 0;
+}
+
+int agent_nics_open(struct agent_vm *vm)
+{
+	int rc = 0;
+
+	nics_init(vm);
+	for (size_t i = 0; !rc && i < vm->spec.nic_count; i++)
+		if (on_switch(vm, i))
+			rc = nic_make(vm, &vm->nics[i]);
+	return rc;
+}
+
+void agent_nics_unpark(struct agent_vm *vm)
+{
+	for (size_t i = 0; i < vm->spec.nic_count; i++) {
+		for (int end = 0; end < 2; end++) {
+			if (vm->nics[i].child_fd[end] >= 0)
+				close(vm->nics[i].child_fd[end]);
+			vm->nics[i].child_fd[end] = -1;
+		}
+	}
+}
+
+void agent_nics_take_back(struct agent_vm *vm)
+{
+	nics_init(vm);
+	for (size_t i = 0; i < vm->spec.nic_count; i++) {
+		int fd, type = 0, rc;
+		socklen_t len = sizeof(type);
+
+		if (!on_switch(vm, i))
+			continue;
+		fd = pidfd_getfd(vm->process.fd, AGENT_NIC_FD(i) + 1, 0);
+		rc = fd < 0 ? -errno : 0;
+		if (!rc &&
+		    (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) || type != SOCK_SEQPACKET)) {
+			close(fd);
+			rc = -ENOTSOCK;
+		}
+		if (!rc)
+			rc = nic_plug(vm, &vm->nics[i], fd);
+		if (rc)
+			log_warn("%s: interface %zu is cut off: %s", vm->spec.name, i,
+				 strerror(-rc));
+	}
 }
 
 void agent_nics_close(struct agent_vm *vm)
 {
 	for (size_t i = 0; i < vm->spec.nic_count; i++) {
-		struct agent_nic *nic = &vm->nics[i];
-
-		if (!nic->vm)
-			continue;
-		if (nic->port)
-			node_switch_port_remove(nic->port);
-		nic->port = NULL;
-		if (nic->listener.fd >= 0) {
-			base_loop_remove(&nic->listener);
-			close(nic->listener.fd);
-			nic->listener.fd = -1;
-		}
+		if (vm->nics[i].port)
+			node_switch_port_remove(vm->nics[i].port);
+		vm->nics[i].port = NULL;
 	}
+	agent_nics_unpark(vm);
 }

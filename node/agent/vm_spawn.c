@@ -58,7 +58,7 @@ static void add_nic(struct args *a, const struct agent_vm *vm, size_t i)
 	text_mac_print(vm->nics[i].mac, mac);
 	args_add(a, "--nic");
 	if (n->kind == VMSPEC_NIC_NET)
-		args_add(a, "port=%s/nic%zu,mac=%s", vm->dir, i, mac);
+		args_add(a, "fd=%d,mac=%s", AGENT_NIC_FD(i), mac);
 	else
 		args_add(a, "%s=%s,mac=%s", n->kind == VMSPEC_NIC_TAP ? "tap" : "port", n->target,
 			 mac);
@@ -93,8 +93,33 @@ static void build_args(struct args *a, const struct agent_vm *vm)
 	}
 }
 
-/* No descriptor of ours but the log, no signal mask or handler of ours, its own session. */
-static int spawn(const char *path, char *const argv[], const char *log, pid_t *pid)
+/* Standard streams, the interfaces' sockets at their numbers, and no other descriptor. */
+static int add_files(posix_spawn_file_actions_t *files, const struct agent_vm *vm, const char *log)
+{
+	int rc = posix_spawn_file_actions_addopen(files, 0, "/dev/null", O_RDONLY, 0), next = 3;
+
+	if (!rc)
+		rc = posix_spawn_file_actions_addopen(files, 1, log, O_WRONLY | O_CREAT | O_APPEND,
+						      0600);
+	if (!rc)
+		rc = posix_spawn_file_actions_adddup2(files, 1, 2);
+	/* What is left between them of ours is closed first, the rest at the end. */
+	for (size_t i = 0; !rc && i < vm->spec.nic_count; i++) {
+		for (int end = 0; !rc && end < 2; end++) {
+			int fd = vm->nics[i].child_fd[end];
+
+			rc = fd < 0 ? posix_spawn_file_actions_addclose(files, next)
+				    : posix_spawn_file_actions_adddup2(files, fd, next);
+			next++;
+		}
+	}
+	if (!rc)
+		rc = posix_spawn_file_actions_addclosefrom_np(files, next);
+	return rc;
+}
+
+/* No signal mask or handler of ours, a session of its own. */
+static int spawn(const struct agent_vm *vm, char *const argv[], const char *log, pid_t *pid)
 {
 	static char path_env[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 	char *const env[] = {path_env, NULL};
@@ -111,20 +136,13 @@ static int spawn(const char *path, char *const argv[], const char *log, pid_t *p
 		posix_spawn_file_actions_destroy(&files);
 		return -ENOMEM;
 	}
-	rc = posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-	if (!rc)
-		rc = posix_spawn_file_actions_addopen(&files, 1, log, O_WRONLY | O_CREAT | O_APPEND,
-						      0600);
-	if (!rc)
-		rc = posix_spawn_file_actions_adddup2(&files, 1, 2);
-	if (!rc)
-		rc = posix_spawn_file_actions_addclosefrom_np(&files, 3);
+	rc = add_files(&files, vm, log);
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setsigdefault(&attr, &all);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK |
 						POSIX_SPAWN_SETSIGDEF);
 	if (!rc)
-		rc = posix_spawn(pid, path, &files, &attr, argv, env);
+		rc = posix_spawn(pid, vm->agent->vmm, &files, &attr, argv, env);
 	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&files);
 	return -rc;
@@ -139,7 +157,8 @@ int agent_vm_spawn(struct agent_vm *vm)
 	snprintf(log, sizeof(log), "%s/log", vm->dir);
 	build_args(&args, vm);
 	if (!args.failed)
-		rc = spawn(vm->agent->vmm, args.argv, log, &vm->pid);
+		rc = spawn(vm, args.argv, log, &vm->pid);
 	args_free(&args);
+	agent_nics_unpark(vm);
 	return rc;
 }

@@ -73,7 +73,16 @@ expect 1 "no: " "$pangaea" vm run no -k "$0" -m 64M --node b
 printf 'name: f\nkernel: %s\nmemory: 64M\ncmdline: mib=16 rate=20\nnics: [net]\n' "$guests/dirty" >"$dir/f.yaml"
 expect 0 "f: running on node" "$pangaea" vm run -f "$dir/f.yaml"
 expect 0 "nic       net" "$pangaea" vm info f
-expect 0 "killed" "$pangaea" vm kill f
+# The switch's end of the guest's link stays in the VM's process, and a new agent takes it back.
+n=$("$pangaea" vm ls | sed -n 's/^f  *\([ab]\) .*/\1/p')
+socket=$(readlink "/proc/$(vm_pid f)/fd/4")
+holds() { find "/proc/${agent_pid[$n]}/fd" -lname "$socket" | grep -q .; }
+holds && ok "the agent is at the other end of $socket" || fail "the agent does not hold $socket"
+stop_agent "$n" KILL
+start_agent "$n"
+wait_event "found" f --agent "$n"
+holds && ok "the new agent has it back" || fail "the new agent does not hold $socket"
+expect 0 "killed" "$pangaea" vm kill f --agent "$n"
 expect 0 "f" "$pangaea" events f
 stop_agent a
 stop_agent b
