@@ -76,7 +76,7 @@ expect 0 "nic       net" "$pangaea" vm info f
 # The switch's end of the guest's link stays in the VM's process, and a new agent takes it back.
 n=$("$pangaea" vm ls | sed -n 's/^f  *\([ab]\) .*/\1/p')
 socket=$(readlink "/proc/$(vm_pid f)/fd/4")
-holds() { find "/proc/${agent_pid[$n]}/fd" -lname "$socket" | grep -q .; }
+holds() { find "/proc/${agent_pid[$n]}/fd" -printf "%l\n" | grep -qF "$socket"; }
 holds && ok "the agent is at the other end of $socket" || fail "the agent does not hold $socket"
 stop_agent "$n" KILL
 start_agent "$n"
