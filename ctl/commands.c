@@ -65,6 +65,64 @@ TAKE(interval)
 	return take_seconds(v, &c->interval_ms, why);
 }
 
+TAKE(target)
+{
+	c->target = v;
+	return true;
+}
+
+TAKE(cancel)
+{
+	return c->cancel = true;
+}
+
+TAKE(encrypt)
+{
+	return c->encrypt = true;
+}
+
+/* One mode is there so far; a script may name it. */
+TAKE(mode)
+{
+	if (!strcmp(v, "precopy") || !strcmp(v, "auto"))
+		return true;
+	snprintf(why, VMSPEC_WHY_MAX, "'%.40s': this version migrates by precopy (or auto)", v);
+	return false;
+}
+
+TAKE(max_downtime)
+{
+	uint64_t ms;
+
+	if (!text_number_parse(v, 1, 60000, &ms)) {
+		snprintf(why, VMSPEC_WHY_MAX, "'%.40s': expected 1 to 60000 milliseconds", v);
+		return false;
+	}
+	c->max_downtime_ms = (uint32_t)ms;
+	return true;
+}
+
+TAKE(channels)
+{
+	uint64_t n;
+
+	if (!text_number_parse(v, 1, CONTROL_MIGRATE_CHANNELS, &n)) {
+		snprintf(why, VMSPEC_WHY_MAX, "'%.40s': expected 1 to %d connections", v,
+			 CONTROL_MIGRATE_CHANNELS);
+		return false;
+	}
+	c->channels = (uint32_t)n;
+	return true;
+}
+
+TAKE(bandwidth)
+{
+	if (text_size_parse(v, &c->bandwidth) && c->bandwidth)
+		return true;
+	snprintf(why, VMSPEC_WHY_MAX, "'%.40s': expected bytes a second, such as 100M", v);
+	return false;
+}
+
 TAKE(disk)
 {
 	return vmspec_add_disk(c->spec, v, why);
@@ -185,6 +243,18 @@ static const struct ctl_option stats_options[] = {
 	{"interval", 0, "SECONDS", "between two looks (default 1)", take_interval},
 	END,
 };
+static const struct ctl_option migrate_options[] = {
+	{"to", 0, "NODE", "where it goes", take_target},
+	{"mode", 0, "precopy|auto", "how (default auto)", take_mode},
+	{"max-downtime", 0, "MS", "stop the guest for so long at most (default 50)",
+	 take_max_downtime},
+	{"bandwidth", 0, "BYTES", "a limit a second, such as 100M", take_bandwidth},
+	{"channels", 0, "N", "data connections (default 2)", take_channels},
+	{"encrypt", 0, NULL, "seal what is sent", take_encrypt},
+	{"cancel", 0, NULL, "give up the migration that is under way", take_cancel},
+	NODE_OPTION,
+	END,
+};
 static const struct ctl_option events_options[] = {
 	{"node", 'n', "NODE", "of this node only", take_node},
 	{"follow", 'f', NULL, "go on printing what happens", take_follow},
@@ -240,6 +310,14 @@ const struct ctl_command ctl_commands[] = {
 	 "pangaea vm stats web --watch\npangaea vm stats web --json", stats_options, ctl_vm_stats},
 	{"vm", "registers", "NAME", 1, 1, "show the registers of the vCPUs", NULL,
 	 "pangaea vm registers web", vm_options, ctl_vm_registers},
+	{"vm", "migrate", "NAME", 1, 1, "move a running VM to another node",
+	 "The guest runs on while its memory is copied, and stops for some milliseconds at the\n"
+	 "end. Whatever breaks meanwhile, one copy runs or is paused, never two: a VM in doubt\n"
+	 "waits for the other node's word. Disks must be reachable under the same paths there.",
+	 "pangaea vm migrate web --to b\n"
+	 "pangaea vm migrate web --to b --max-downtime 10 --bandwidth 200M --json\n"
+	 "pangaea vm migrate web --cancel",
+	 migrate_options, ctl_vm_migrate},
 	{"events", NULL, "[VM]", 0, 1, "show what has happened in the cluster", NULL,
 	 "pangaea events --follow\npangaea events web", events_options, ctl_events},
 	{"init", NULL, "cluster|key FILE", 1, 2, "make keys and the cluster file",

@@ -22,6 +22,11 @@ struct ctl {
 	/* vm run */
 	struct vmspec *spec;
 	const char *file;
+	/* vm migrate */
+	const char *target;
+	bool cancel, encrypt;
+	uint32_t max_downtime_ms, channels;
+	uint64_t bandwidth;
 	/* init */
 	const char *nodes, *out_dir, *cluster_name, *admin_key;
 	int arg_count;
@@ -102,6 +107,7 @@ int ctl_vm_resume(struct ctl *c);
 int ctl_vm_reset(struct ctl *c);
 int ctl_vm_stats(struct ctl *c);
 int ctl_vm_registers(struct ctl *c);
+int ctl_vm_migrate(struct ctl *c);
 int ctl_events(struct ctl *c);
 int ctl_init(struct ctl *c);
 int ctl_version(struct ctl *c);

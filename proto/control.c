@@ -223,10 +223,34 @@ static bool get_spec(const PB(Spec) * pb, struct vmspec *s, char why[VMSPEC_WHY_
 
 /* ---- requests ---- */
 
+static bool has_migrate(int op)
+{
+	return op == CONTROL_VM_MIGRATE || op == CONTROL_MIGRATE_PREPARE ||
+	       op == CONTROL_MIGRATE_VERDICT;
+}
+
+static bool has_spec(int op)
+{
+	return op == CONTROL_VM_RUN || op == CONTROL_MIGRATE_PREPARE;
+}
+
+static void put_migrate(const struct control_migrate *m, PB(Migrate) * out)
+{
+	control__pb__migrate__init(out);
+	out->target = lend(m->target);
+	out->id = (ProtobufCBinaryData){sizeof(m->id), (uint8_t *)(uintptr_t)m->id};
+	out->key = (ProtobufCBinaryData){sizeof(m->key), (uint8_t *)(uintptr_t)m->key};
+	out->channels = m->channels;
+	out->max_downtime_ms = m->max_downtime_ms;
+	out->bandwidth = m->bandwidth;
+	out->encrypt = m->encrypt;
+}
+
 int control_request_encode(const struct control_request *r, uint8_t **out, size_t *len)
 {
 	BASE_AUTO_FREE struct spec_parts *spec = NULL;
 	PB(Request) pb = CONTROL__PB__REQUEST__INIT;
+	PB(Migrate) migrate;
 
 	if (r->spec) {
 		spec = put_spec(r->spec);
@@ -243,6 +267,9 @@ int control_request_encode(const struct control_request *r, uint8_t **out, size_
 	pb.overcommit = r->overcommit;
 	pb.cols = r->cols;
 	pb.rows = r->rows;
+	put_migrate(&r->migrate, &migrate);
+	if (has_migrate(r->op))
+		pb.migrate = &migrate;
 	return pack(&pb.base, out, len);
 }
 
@@ -258,13 +285,30 @@ static bool get_name(const char *what, const char *in, char out[TEXT_NAME_MAX],
 	return true;
 }
 
+static bool get_migrate(const PB(Migrate) * pb, struct control_migrate *m, char why[VMSPEC_WHY_MAX])
+{
+	if (pb->id.len != sizeof(m->id) || pb->key.len != sizeof(m->key) ||
+	    pb->channels > CONTROL_MIGRATE_CHANNELS)
+		return false;
+	memcpy(m->id, pb->id.data, sizeof(m->id));
+	memcpy(m->key, pb->key.data, sizeof(m->key));
+	m->channels = pb->channels;
+	m->max_downtime_ms = pb->max_downtime_ms;
+	m->bandwidth = pb->bandwidth;
+	m->encrypt = pb->encrypt;
+	return get_name("node", pb->target, m->target, why);
+}
+
 static bool get_request(const PB(Request) * pb, struct control_request *r, struct vmspec *spec,
 			char why[VMSPEC_WHY_MAX])
 {
 	snprintf(why, VMSPEC_WHY_MAX, "the request is malformed, or of a newer version");
 	if (pb->op < CONTROL__PB__OP__OP_NODE_LS || (int)pb->op >= CONTROL_OP_END ||
 	    pb->cols > UINT16_MAX || pb->rows > UINT16_MAX ||
-	    (pb->op == CONTROL__PB__OP__OP_VM_RUN) != (pb->spec != NULL))
+	    has_spec((int)pb->op) != (pb->spec != NULL) ||
+	    has_migrate((int)pb->op) != (pb->migrate != NULL))
+		return false;
+	if (pb->migrate && !get_migrate(pb->migrate, &r->migrate, why))
 		return false;
 	r->op = (enum control_op)pb->op;
 	r->local = pb->local;

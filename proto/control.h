@@ -7,11 +7,18 @@
  *   NODE_DOCTOR   checks of `node`, or of all                          -> checks
  *   VM_RUN        spec; a stream: progress items                       -> vms[0]
  *   VM_LS                                                              -> vms
- *   VM_INFO       vm                                                   -> vms[0], spec, items:
- * devices VM_CONSOLE    vm, cols, rows; a stream: data both ways VM_STOP       vm, timeout_ms: the
- * power button, then waits for the end VM_KILL, VM_PAUSE, VM_RESUME, VM_RESET   vm VM_STATS      vm
- * -> items VM_REGISTERS  vm                                                   -> text EVENTS vm or
- * node to narrow; follow: a stream               -> events
+ *   VM_INFO       vm                                -> vms[0], spec, items: devices
+ *   VM_CONSOLE    vm, cols, rows; a stream: data both ways
+ *   VM_STOP       vm, timeout_ms: the power button, then waits for the end
+ *   VM_KILL, VM_PAUSE, VM_RESUME, VM_RESET   vm
+ *   VM_STATS      vm                                                   -> items
+ *   VM_REGISTERS  vm                                                   -> text
+ *   EVENTS        vm or node to narrow; follow: a stream               -> events
+ *   VM_MIGRATE    vm, migrate; a stream: progress in text and items    -> text, items
+ *   VM_MIGRATE_CANCEL   vm
+ * Between agents:
+ *   MIGRATE_PREPARE  spec, migrate: makes the empty VM                 -> items: port
+ *   MIGRATE_VERDICT  vm, migrate.id: what became of it                 -> text: enum as a word
  */
 #ifndef PROTO_CONTROL_H
 #define PROTO_CONTROL_H
@@ -51,6 +58,10 @@ enum control_op {
 	CONTROL_VM_RESUME,
 	CONTROL_VM_RESET,
 	CONTROL_VM_REGISTERS,
+	CONTROL_VM_MIGRATE,
+	CONTROL_VM_MIGRATE_CANCEL,
+	CONTROL_MIGRATE_PREPARE,
+	CONTROL_MIGRATE_VERDICT,
 	CONTROL_OP_END,
 };
 
@@ -63,11 +74,23 @@ enum {
 	CONTROL_DATA_MAX = 16384, /* console bytes in one message */
 };
 
+enum { CONTROL_MIGRATE_ID = 16, CONTROL_MIGRATE_KEY = 32, CONTROL_MIGRATE_CHANNELS = 16 };
+
+struct control_migrate {
+	char target[TEXT_NAME_MAX]; /* the node where it goes; PREPARE: where it comes from */
+	uint8_t id[CONTROL_MIGRATE_ID], key[CONTROL_MIGRATE_KEY];
+	uint32_t channels;	  /* 0: the default */
+	uint32_t max_downtime_ms; /* 0: the default */
+	uint64_t bandwidth;	  /* bytes/s, 0: no limit */
+	bool encrypt;
+};
+
 struct control_request {
 	enum control_op op;
 	char node[TEXT_NAME_MAX], vm[TEXT_NAME_MAX]; /* valid names, or "" */
 	bool local;
-	struct vmspec *spec; /* VM_RUN only, and always: checked */
+	struct vmspec *spec; /* VM_RUN and MIGRATE_PREPARE, always: checked */
+	struct control_migrate migrate;
 	uint64_t timeout_ms;
 	bool follow, overcommit;
 	uint16_t cols, rows;

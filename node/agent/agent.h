@@ -24,6 +24,7 @@ enum {
 	AGENT_START_MS = 30000, /* until a new VM runs */
 	AGENT_STOP_MS = 30000,	/* until a guest has powered off, unless asked otherwise */
 	AGENT_EVENT_MAX = 1024,
+	AGENT_OUTCOME_MAX = 256,
 	AGENT_NETWORK = 1, /* the switch's number of "--nic net" */
 };
 
@@ -39,6 +40,12 @@ struct agent_event {
 	char vm[TEXT_NAME_MAX];
 	char kind[16];
 	char text[400];
+};
+
+/* What became of a migration, for the other side's questions; see migrate.h. */
+struct agent_outcome {
+	uint8_t id[CONTROL_MIGRATE_ID];
+	uint8_t verdict; /* enum agent_verdict; 0: none */
 };
 
 struct agent_peer {
@@ -66,6 +73,8 @@ struct agent {
 	struct agent_event events[AGENT_EVENT_MAX]; /* at seq % AGENT_EVENT_MAX */
 	uint64_t event_seq;			    /* of the newest; 0: none yet */
 	struct base_list followers;
+	struct agent_outcome outcomes[AGENT_OUTCOME_MAX]; /* a ring */
+	unsigned outcome_count;
 };
 
 /* -errno; the reason has been logged. */

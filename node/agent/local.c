@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "node/agent/migrate.h"
 #include "node/agent/vm.h"
 
 /* ---- answers that need no waiting ---- */
@@ -34,7 +35,7 @@ static size_t vm_records(struct agent *a, const char *name, struct control_vm *o
 	size_t count = 0;
 
 	base_list_foreach (vm, &a->vms, struct agent_vm, link)
-		if (count < max && (!name[0] || !strcmp(name, vm->spec.name)))
+		if (count < max && !vm->incoming && (!name[0] || !strcmp(name, vm->spec.name)))
 			agent_vm_record(vm, &out[count++]);
 	return count;
 }
@@ -186,6 +187,18 @@ static void ask_vm(struct agent_vm *vm, struct chan_call *call, enum control_op 
 
 /* ---- dispatch ---- */
 
+static void cancel_migration(struct agent_vm *vm, struct chan_call *call)
+{
+	if (!vm->migration || !vm->migration->out)
+		agent_reply_text(call, CONTROL_USAGE, "%s is not migrating", vm->spec.name);
+	else if (agent_migration_order(vm->migration, MIGCTL_CANCEL))
+		agent_reply_text(call, CONTROL_BUSY,
+				 "%s: the migration cannot be cancelled at this moment",
+				 vm->spec.name);
+	else
+		agent_reply_text(call, CONTROL_OK, "%s", "");
+}
+
 static void vm_request(struct agent *a, struct chan_call *call, const struct control_request *req)
 {
 	struct agent_vm *vm = agent_vm_find(a, req->vm);
@@ -202,6 +215,8 @@ static void vm_request(struct agent *a, struct chan_call *call, const struct con
 		agent_vm_end(vm, call, false, BASE_MIN(ms, UINT64_C(86400000)));
 		break;
 	case CONTROL_VM_KILL: agent_vm_end(vm, call, true, 0); break;
+	case CONTROL_VM_MIGRATE: agent_migrate_out(vm, call, req); break;
+	case CONTROL_VM_MIGRATE_CANCEL: cancel_migration(vm, call); break;
 	default: ask_vm(vm, call, req->op); break;
 	}
 }
@@ -223,6 +238,8 @@ void agent_local(struct agent *a, struct chan_call *call, struct control_request
 	case CONTROL_NODE_DOCTOR:
 	case CONTROL_VM_LS: answer_now(a, call, req); break;
 	case CONTROL_VM_RUN: agent_vm_run(a, call, req); return;
+	case CONTROL_MIGRATE_PREPARE: agent_migrate_in(a, call, req); return;
+	case CONTROL_MIGRATE_VERDICT: agent_verdict_answer(a, call, req); break;
 	case CONTROL_EVENTS:
 		req->local = true;
 		agent_events(a, call, req);

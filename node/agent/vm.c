@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "node/agent/migrate.h"
 #include "node/agent/vm.h"
 
 enum { RETRY_MS = 10, KILL_MS = 2000, SOCKET_NAME_LEN = 14 };
@@ -170,6 +171,11 @@ static void vm_set_state(struct agent_vm *vm, enum vmmctl_state state, const cha
 	text_clean(vm->reason);
 	if (old == state)
 		return;
+	if (vm->incoming) {
+		if (old == VMMCTL_STARTING && state == VMMCTL_PAUSED)
+			agent_migrate_in_ready(vm);
+		return;
+	}
 	if (old != VMMCTL_STARTING || state != VMMCTL_RUNNING)
 		agent_event(vm->agent, vm->spec.name, "state", "%s%s%s", vmmctl_state_name(state),
 			    vm->reason[0] ? ": " : "", vm->reason);
@@ -285,6 +291,7 @@ static bool vm_why_over(struct agent_vm *vm)
 
 static void vm_free(struct agent_vm *vm)
 {
+	agent_migration_vm_gone(vm);
 	agent_nics_close(vm);
 	vmmctl_client_free(vm->control);
 	base_loop_timer_cancel(&vm->retry);
@@ -302,7 +309,10 @@ static void vm_over(struct agent_vm *vm)
 	bool failed = vm_why_over(vm);
 
 	vm->state = failed ? VMMCTL_FAILED : VMMCTL_STOPPED;
-	agent_event(vm->agent, vm->spec.name, failed ? "failed" : "ended", "%s", vm->reason);
+	agent_migration_vm_gone(vm);
+	if (!vm->incoming)
+		agent_event(vm->agent, vm->spec.name, failed ? "failed" : "ended", "%s",
+			    vm->reason);
 	agent_vm_dir_remove(vm->dir);
 	waiters_over(vm, failed);
 	vm_free(vm);
@@ -434,6 +444,27 @@ void agent_vm_run(struct agent *a, struct chan_call *call, struct control_reques
 		vm_start(a, call, s);
 	}
 	control_request_fini(req);
+}
+
+int agent_vm_incoming(struct agent *a, const struct vmspec *spec, struct agent_vm **out)
+{
+	struct agent_vm *vm = vm_new(a, spec);
+	int rc;
+
+	if (!vm)
+		return -ENOMEM;
+	vm->incoming = true;
+	rc = vm_launch(vm);
+	if (rc)
+		vm_free(vm);
+	else
+		*out = vm;
+	return rc;
+}
+
+void agent_vm_discard(struct agent_vm *vm)
+{
+	vm_signal(vm, SIGKILL);
 }
 
 /* ---- ending ---- */

@@ -31,6 +31,8 @@ struct agent_vm {
 	bool exited; /* the process; the control connection may have more to say */
 	int status;  /* of waitpid(2), -1: not known */
 	struct base_list waiters;
+	bool incoming; /* its machine is on the way; nobody's VM yet */
+	struct agent_migration *migration;
 	struct agent_nic nics[VMSPEC_MAX_NICS];
 };
 
@@ -42,6 +44,11 @@ uint64_t agent_vms_vcpus(const struct agent *a);
 
 /* VM_RUN on this node; ends the call when the VM runs or cannot. Takes over req. */
 void agent_vm_run(struct agent *a, struct chan_call *call, struct control_request *req);
+/* An empty VM for a migration; agent_migrate_in_ready() follows. */
+BASE_MUST_CHECK int agent_vm_incoming(struct agent *a, const struct vmspec *spec,
+				      struct agent_vm **out);
+/* Ends the process of an incoming VM, of which nobody needs to hear. */
+void agent_vm_discard(struct agent_vm *vm);
 /* Finds the VMs that an earlier agent of this run-dir left running; clears away the others. */
 void agent_vms_recover(struct agent *a);
 /* Lets go of a VM without ending it. */
@@ -84,6 +91,8 @@ void agent_nics_unpark(struct agent_vm *vm);
 /* The ports of a VM that an earlier agent started, out of its process. */
 void agent_nics_take_back(struct agent_vm *vm);
 void agent_nics_close(struct agent_vm *vm);
+/* Tells the network that the VM's addresses are here now. */
+void agent_nics_announce(struct agent_vm *vm);
 
 /* ---- console.c ---- */
 

@@ -39,8 +39,17 @@ static int nic_plug(struct agent_vm *vm, struct agent_nic *nic, int fd)
 		close(fd);
 		return rc;
 	}
-	node_switch_port_announce(nic->port, nic->mac);
+	/* A guest that is still to come is elsewhere until it runs here. */
+	if (!vm->incoming)
+		node_switch_port_announce(nic->port, nic->mac);
 	return 0;
+}
+
+void agent_nics_announce(struct agent_vm *vm)
+{
+	for (size_t i = 0; i < vm->spec.nic_count; i++)
+		if (vm->nics[i].port)
+			node_switch_port_announce(vm->nics[i].port, vm->nics[i].mac);
 }
 
 static int park(int fd, int *out)

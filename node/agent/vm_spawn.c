@@ -74,7 +74,8 @@ static void build_args(struct args *a, const struct agent_vm *vm)
 	args_option(a, "--kernel", s->kernel);
 	args_option(a, "--initrd", s->initrd);
 	args_option(a, "--cmdline", s->cmdline);
-	args_option(a, "--restore", s->restore);
+	if (!vm->incoming)
+		args_option(a, "--restore", s->restore);
 	args_add(a, "--vcpus");
 	args_add(a, "%" PRIu32, s->vcpus);
 	args_add(a, "--memory");
@@ -85,6 +86,8 @@ static void build_args(struct args *a, const struct agent_vm *vm)
 	}
 	for (size_t i = 0; i < s->nic_count; i++)
 		add_nic(a, vm, i);
+	if (vm->incoming)
+		args_add(a, "--incoming");
 	args_option(a, "--run-dir", vm->dir);
 	args_option(a, "--console", "none");
 	if (s->gdb_port) {

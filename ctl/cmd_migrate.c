@@ -1,0 +1,131 @@
+/* pangaea vm migrate */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ctl/ctl.h"
+
+/* The numbers that the agent sends, by name. */
+static uint64_t item_value(const struct control_reply *r, const char *name)
+{
+	for (size_t i = 0; i < r->item_count; i++)
+		if (!strcmp(r->items[i].name, name))
+			return r->items[i].value;
+	return 0;
+}
+
+static void json_progress(const struct control_reply *r, const char *vm)
+{
+	struct print_json j = {.f = stdout};
+
+	print_json_open(&j, NULL, '{');
+	print_json_text(&j, "vm", vm);
+	print_json_text(&j, "state", r->text);
+	for (size_t i = 0; i < r->item_count; i++)
+		print_json_number(&j, r->items[i].name, r->items[i].value);
+	print_json_close(&j, '}');
+	putchar('\n');
+	fflush(stdout);
+}
+
+/* How far: of all pages before the first round's end, of what the guest keeps writing after it. */
+static unsigned percent_done(const struct control_reply *r)
+{
+	uint64_t total = item_value(r, "pages_total"), left = item_value(r, "pages_left");
+	uint64_t moved = item_value(r, "pages_sent") + item_value(r, "pages_zero") +
+			 item_value(r, "pages_unchanged");
+
+	if (!total)
+		return 0;
+	if (item_value(r, "round") <= 1)
+		return (unsigned)(100 * BASE_MIN(moved, left) / BASE_MAX(left, UINT64_C(1)));
+	return (unsigned)(100 - 100 * BASE_MIN(left, total) / total);
+}
+
+static void print_progress(const struct ctl *c, const struct control_reply *r)
+{
+	char rate[32], dirty[32], sent[32], state[32];
+
+	snprintf(state, sizeof(state), "%s", r->text);
+	text_clean(state);
+	fprintf(stderr, "%s%s: %3u%%, round %" PRIu64 ", %s sent, %s/s, guest writes %s/s%s",
+		c->colour ? "\r\033[K" : "", state, percent_done(r), item_value(r, "round"),
+		text_size_print(item_value(r, "bytes_sent"), sent, sizeof(sent)),
+		text_size_print(item_value(r, "rate"), rate, sizeof(rate)),
+		text_size_print(item_value(r, "dirty_rate"), dirty, sizeof(dirty)),
+		c->colour ? "" : "\n");
+	fflush(stderr);
+}
+
+static bool migrate_item(void *arg, const struct control_reply *item)
+{
+	const struct ctl *c = arg;
+
+	if (c->json)
+		json_progress(item, c->args[0]);
+	else if (c->progress)
+		print_progress(c, item);
+	return true;
+}
+
+static void print_summary(const struct ctl *c, const struct control_reply *r)
+{
+	char sent[32];
+
+	printf("%s: on node %s after %.1f ms, downtime %.1f ms\n"
+	       "  %" PRIu64 " rounds, %s sent: %" PRIu64 " pages with data, %" PRIu64
+	       " zero, %" PRIu64 " unchanged, %" PRIu64 " repeated\n",
+	       c->args[0], c->target, (double)item_value(r, "total_ns") / 1e6,
+	       (double)item_value(r, "downtime_ns") / 1e6, item_value(r, "round"),
+	       text_size_print(item_value(r, "bytes_sent"), sent, sizeof(sent)),
+	       item_value(r, "pages_sent"), item_value(r, "pages_zero"),
+	       item_value(r, "pages_unchanged"), item_value(r, "pages_resent"));
+}
+
+static int migrate_cancel(struct ctl *c)
+{
+	struct control_request req = {.op = CONTROL_VM_MIGRATE_CANCEL};
+	struct control_reply r;
+	int code;
+
+	if (!ctl_name(c, "VM", c->args[0], req.vm))
+		return CONTROL_USAGE;
+	code = ctl_call(c, &req, NULL, NULL, &r);
+	if (code)
+		return code;
+	code = ctl_check(c, &r);
+	control_reply_fini(&r);
+	return code;
+}
+
+int ctl_vm_migrate(struct ctl *c)
+{
+	struct control_request req = {.op = CONTROL_VM_MIGRATE};
+	struct control_reply r;
+	int code;
+
+	if (c->cancel)
+		return migrate_cancel(c);
+	if (!c->target)
+		return ctl_fail(c, CONTROL_USAGE, "say where to: --to NODE");
+	if (!ctl_name(c, "VM", c->args[0], req.vm) ||
+	    !ctl_name(c, "node", c->target, req.migrate.target) ||
+	    (c->node && !ctl_name(c, "node", c->node, req.node)))
+		return CONTROL_USAGE;
+	req.migrate.max_downtime_ms = c->max_downtime_ms;
+	req.migrate.bandwidth = c->bandwidth;
+	req.migrate.channels = c->channels;
+	req.migrate.encrypt = c->encrypt;
+	code = ctl_call(c, &req, migrate_item, c, &r);
+	if (c->progress && c->colour && !c->json)
+		fputs("\r\033[K", stderr);
+	if (code)
+		return code;
+	code = ctl_check(c, &r);
+	if (!code && c->json)
+		json_progress(&r, c->args[0]);
+	else if (!code && !c->quiet)
+		print_summary(c, &r);
+	control_reply_fini(&r);
+	return code;
+}

@@ -1,0 +1,113 @@
+/*
+ * The agents' part of a migration. The source's agent leads:
+ *
+ *   source agent                              destination agent
+ *     MIGRATE_PREPARE(spec, id, key) -------> makes an empty VM (--incoming), listens
+ *                                    <------- port
+ *     1 + channels connections -------------> sorted by the preamble of each
+ *     hands them to its VM's process          hands them to its VM's process
+ *                       (the processes migrate: migrate/fsm.h)
+ *     result: done, failed, or in doubt       result
+ *     in doubt: MIGRATE_VERDICT(id) --------> committed, aborted, or unknown yet
+ *
+ * What a migration ended with is remembered for the other side's questions, as long as this agent
+ * lives; a running VM's journal outlives it.
+ */
+#ifndef NODE_AGENT_MIGRATE_H
+#define NODE_AGENT_MIGRATE_H
+
+#include "node/agent/vm.h"
+#include "proto/migctl.h"
+
+enum {
+	MIGRATE_PREAMBLE_LEN = CONTROL_MIGRATE_ID + 2, /* id, then the connection's number (LE) */
+	MIGRATE_CHANNELS_DEFAULT = 2,
+	MIGRATE_CONNECT_MS = 10000,
+	MIGRATE_ASK_MS = 500, /* between two questions for the verdict */
+};
+
+enum agent_verdict {
+	VERDICT_UNKNOWN,
+	VERDICT_COMMITTED,
+	VERDICT_ABORTED,
+	VERDICT_COMMITTING,
+	VERDICT_GONE
+};
+
+const char *agent_verdict_name(enum agent_verdict v);
+enum agent_verdict agent_verdict_parse(const char *name);
+
+/* A connection that is being made: its preamble is under way. */
+struct agent_migration_conn {
+	struct agent_migration *g;
+	struct base_watch watch; /* fd -1: free */
+	uint8_t preamble[MIGRATE_PREAMBLE_LEN];
+	size_t len;
+};
+
+/* One side of a migration, of vm->migration. */
+struct agent_migration {
+	struct agent *agent;
+	struct agent_vm *vm;
+	bool out; /* the source */
+	struct control_migrate m;
+	const struct cluster_node *peer;
+	struct chan_call
+		*call; /* who waits: VM_MIGRATE at the source, PREPARE at the destination */
+	struct base_timer timer;
+
+	/* The connections: fds[0] control. */
+	unsigned wanted, ready;
+	int fds[MIGCTL_MAX_FDS];
+	struct agent_migration_conn conns[MIGCTL_MAX_FDS];
+	struct base_watch listener; /* destination */
+
+	/* The VM's process. */
+	struct base_watch session;
+	bool handed_over, doubt, asking;
+	struct migctl_progress progress;
+	char why[MIGCTL_TEXT_MAX];
+};
+
+/* ---- migrate.c: both sides ---- */
+
+BASE_MUST_CHECK int agent_migration_new(struct agent_vm *vm, bool out,
+					const struct control_migrate *m,
+					struct agent_migration **result);
+/* Closes all; a call that still waits is answered with `why`. */
+void agent_migration_end(struct agent_migration *g, enum control_code code, const char *why);
+/* Takes the descriptor over; ready() is called on `events`. */
+BASE_MUST_CHECK int agent_migration_conn(struct agent_migration *g, int fd, uint32_t events,
+					 void (*ready)(struct base_watch *w, uint32_t events));
+/* Its preamble is through: it is connection `index` now. */
+void agent_migration_conn_done(struct agent_migration_conn *c, unsigned index);
+void agent_migration_conn_close(struct agent_migration_conn *c);
+/* All connections are there: gives them to the VM's process. -errno. */
+BASE_MUST_CHECK int agent_migration_hand_over(struct agent_migration *g);
+BASE_MUST_CHECK int agent_migration_order(struct agent_migration *g, enum migctl_order order);
+/* The VM is about to be freed. */
+void agent_migration_vm_gone(struct agent_vm *vm);
+/* Keeps what became of a migration. */
+void agent_verdict_keep(struct agent *a, const uint8_t id[CONTROL_MIGRATE_ID],
+			enum agent_verdict v);
+/* MIGRATE_VERDICT: answers at once. */
+void agent_verdict_answer(struct agent *a, struct chan_call *call,
+			  const struct control_request *req);
+
+/* ---- migrate_out.c ---- */
+
+/* VM_MIGRATE; ends the call when it is over. */
+void agent_migrate_out(struct agent_vm *vm, struct chan_call *call,
+		       const struct control_request *req);
+void agent_migrate_out_progress(struct agent_migration *g);
+void agent_migrate_out_result(struct agent_migration *g, const struct migctl_result *r);
+
+/* ---- migrate_in.c ---- */
+
+/* MIGRATE_PREPARE; ends the call when connections can come. Takes over req. */
+void agent_migrate_in(struct agent *a, struct chan_call *call, struct control_request *req);
+/* The new VM's process answers: listen and tell the source. */
+void agent_migrate_in_ready(struct agent_vm *vm);
+void agent_migrate_in_result(struct agent_migration *g, const struct migctl_result *r);
+
+#endif
