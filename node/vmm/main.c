@@ -146,7 +146,7 @@ static int start(struct program *p, const struct vmm_config *config, char *why)
 		err = open_doors(p, config, why);
 	if (!err)
 		err = vmm_vm_start(p->vm);
-	if (!err && !config->paused)
+	if (!err && !config->paused && !config->incoming)
 		err = vmm_vm_resume(p->vm);
 	return err;
 }
