@@ -35,7 +35,8 @@ static size_t vm_records(struct agent *a, const char *name, struct control_vm *o
 	size_t count = 0;
 
 	base_list_foreach (vm, &a->vms, struct agent_vm, link)
-		if (count < max && !vm->incoming && (!name[0] || !strcmp(name, vm->spec.name)))
+		if (count < max && !vm->incoming && !vm->departed &&
+		    (!name[0] || !strcmp(name, vm->spec.name)))
 			agent_vm_record(vm, &out[count++]);
 	return count;
 }

@@ -119,6 +119,10 @@ void agent_migration_vm_gone(struct agent_vm *vm)
 
 	if (!g)
 		return;
+	if (g->moved) {
+		agent_migrate_out_moved(g);
+		return;
+	}
 	/* A source that is gone can never resume; a destination that is gone never ran. */
 	agent_verdict_keep(g->agent, g->m.id, g->out ? VERDICT_GONE : VERDICT_ABORTED);
 	snprintf(why, sizeof(why), "the VM ended while it migrated: %s", vm->reason);

@@ -65,6 +65,7 @@ struct agent_migration {
 	/* The VM's process. */
 	struct base_watch session;
 	bool handed_over, doubt, asking;
+	bool moved; /* the source is done; its process is about to end */
 	struct migctl_progress progress;
 	char why[MIGCTL_TEXT_MAX];
 };
@@ -101,6 +102,8 @@ void agent_migrate_out(struct agent_vm *vm, struct chan_call *call,
 		       const struct control_request *req);
 void agent_migrate_out_progress(struct agent_migration *g);
 void agent_migrate_out_result(struct agent_migration *g, const struct migctl_result *r);
+/* The process that the guest left has ended: tells the caller, and ends. */
+void agent_migrate_out_moved(struct agent_migration *g);
 
 /* ---- migrate_in.c ---- */
 

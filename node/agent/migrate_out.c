@@ -57,8 +57,6 @@ static void out_fail(struct agent_migration *g, enum control_code code, const ch
 
 void agent_migrate_out_result(struct agent_migration *g, const struct migctl_result *r)
 {
-	struct control_item items[ITEMS];
-	struct control_reply reply = {.text = "done", .items = items};
 	char why[MIGCTL_TEXT_MAX + TEXT_NAME_MAX + 32];
 
 	if (r->end == MIGCTL_FAILED) {
@@ -74,6 +72,15 @@ void agent_migrate_out_result(struct agent_migration *g, const struct migctl_res
 		    g->peer->name, g->progress.total_ns / 1000000,
 		    g->progress.downtime_ns / 1000000, g->progress.downtime_ns / 100000 % 10,
 		    g->progress.round, g->progress.bytes_sent / 1000000);
+	g->moved = true;
+	g->vm->departed = true;
+}
+
+void agent_migrate_out_moved(struct agent_migration *g)
+{
+	struct control_item items[ITEMS];
+	struct control_reply reply = {.text = "done", .items = items};
+
 	reply.item_count = progress_items(g, items);
 	if (g->call)
 		agent_reply(g->call, &reply);

@@ -32,6 +32,7 @@ struct agent_vm {
 	int status;  /* of waitpid(2), -1: not known */
 	struct base_list waiters;
 	bool incoming; /* its machine is on the way; nobody's VM yet */
+	bool departed; /* it runs on another node; the process is ending */
 	struct agent_migration *migration;
 	struct agent_nic nics[VMSPEC_MAX_NICS];
 };

@@ -224,6 +224,10 @@ static int allow_with_arguments(scmp_filter_ctx f)
 {
 	int rc = allow_ioctls(f);
 
+	/* fstat(3) of this C library, but no paths. */
+	if (!rc)
+		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
+				      SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH));
 	/* Memory, but never executable. */
 	if (!rc)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
