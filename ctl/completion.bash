@@ -6,18 +6,18 @@ _pangaea() {
     case ${COMP_WORDS[i]} in -*) ;; *) words+=("${COMP_WORDS[i]}") ;; esac
   done
   case $prev in
-    --node|--agent) w=$(pangaea node ls -q 2>/dev/null) ;;
+    --node|--agent|--to) w=$(pangaea node ls -q 2>/dev/null) ;;
     --kernel|--initrd|--disk|--file|-f|--restore|--home|--out|-o)
       mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     *)
       case "${words[0]} ${words[1]}" in
         ' ') w='node vm events init version completion help' ;;
         'node ') w='ls info doctor' ;;
-        'vm ') w='run ls info console stop kill pause resume reset stats registers' ;;
+        'vm ') w='run ls info console stop kill migrate pause resume reset stats registers' ;;
         'init ') w='cluster key' ;;
         'completion ') w='bash' ;;
         'node info'|'node doctor') w=$(pangaea node ls -q 2>/dev/null) ;;
-        'vm info'|'vm console'|'vm stop'|'vm kill'|'vm pause'|'vm resume'|'vm reset'|'vm stats'|'vm registers')
+        'vm info'|'vm console'|'vm stop'|'vm kill'|'vm migrate'|'vm pause'|'vm resume'|'vm reset'|'vm stats'|'vm registers')
           w=$(pangaea vm ls -q 2>/dev/null) ;;
         *) w='' ;;
       esac
@@ -27,6 +27,7 @@ _pangaea() {
           case "${words[0]} ${words[1]}" in
             'vm run') w+=' --kernel --initrd --cmdline --disk --vcpus --memory --nic --node --file --restore --gdb --overcommit --console' ;;
             'vm console') w+=' --node --escape --until' ;;
+            'vm migrate') w+=' --node --to --mode --max-downtime --bandwidth --channels --encrypt --cancel' ;;
             'vm stats') w+=' --node --watch --interval' ;;
             'vm '*) w+=' --node' ;;
             'events '*) w+=' --node --follow' ;;
