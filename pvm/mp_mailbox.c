@@ -17,6 +17,12 @@ static void put_body(struct base_wbuf *b, const struct mp_msg *m)
 		mp_msg_copy_out(m, 0, p, m->len);
 }
 
+/* That there is no such entry is an answer, not an error to be told. */
+static int report(const char *function, int rc)
+{
+	return rc < 0 && rc != PvmNotFound ? lpvmerr(function, rc) : rc;
+}
+
 int pvm_putinfo(char *name, int mid, int flags)
 {
 	struct base_wbuf args;
@@ -104,7 +110,7 @@ int pvm_recvinfo(char *name, int index, int flags)
 		if (rc < 0)
 			mp_msg_unref(m);
 	}
-	return rc < 0 ? lpvmerr("pvm_recvinfo", rc) : rc;
+	return report("pvm_recvinfo", rc);
 }
 
 int pvm_delinfo(char *name, int index, int flags)
@@ -121,7 +127,7 @@ int pvm_delinfo(char *name, int index, int flags)
 	base_wbuf_u32(&args, (uint32_t)index);
 	rc = mp_rt_call(MP_OP_MBOX_DEL, &args, NULL, NULL);
 	base_wbuf_fini(&args);
-	return rc < 0 ? lpvmerr("pvm_delinfo", rc) : rc;
+	return report("pvm_delinfo", rc);
 }
 
 static struct pvmmboxinfo *classes;
@@ -230,13 +236,21 @@ int pvm_insert(char *name, int index, int data)
 
 	if (!rc && (!name || index < -1 || index >= INT_MAX))
 		rc = PvmBadParam;
+	if (!rc && !*name)
+		rc = PvmBadParam;
 	if (rc)
 		return lpvmerr("pvm_insert", rc);
 	if (index == -1)
 		flags |= PvmMboxMultiInstance;
 	else
 		flags |= PvmMboxMultiInstance | index << PvmMboxDirectIndexShift;
-	return put_int(name, data, flags);
+	rc = put_int(name, data, flags);
+	/* The place was taken: the entry went to the next one. */
+	if (rc >= 0 && index >= 0 && rc != index) {
+		rc = pvm_delinfo(name, rc, 0);
+		return rc < 0 ? rc : PvmDupEntry;
+	}
+	return rc;
 }
 
 int pvm_lookup(char *name, int index, int *data)
@@ -249,7 +263,7 @@ int pvm_lookup(char *name, int index, int *data)
 	if (!rc)
 		rc = get_entry(name, index < 0 ? 0 : index, index < 0 ? PvmMboxFirstAvail : 0, &m);
 	if (rc < 0)
-		return lpvmerr("pvm_lookup", rc);
+		return report("pvm_lookup", rc);
 	if (m->len >= 4) {
 		uint8_t b[4];
 
@@ -266,5 +280,5 @@ int pvm_delete(char *name, int index)
 {
 	int rc = pvm_delinfo(name, index, 0);
 
-	return rc > 0 ? PvmOk : rc;
+	return rc < 0 ? rc : index;
 }

@@ -110,6 +110,15 @@ void mp_rt_run_handlers(void)
 	}
 }
 
+/* The original has nine of its own before those of the program. */
+enum { FIRST_HANDLER = 9 };
+
+/* One of them takes all, or both the same. */
+static bool overlap(int a, int b)
+{
+	return a == b || a == -1 || b == -1;
+}
+
 int pvm_addmhf(int src, int tag, int ctx, int (*func)(int))
 {
 	struct handler *h;
@@ -118,12 +127,12 @@ int pvm_addmhf(int src, int tag, int ctx, int (*func)(int))
 	if (rc)
 		return lpvmerr("pvm_addmhf", rc);
 	base_list_foreach (o, &mp_rt.handlers, struct handler, link)
-		if (o->src == src && o->tag == tag && o->ctx == ctx)
-			return PvmExists;
+		if (overlap(o->src, src) && overlap(o->tag, tag) && o->ctx == ctx)
+			return lpvmerr("pvm_addmhf", PvmExists);
 	h = calloc(1, sizeof(*h));
 	if (!h)
 		return lpvmerr("pvm_addmhf", PvmNoMem);
-	h->id = mp_rt.next_mhf++;
+	h->id = FIRST_HANDLER + mp_rt.next_mhf++;
 	h->src = src;
 	h->tag = tag;
 	h->ctx = ctx;
@@ -145,7 +154,7 @@ int pvm_delmhf(int id)
 				free(h);
 				return PvmOk;
 			}
-	return PvmNotFound;
+	return lpvmerr("pvm_delmhf", id < 0 ? PvmBadParam : PvmNotFound);
 }
 
 /* Matching */
