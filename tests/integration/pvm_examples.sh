@@ -1,0 +1,44 @@
+#!/bin/bash
+# labels: integration pvm
+# timeout: 280
+# Debian's pvm-examples as packaged, first with PVM 3.4.6, then with our library, daemon and console:
+# the same exit codes and, where the output does not depend on time, the same lines. Programs that
+# wait for a partner are left out.
+set -u
+here=$(cd "$(dirname "$0")/.." && pwd)
+build=${PANGAEA_BUILD:-$here/../build/release}/pvm
+if ! [ -x /usr/bin/gexample ] || ! [ -x /usr/lib/pvm3/lib/pvmd ]; then
+  echo "Debian's pvm and pvm-examples are not installed"; exit 77
+fi
+[ -x "$build/pvmgs" ] || { echo "not built"; exit 77; }
+work=$(mktemp -d)
+mkdir "$work/real" "$work/ours" "$work/realtmp" "$work/ourtmp"
+export PVM_ARCH=LINUX64 PVM_ALLOW_ROOT=1 HOME=$work
+real=(env PVM_ROOT=/usr/lib/pvm3 PVM_TMP="$work/realtmp" PVM_PATH=/usr/lib/pvm3/lib:/usr/bin)
+ours=(env PVM_ROOT="$work" PVM_TMP="$work/ourtmp" PVM_PATH="$build:/usr/bin" PVM_DPATH="$build/pvmd3" LD_LIBRARY_PATH="$build")
+stop() {
+  echo halt | "${real[@]}" timeout 10 /usr/bin/pvm >/dev/null 2>&1
+  echo halt | "${ours[@]}" timeout 10 "$build/pvm" >/dev/null 2>&1
+  rm -rf "$work"
+}
+trap stop EXIT
+"${real[@]}" timeout 20 /usr/bin/pvm </dev/null >/dev/null 2>&1 || { echo "the original does not start"; exit 1; }
+"${ours[@]}" timeout 20 "$build/pvm" </dev/null >/dev/null 2>&1 || { echo "ours does not start"; exit 1; }
+# tids, addresses and times differ; lines of several tasks mix
+norm() { sed -E 's/\bt?[48][0-9a-f]{4,7}\b/TID/g; s/[0-9]+\.[0-9]+(e[+-]?[0-9]+)?/F/g; s/-?[0-9]{6,}/NUM/g' "$1" | sort; }
+run() { # WHICH NAME
+  local -n env=$1; local con=/usr/bin/pvm; [ "$1" = ours ] && con=$build/pvm
+  ( cd "$work" && yes "${input:-2}" 2>/dev/null | head -20 | "${env[@]}" timeout 20 "/usr/bin/$2" >"$work/$1/$2" 2>&1; echo "exit ${PIPESTATUS[2]}" >>"$work/$1/$2" )
+  echo reset | "${env[@]}" timeout 10 "$con" >/dev/null 2>&1
+}
+bad=0 n=0
+for p in fgexample fmaster1 frsg fspmd ge gexamp gexample gmbi gs.pvm hello.pvm hello_other inherit1 inherit2 inherit3 \
+         inherita inheritb lmbi master1 rme spmd task0 task1 task_end thb; do
+  [ -x "/usr/bin/$p" ] || continue
+  case $p in master1|fmaster1|spmd|fspmd) input=3 ;; *) input=2 ;; esac
+  run real $p; run ours $p
+  n=$((n + 1))
+  diff <(norm "$work/real/$p") <(norm "$work/ours/$p") >"$work/diff" || { bad=$((bad + 1)); echo "== $p"; head -12 "$work/diff"; }
+done
+echo "$n programs, $bad differ"
+[ $n -gt 0 ] && [ $bad = 0 ]
