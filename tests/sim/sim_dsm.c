@@ -236,7 +236,7 @@ static void choose_access(struct thread *t)
 {
 	/* A few pages are fought for, the others are used now and then, or in order. */
 	t->page_count = below(8) ? 1 : 2;
-	t->page[0] = below(3) ? below(4) : below(s.page_count);
+	t->page[0] = below(3) ? below(BASE_MIN(4u, s.page_count)) : below(s.page_count);
 	if (below(6) == 0)
 		t->page[0] = (t->page[1] + 1) % s.page_count;
 	t->page[1] = (t->page[0] + 1) % s.page_count;
