@@ -19,6 +19,10 @@ struct dsm {
 	int64_t now_ns;
 	int step_error; /* of a callback of the transport */
 	bool failing;
+	bool awaiting;	  /* an answer of a peer */
+	bool serving;	  /* peers ask, and no thread here has faulted for a while */
+	int64_t fault_ns; /* the last local fault */
+	unsigned rounds;
 
 	/* Constant. */
 	const struct dsm_callbacks *callbacks;

@@ -17,7 +17,7 @@
 #include "base/log.h"
 
 #define DIRECT_PEERS  3 /* up to so many connections are tried without asking epoll */
-#define EPOLL_EVERY   16
+#define EPOLL_EVERY   64
 #define RETRY_NS      (20 * BASE_NS_PER_MS)
 #define ACK_DELAY_NS  (20 * BASE_NS_PER_MS)
 #define QUEUE_LIMIT   (256u << 20)
@@ -557,7 +557,7 @@ static unsigned tcp_poll(struct xp *xp, int64_t now_ns)
 
 	if (!all)
 		count = poll_direct(t);
-	if (all || !count)
+	if (all)
 		count += poll_epoll(t);
 	tcp_flush(xp);
 	return count;
