@@ -16,6 +16,9 @@
 #include "base/rng.h"
 #include "slices.h"
 
+/* Unordered accesses are what a litmus test is about. */
+#define RACY __attribute__((no_sanitize("thread")))
+
 struct setup {
 	const char *name;
 	struct slices_options o;
@@ -119,14 +122,14 @@ static void fence(void)
 	__asm__ volatile("mfence" ::: "memory");
 }
 
-static void sb_x(struct player *p, uint64_t r)
+RACY static void sb_x(struct player *p, uint64_t r)
 {
 	*word(p->slice, PAGE_X, 0) = r;
 	fence();
 	p->seen[0] = *word(p->slice, PAGE_Y, 0);
 }
 
-static void sb_y(struct player *p, uint64_t r)
+RACY static void sb_y(struct player *p, uint64_t r)
 {
 	*word(p->slice, PAGE_Y, 0) = r;
 	fence();
@@ -146,13 +149,13 @@ static void test_store_buffering(void **state)
 	play_all((play_fn[]){sb_x, sb_y}, 2, ROUNDS, seen, sb_check);
 }
 
-static void mp_write(struct player *p, uint64_t r)
+RACY static void mp_write(struct player *p, uint64_t r)
 {
 	*word(p->slice, PAGE_X, 8) = r;
 	*word(p->slice, PAGE_Y, 8) = r;
 }
 
-static void mp_read(struct player *p, uint64_t r)
+RACY static void mp_read(struct player *p, uint64_t r)
 {
 	p->seen[0] = *word(p->slice, PAGE_Y, 8);
 	p->seen[1] = *word(p->slice, PAGE_X, 8);
@@ -171,23 +174,23 @@ static void test_message_passing(void **state)
 	play_all((play_fn[]){mp_write, mp_read}, 2, ROUNDS, seen, mp_check);
 }
 
-static void iriw_x(struct player *p, uint64_t r)
+RACY static void iriw_x(struct player *p, uint64_t r)
 {
 	*word(p->slice, PAGE_X, 16) = r;
 }
 
-static void iriw_y(struct player *p, uint64_t r)
+RACY static void iriw_y(struct player *p, uint64_t r)
 {
 	*word(p->slice, PAGE_Y, 16) = r;
 }
 
-static void iriw_xy(struct player *p, uint64_t r)
+RACY static void iriw_xy(struct player *p, uint64_t r)
 {
 	p->seen[0] = *word(p->slice, PAGE_X, 16);
 	p->seen[1] = *word(p->slice, PAGE_Y, 16);
 }
 
-static void iriw_yx(struct player *p, uint64_t r)
+RACY static void iriw_yx(struct player *p, uint64_t r)
 {
 	p->seen[0] = *word(p->slice, PAGE_Y, 16);
 	p->seen[1] = *word(p->slice, PAGE_X, 16);
