@@ -336,7 +336,10 @@ int virtio_queue_load(struct virtio_queue *q, struct base_rbuf *in)
 	q->signalled_valid = valid;
 	if (in->error)
 		return in->error;
-	/* The transport maps an enabled queue again, with the features that were agreed on. */
+	/*
+	 * The transport maps an enabled queue again, with the features that were agreed on, and
+	 * checks its size and places then. Those of a disabled one may be anything.
+	 */
 	q->enabled = enabled;
-	return enabled > 1 || valid > 1 || q->size > q->size_max ? -EPROTO : 0;
+	return enabled > 1 || valid > 1 ? -EPROTO : 0;
 }
