@@ -19,7 +19,7 @@ set(CPACK_DEBIAN_COMPRESSION_TYPE zstd)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS ${CMAKE_BINARY_DIR}/pvm)
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "passwd, iproute2")
-set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "ibverbs-providers")
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "ibverbs-providers, qemu-utils")
 # The drop-in for PVM 3.4.6 has its file names.
 set(CPACK_DEBIAN_PACKAGE_PROVIDES "libpvm3 (= 3.4.6)")
 set(CPACK_DEBIAN_PACKAGE_CONFLICTS "pvm, libpvm3, pvm-dev")
