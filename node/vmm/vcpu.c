@@ -47,6 +47,7 @@ int vmm_vcpus_init(struct vmm_vcpus *all)
 	pthread_mutex_init(&all->lock, NULL);
 	pthread_cond_init(&all->changed, NULL);
 	all->paused = true;
+	atomic_store(&all->closed, true);
 	return 0;
 }
 
@@ -361,6 +362,9 @@ static bool vcpu_gate(struct vmm_vcpu *v)
 	struct vmm_vcpus *all = v->all;
 	bool go_on;
 
+	/* Most kicks are interrupts, and the lock is everybody's. */
+	if (!atomic_load(&all->closed))
+		return true;
 	pthread_mutex_lock(&all->lock);
 	if (all->paused && !all->stopping) {
 		pthread_mutex_unlock(&all->lock);
@@ -476,6 +480,7 @@ void vmm_vcpus_pause(struct vmm_vcpus *all)
 	pthread_mutex_lock(&all->lock);
 	was = all->paused;
 	all->paused = true;
+	atomic_store(&all->closed, true);
 	pthread_mutex_unlock(&all->lock);
 	for (unsigned i = 0; i < all->count; i++)
 		vmm_vcpu_kick(all->vcpu[i]);
@@ -499,6 +504,7 @@ void vmm_vcpus_resume(struct vmm_vcpus *all)
 	}
 	pthread_mutex_lock(&all->lock);
 	all->paused = false;
+	atomic_store(&all->closed, all->stopping);
 	pthread_cond_broadcast(&all->changed);
 	/* A pause right after this must not count threads that have not left the gate yet. */
 	pthread_mutex_unlock(&all->lock);
@@ -508,6 +514,7 @@ void vmm_vcpus_fini(struct vmm_vcpus *all)
 {
 	pthread_mutex_lock(&all->lock);
 	all->stopping = true;
+	atomic_store(&all->closed, true);
 	pthread_cond_broadcast(&all->changed);
 	pthread_mutex_unlock(&all->lock);
 	for (unsigned i = 0; i < all->count; i++) {

@@ -44,6 +44,7 @@ struct vmm_vcpus {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool paused, stopping; /* under lock */
+	_Atomic(bool) closed;  /* one of them: look under the lock. Set before the kick. */
 	unsigned parked;       /* threads at the gate */
 	uint64_t paused_tsc;   /* the guest's TSC stands here while paused */
 	bool restored;	       /* paused_tsc was loaded: the start must not take its own */
