@@ -62,7 +62,7 @@ int bench_spawn(const char *const argv[], const char *marker, int timeout_ms,
 {
 	double start_us = bench_now_us();
 	pid_t pid;
-	int fd, err;
+	int fd = -1, err;
 
 	out->len = 0;
 	out->text[0] = 0;
