@@ -180,7 +180,7 @@ static int64_t spin_ns(void)
 	if (mp_chan.page && atomic_load_explicit(&mp_chan.page->awake, memory_order_relaxed) >
 				    (int32_t)mp_chan.page->cores)
 		return 0;
-	return (int64_t)mp_rt.poll_us * BASE_NS_PER_US >> BASE_MIN(mp_chan.spin_fails, 3u);
+	return (int64_t)mp_rt.poll_us * BASE_NS_PER_US >> BASE_MIN(mp_chan.spin_fails / 4, 3u);
 }
 
 static bool spin(uint32_t bell, int64_t deadline_ns)

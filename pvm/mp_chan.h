@@ -13,7 +13,7 @@ enum {
 	MP_CHAN_COPY_STEP = 65536, /* a body that is being copied becomes visible in such steps */
 	MP_CHAN_WINDOW = 32 << 20, /* bytes by reference that a receiver has not taken in yet */
 	MP_CHAN_PEER_BUCKETS = 1024,
-	MP_CHAN_SPIN_US = 50,	     /* default of PvmPollTime */
+	MP_CHAN_SPIN_US = 200,	     /* default of PvmPollTime */
 	MP_CHAN_SLEEP_MAX_MS = 1000, /* then the socket is looked at: the daemon may have died */
 	MP_CHAN_DIRECT_MIN = 65536,  /* a first message of this size is worth a channel at once */
 };

@@ -22,7 +22,9 @@ static int connect_peer(struct mp_peer *p)
 	base_rbuf_init(&b, body.data, body.len);
 	p = mp_chan.open ? mp_peer_find(tid) : NULL;
 	if (rc < 0 || !p || p->gone || !mp_peer_map(p, fd)) {
-		if (p && rc != PvmSysErr)
+		if (p && rc == PvmNoData)
+			p->by_daemon = 0; /* not there yet */
+		else if (p && rc != PvmSysErr)
 			p->refused = true;
 		rc = 0;
 	} else {

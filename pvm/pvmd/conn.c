@@ -419,7 +419,13 @@ static void conn_ready(struct base_watch *w, uint32_t events)
 	int rc;
 
 	if (events & EPOLLOUT) {
+		size_t before = c->out_bytes;
+
 		conn_write(c);
+		if (c->dead)
+			return;
+		if (c->out_bytes != before && c->ops->wrote)
+			c->ops->wrote(c);
 		if (c->dead)
 			return;
 	}

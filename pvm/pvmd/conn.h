@@ -22,6 +22,9 @@ struct mpd_conn_ops {
 	void (*closed)(struct mpd_conn *c, int err);
 	/* out_bytes fell below MPD_CONN_LOW after having been above MPD_CONN_HIGH. May be NULL. */
 	void (*drained)(struct mpd_conn *c);
+	/* Bytes left the queue later than they were queued: a peer that sleeps must look. May be
+	 * NULL. */
+	void (*wrote)(struct mpd_conn *c);
 	/* The handshake of a secured connection is done. May be NULL. */
 	void (*secured)(struct mpd_conn *c);
 };

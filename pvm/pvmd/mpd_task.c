@@ -249,8 +249,13 @@ static void task_drained(struct mpd_conn *c)
 	mpd_route_forget(t->pd, t);
 }
 
+static void task_wrote(struct mpd_conn *c)
+{
+	mpd_task_wake(c->owner);
+}
+
 static const struct mpd_conn_ops task_ops = {
-	.frame = task_frame, .closed = task_closed, .drained = task_drained};
+	.frame = task_frame, .closed = task_closed, .drained = task_drained, .wrote = task_wrote};
 
 void mpd_op_exit(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b)
 {
@@ -466,7 +471,12 @@ void mpd_task_connect(struct mpd *pd, const struct mpd_from *from, struct base_r
 	uint32_t v[2];
 	int slot;
 
-	if (!me || !to || to == me || !to->conn || to->seg_fd < 0 || me->seg_fd < 0) {
+	if (me && to && !to->conn) {
+		/* It has been started and will enrol: ask again later. */
+		mpd_call_reply(pd, from, PvmNoData, NULL, -1);
+		return;
+	}
+	if (!me || !to || to == me || to->seg_fd < 0 || me->seg_fd < 0) {
 		mpd_call_reply(pd, from, PvmNoTask, NULL, -1);
 		return;
 	}
