@@ -9,6 +9,7 @@
 
 #include "node/vmm/boot_internal.h"
 
+#define TABLES_LEN (UINT64_C(32) << 20)
 #define EBDA_START UINT64_C(0x9fc00)
 #define PTE_TABLE  UINT64_C(0x3)  /* present, writable */
 #define PTE_LARGE  UINT64_C(0x83) /* and a 2 MiB page */
@@ -140,6 +141,21 @@ static int load_cmdline(struct loader *ld)
 				   (unsigned long long)BASE_MIN(ld->cmdline_max, CMDLINE_ROOM - 1),
 				   len);
 	return put(ld, VMM_BOOT_CMDLINE, ld->image->cmdline, len + 1);
+}
+
+/*
+ * The kernel's own range, and the top of low memory, where Linux puts its first tables. Each page
+ * that is not there costs the guest an exit, several under shadow paging.
+ */
+static void populate(struct loader *ld, uint64_t start)
+{
+	const struct vmm_mem_region *low = vmm_mem_region_at(ld->mem, 0);
+	uint64_t top = BASE_MIN(low->len, TABLES_LEN);
+
+	if (!ld->image->huge_pages)
+		return;
+	vmm_mem_populate_huge(ld->mem, start, ld->kernel_end - start);
+	vmm_mem_populate_huge(ld->mem, low->gpa + low->len - top, top);
 }
 
 /* As high as it may lie: kernels place their own things from below. */
@@ -429,6 +445,7 @@ static int load_bzimage(struct loader *ld, uint64_t size)
 
 	if (err)
 		return err;
+	populate(ld, hdr->pref_address);
 	src.pos = setup_len + hdr->payload_offset;
 	src.end = src.pos + hdr->payload_length;
 	if (!ld->image->guest_unpacks && hdr->payload_length >= sizeof(magic)) {

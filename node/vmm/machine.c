@@ -303,6 +303,7 @@ int vm_boot(struct vmm_vm *vm, char *why)
 		.kernel_name = vm->config.kernel,
 		.initrd_name = vm->config.initrd,
 		.cmdline = vm->config.cmdline,
+		.huge_pages = true,
 	};
 	struct vmm_acpi_params acpi = {
 		.vcpu_count = vm->config.vcpus,

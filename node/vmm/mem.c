@@ -7,10 +7,17 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/log.h"
+
 #define MEM_MIN_BYTES (UINT64_C(64) << 20)
 #define MEM_MAX_BYTES (UINT64_C(1) << 45)
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
 enum { REGION_MAX = 2 };
+static const size_t HUGE_BYTES = 2 << 20;
 
 struct vmm_mem {
 	uint64_t size;
@@ -39,6 +46,33 @@ static void mem_lay_out(struct vmm_mem *mem)
 	}
 }
 
+/* At a multiple of a huge page, as the kernel does by itself only where shared memory has them. */
+static int mem_map(struct vmm_mem *mem)
+{
+	size_t room = mem->size + HUGE_BYTES;
+	uint8_t *at =
+		mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t skip, rest;
+
+	if (at == MAP_FAILED)
+		return -errno;
+	skip = -(uintptr_t)at & (HUGE_BYTES - 1);
+	mem->host = mmap(at + skip, mem->size, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_NORESERVE | MAP_FIXED, mem->fd, 0);
+	if (mem->host == MAP_FAILED) {
+		int err = -errno;
+
+		munmap(at, room);
+		return err;
+	}
+	rest = room - skip - mem->size;
+	if (skip)
+		munmap(at, skip);
+	if (rest)
+		munmap(at + skip + mem->size, rest);
+	return 0;
+}
+
 int vmm_mem_new(uint64_t size_bytes, struct vmm_mem **out)
 {
 	struct vmm_mem *mem;
@@ -59,12 +93,9 @@ int vmm_mem_new(uint64_t size_bytes, struct vmm_mem **out)
 		err = -errno;
 		goto err_close;
 	}
-	mem->host = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-			 mem->fd, 0);
-	if (mem->host == MAP_FAILED) {
-		err = -errno;
+	err = mem_map(mem);
+	if (err)
 		goto err_close;
-	}
 	/* A core dump is for our own state; the guest's memory is its secret. */
 	madvise(mem->host, size_bytes, MADV_DONTDUMP);
 	mem_lay_out(mem);
@@ -192,6 +223,23 @@ int vmm_mem_clear(struct vmm_mem *mem)
 	for (unsigned i = 0; i < mem->region_count; i++)
 		vmm_mem_dirty(mem, mem->regions[i].gpa, mem->regions[i].len);
 	return 0;
+}
+
+void vmm_mem_populate_huge(struct vmm_mem *mem, uint64_t gpa, uint64_t len)
+{
+	uint64_t room, start, end;
+	const struct vmm_mem_region *r = mem_find(mem, gpa, &room);
+
+	if (!r || len == 0)
+		return;
+	start = (gpa - r->gpa) & ~(uint64_t)(HUGE_BYTES - 1);
+	end = (gpa - r->gpa + BASE_MIN(len, room) + HUGE_BYTES - 1) & ~(uint64_t)(HUGE_BYTES - 1);
+	end = BASE_MIN(end, r->len & ~(uint64_t)(HUGE_BYTES - 1));
+	/* One page must be there, or there is no page table that could be collapsed. */
+	for (uint64_t at = start; at < end; at += HUGE_BYTES)
+		(void)*(volatile uint8_t *)(r->host + at);
+	if (start < end && madvise(r->host + start, end - start, MADV_COLLAPSE) < 0)
+		log_debug("memory: no huge pages: %s", strerror(errno));
 }
 
 static size_t mem_dirty_words(const struct vmm_mem *mem)

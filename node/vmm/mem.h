@@ -47,6 +47,12 @@ BASE_MUST_CHECK int vmm_mem_write(struct vmm_mem *mem, uint64_t gpa, const void 
 BASE_MUST_CHECK int vmm_mem_clear(struct vmm_mem *mem);
 
 /*
+ * Fills the 2 MiB pages around a range that will all be used soon, with huge pages where the kernel
+ * gives them: fewer faults for the guest. Only a hint. Not for memory that the DSM watches.
+ */
+void vmm_mem_populate_huge(struct vmm_mem *mem, uint64_t gpa, uint64_t len);
+
+/*
  * Every write through a pointer must be followed by this, once the bytes are there: KVM's dirty log
  * does not see what user space writes. Costs one test while no log is kept. Any thread.
  */

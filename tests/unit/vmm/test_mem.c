@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -97,9 +98,37 @@ static void dirty_log_names_the_written_pages(void **state)
 	vmm_mem_free(mem);
 }
 
+/* The hint changes no byte, whatever its range. */
+static void huge_pages_keep_the_bytes(void **state)
+{
+	struct vmm_mem *mem = make(64 * MIB);
+	uint8_t *p = vmm_mem_ptr(mem, 0, 64 * MIB);
+
+	unsigned char resident[2 * MIB / 4096];
+
+	assert_int_equal((uintptr_t)p % (2 * MIB), 0);
+	p[3 * MIB] = 7;
+	vmm_mem_populate_huge(mem, 3 * MIB + 5, 1);
+	/* Where this kernel can do it, the pages around are there now. */
+	p[8 * MIB] = 1;
+	if (madvise(p + 8 * MIB, 2 * MIB, 25 /* MADV_COLLAPSE */) == 0) {
+		assert_int_equal(mincore(p + 2 * MIB, 2 * MIB, resident), 0);
+		for (size_t i = 0; i < sizeof(resident); i++)
+			assert_int_equal(resident[i] & 1, 1);
+	}
+	vmm_mem_populate_huge(mem, 63 * MIB, 100 * MIB);
+	vmm_mem_populate_huge(mem, 64 * MIB, 1);
+	vmm_mem_populate_huge(mem, UINT64_MAX, 2);
+	vmm_mem_populate_huge(mem, 0, 0);
+	assert_int_equal(p[3 * MIB], 7);
+	assert_int_equal(p[64 * MIB - 1], 0);
+	vmm_mem_free(mem);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(huge_pages_keep_the_bytes),
 		cmocka_unit_test(refuses_bad_sizes),
 		cmocka_unit_test(small_memory_is_one_region),
 		cmocka_unit_test(memory_goes_on_above_the_hole),
