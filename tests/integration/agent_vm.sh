@@ -16,7 +16,7 @@ make_cluster a b
 start_agent a
 start_agent b
 wait_event "b is reachable" --node a
-wait_event "a is reachable" --node b
+wait_event "a is reachable" --node b --agent b
 
 # A guest that ends by itself.
 expect 0 "on node b" "$pangaea" vm run hello -k "$guests/hello" -m 64M --node b
