@@ -310,10 +310,10 @@ static void vm_over(struct agent_vm *vm)
 
 	vm->state = failed ? VMMCTL_FAILED : VMMCTL_STOPPED;
 	agent_migration_vm_gone(vm);
+	agent_vm_dir_remove(vm->dir);
 	if (!vm->incoming)
 		agent_event(vm->agent, vm->spec.name, failed ? "failed" : "ended", "%s",
 			    vm->reason);
-	agent_vm_dir_remove(vm->dir);
 	waiters_over(vm, failed);
 	vm_free(vm);
 }

@@ -20,7 +20,7 @@ wait_event "a is reachable" --node b --agent b
 
 # A guest that ends by itself.
 expect 0 "on node b" "$pangaea" vm run hello -k "$guests/hello" -m 64M --node b
-wait_event "the guest powered off" hello
+wait_event " ended " hello
 expect 3 "there is no VM 'hello'" "$pangaea" vm info hello
 [ -z "$(folders)" ] && ok "its folder is gone" || fail "left behind: $(folders)"
 
