@@ -10,7 +10,7 @@
 #define POSTS_MAX 1024
 
 struct post {
-	enum { POST_MESSAGE, POST_PREFETCH } type;
+	enum { POST_MESSAGE, POST_PREFETCH, POST_REHOME } type;
 	uint8_t peer;
 	uint8_t len;
 	uint64_t gfn, count;
@@ -224,6 +224,8 @@ static int handle_post(struct dsm *d, const struct post *p, int64_t now_ns)
 			       &(struct xp_out){.type = DSM_FRAME_USER,
 						.body = p->data,
 						.body_len = p->len});
+	if (p->type == POST_REHOME)
+		return dsm_rehome_begin(d);
 	int err = dsm_engine_prefetch(d->engine, p->gfn, p->count, now_ns);
 
 	return err == -EINVAL ? 0 : err; /* a hint may be wrong */
@@ -282,6 +284,29 @@ int dsm_quiesce(struct dsm *d, unsigned timeout_ms)
 		err = pthread_cond_timedwait(&d->changed, &d->lock, &until);
 	atomic_store(&d->want_quiet, false);
 	err = d->error ? d->error : d->quiet ? 0 : -ETIMEDOUT;
+	pthread_mutex_unlock(&d->lock);
+	return err;
+}
+
+int dsm_rehome(struct dsm *d, const struct dsm_home *homes, unsigned count, unsigned timeout_ms)
+{
+	struct timespec until = base_clock_timespec(base_clock_ns() + timeout_ms * BASE_NS_PER_MS);
+
+	pthread_mutex_lock(&d->lock);
+	d->new_homes = homes;
+	d->new_home_count = count;
+	d->rehome_done = false;
+	d->rehome_error = 0;
+	pthread_mutex_unlock(&d->lock);
+	int err = post(d, &(struct post){.type = POST_REHOME}), wait = 0;
+
+	if (err)
+		return err;
+	pthread_mutex_lock(&d->lock);
+	while (!d->rehome_done && !d->error && wait != ETIMEDOUT)
+		wait = pthread_cond_timedwait(&d->changed, &d->lock, &until);
+	err = d->error ? d->error : d->rehome_done ? d->rehome_error : -ETIMEDOUT;
+	d->new_homes = NULL;
 	pthread_mutex_unlock(&d->lock);
 	return err;
 }

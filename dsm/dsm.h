@@ -91,6 +91,14 @@ void dsm_owners(struct dsm *d, uint64_t gfn, uint64_t count, uint8_t *owner);
 /* Waits until no request of this slice is under way (its vCPUs and devices must be paused, or there
  * will be new ones). -ETIMEDOUT. */
 BASE_MUST_CHECK int dsm_quiesce(struct dsm *d, unsigned timeout_ms);
+/*
+ * Moves page homes. The guest is paused on every slice and every slice has had dsm_quiesce(); then
+ * each calls this with the same map, and none resumes before all have returned. Pages stay where
+ * they are: only the directory moves. -EINVAL; -ETIMEDOUT: a slice is not quiet or did not take
+ * part, and the guest cannot go on; or the error of `failed`.
+ */
+BASE_MUST_CHECK int dsm_rehome(struct dsm *d, const struct dsm_home *homes, unsigned count,
+			       unsigned timeout_ms);
 enum dsm_install dsm_install_used(const struct dsm *d);
 
 #endif

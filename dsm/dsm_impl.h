@@ -23,6 +23,9 @@ struct dsm {
 	bool serving;	  /* peers ask, and no thread here has faulted for a while */
 	int64_t fault_ns; /* the last local fault */
 	unsigned rounds;
+	uint16_t dir_ends; /* peers that have sent all directory entries of a move */
+	bool rehome_waits; /* until all is quiet */
+	bool dir_sent;	   /* and so have we */
 
 	/* Constant. */
 	const struct dsm_callbacks *callbacks;
@@ -44,12 +47,19 @@ struct dsm {
 	int error;
 	struct post *posts;
 	unsigned post_head, post_tail;
+	const struct dsm_home *new_homes; /* of a dsm_rehome() that waits */
+	unsigned new_home_count;
+	bool rehome_done;
+	int rehome_error;
 };
 
 extern const struct dsm_engine_ops dsm_service_ops;
 extern const struct xp_handler dsm_service_handler;
 
 void *dsm_service_main(void *arg);
+/* The service thread's side of dsm_rehome(): a post, and a peer's frame. */
+BASE_MUST_CHECK int dsm_rehome_begin(struct dsm *d);
+BASE_MUST_CHECK int dsm_rehome_frame(struct dsm *d, uint8_t peer, const struct xp_frame *f);
 /* Executes what other threads asked for. */
 int dsm_posts_handle(struct dsm *d, int64_t now_ns);
 

@@ -1,67 +1,14 @@
-#include "dsm/engine.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "dsm/batch.h"
-#include "dsm/prefetch.h"
+#include "dsm/engine_impl.h"
 
 #define MARKER_WEIGHT 16
 
-/* What the engine itself knows of a page, besides its state machine. */
-struct slot {
-	int64_t fault_ns; /* when the oldest waiter came */
-	uint8_t mapped;	  /* enum dsm_state of the guest's view, batched changes included */
-	uint8_t kind;	  /* enum dsm_fault_kind of the waiter */
-	bool waiting : 1;
-	bool marker : 1; /* of a prefetch window: stays unmapped until it is touched */
-	bool in_map : 1; /* the batch maps it */
-	bool in_revoke : 1;
-};
-
-struct timer {
-	int64_t at_ns;
-	uint64_t gfn;
-};
-
-struct dsm_engine {
-	struct dsm_engine_config cfg;
-	struct dsm_home homes[DSM_HOME_MAX];
-	unsigned home_hint;
-	struct dsm_page *pages;
-	struct dsm_dir *dirs;
-	struct slot *slots;
-	struct timer *timers; /* a heap, the earliest first */
-	size_t timer_count, timer_cap;
-	struct base_rng rng;
-	struct dsm_prefetch ahead;
-	struct dsm_stats stats;
-	struct dsm_batch batch;
-	struct dsm_out out;
-	unsigned open_requests;
-	int64_t now_ns;
-};
-
 /* ---- making ---- */
-
-static int homes_check(const struct dsm_engine_config *c)
-{
-	uint64_t next = 0;
-
-	if (!c->home_count || c->home_count > DSM_HOME_MAX || c->self >= DSM_NODE_MAX)
-		return -EINVAL;
-	for (unsigned i = 0; i < c->home_count; i++) {
-		const struct dsm_home *h = &c->homes[i];
-
-		if (h->first != next || !h->count || h->node >= DSM_NODE_MAX)
-			return -EINVAL;
-		next += h->count;
-	}
-	return next == c->page_count ? 0 : -EINVAL;
-}
 
 /* Zero pages that cost nothing until they are touched. */
 static void *table(uint64_t count, size_t size)
@@ -80,10 +27,10 @@ static void table_free(void *p, uint64_t count, size_t size)
 
 int dsm_engine_new(const struct dsm_engine_config *config, struct dsm_engine **out)
 {
-	int err = homes_check(config);
+	int err = dsm_engine_homes_check(config->homes, config->home_count, config->page_count);
 
-	if (err)
-		return err;
+	if (err || config->self >= DSM_NODE_MAX)
+		return -EINVAL;
 	struct dsm_engine *e = calloc(1, sizeof(*e));
 
 	if (!e)
@@ -113,22 +60,6 @@ void dsm_engine_free(struct dsm_engine *e)
 	table_free(e->slots, e->cfg.page_count, sizeof(*e->slots));
 	free(e->timers);
 	free(e);
-}
-
-uint8_t dsm_engine_home(const struct dsm_engine *e, uint64_t gfn)
-{
-	const struct dsm_home *h = &e->homes[e->home_hint];
-
-	if (gfn - h->first < h->count)
-		return h->node;
-	for (unsigned i = 0; i < e->cfg.home_count; i++) {
-		h = &e->homes[i];
-		if (gfn - h->first < h->count) {
-			((struct dsm_engine *)e)->home_hint = i;
-			return h->node;
-		}
-	}
-	return DSM_NODE_NONE;
 }
 
 /* ---- timers ---- */

@@ -69,6 +69,21 @@ BASE_MUST_CHECK int dsm_engine_flush(struct dsm_engine *e);
 /* When dsm_engine_time() is due; INT64_MAX: nothing waits. */
 int64_t dsm_engine_next_ns(const struct dsm_engine *e);
 
+/*
+ * Moves homes. All nodes are quiet: no request is open anywhere. Directory
+ * entries that leave are given to `moved` in runs of equal entries and
+ * forgotten here; those that come are put in with dsm_engine_dir_put(), before
+ * or after. -EBUSY: not quiet; -EINVAL: as dsm_engine_new. Nothing was changed
+ * on these.
+ */
+BASE_MUST_CHECK int dsm_engine_rehome(struct dsm_engine *e, const struct dsm_home *homes,
+				      unsigned count,
+				      int (*moved)(void *ctx, uint8_t to, uint64_t gfn,
+						   uint64_t count, const struct dsm_dir *dir));
+/* -EPROTO: not entries that a correct node can give away. */
+BASE_MUST_CHECK int dsm_engine_dir_put(struct dsm_engine *e, uint64_t gfn, uint64_t count,
+				       const struct dsm_dir *dir);
+
 /* What the guest's view has now: DSM_I, DSM_S or DSM_X. */
 uint8_t dsm_engine_mapped(const struct dsm_engine *e, uint64_t gfn);
 uint8_t dsm_engine_home(const struct dsm_engine *e, uint64_t gfn);

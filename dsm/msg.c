@@ -41,3 +41,39 @@ int dsm_msg_get(uint8_t type, const void *body, unsigned len, struct dsm_msg *ou
 				.flags = l.access_flags >> 4};
 	return 0;
 }
+
+struct dir_layout {
+	uint64_t gfn, count;
+	uint32_t version;
+	uint16_t copyset;
+	uint8_t owner, zero;
+};
+
+_Static_assert(sizeof(struct dir_layout) == DSM_DIR_LEN, "on the wire");
+
+void dsm_dir_put(uint8_t out[DSM_DIR_LEN], uint64_t gfn, uint64_t count, const struct dsm_dir *dir)
+{
+	struct dir_layout l = {.gfn = htole64(gfn),
+			       .count = htole64(count),
+			       .version = htole32(dir->version),
+			       .copyset = htole16(dir->copyset),
+			       .owner = dir->owner};
+
+	memcpy(out, &l, sizeof(l));
+}
+
+int dsm_dir_get(const void *body, unsigned len, uint64_t *gfn, uint64_t *count, struct dsm_dir *out)
+{
+	struct dir_layout l;
+
+	if (len != sizeof(l))
+		return -EPROTO;
+	memcpy(&l, body, sizeof(l));
+	*gfn = le64toh(l.gfn);
+	*count = le64toh(l.count);
+	*out = (struct dsm_dir){.version = le32toh(l.version),
+				.copyset = le16toh(l.copyset),
+				.owner = l.owner,
+				.touched = true};
+	return 0;
+}

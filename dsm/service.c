@@ -155,6 +155,8 @@ static int on_frame(void *ctx, uint8_t peer, const struct xp_frame *f)
 		d->callbacks->message(d->ctx, peer, f->body, f->body_len);
 		return 0;
 	}
+	if (f->type == DSM_FRAME_DIR || f->type == DSM_FRAME_DIR_END)
+		return dsm_rehome_frame(d, peer, f);
 	int err = dsm_msg_get(f->type, f->body, f->body_len, &m);
 
 	if (err)
@@ -277,6 +279,8 @@ static int round_once(struct dsm *d, unsigned *work)
 		err = take_faults(d, work);
 	if (!err)
 		err = take_posts_and_time(d, work);
+	if (!err && d->rehome_waits)
+		err = dsm_rehome_begin(d);
 	d->awaiting = dsm_engine_open_requests(d->engine) || d->serving;
 	check_quiet(d);
 	return err;

@@ -2,6 +2,7 @@
 /* A slice that dies, hangs or talks nonsense: the others hear of it in time and stop answering. */
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -108,6 +109,68 @@ static void test_messages_arrive(void **state)
 	slices_close(&g);
 }
 
+struct rehome {
+	struct dsm *dsm;
+	const struct dsm_home *homes;
+	int err;
+};
+
+static void *rehome_main(void *arg)
+{
+	struct rehome *r = arg;
+
+	r->err = dsm_rehome(r->dsm, r->homes, 3, 5000);
+	return NULL;
+}
+
+static volatile uint64_t *word(unsigned slice, uint64_t page)
+{
+	return (volatile uint64_t *)(void *)(g.slice[slice].mem + page * DSM_PAGE_SIZE);
+}
+
+/* Homes change hands while the guest is paused; every page keeps its bytes and
+ * its owner. */
+static void move_homes(const struct dsm_home *homes)
+{
+	struct rehome r[COUNT];
+	pthread_t t[COUNT];
+
+	for (unsigned i = 0; i < COUNT; i++)
+		assert_int_equal(dsm_quiesce(g.slice[i].dsm, 5000), 0);
+	for (unsigned i = 0; i < COUNT; i++) {
+		r[i] = (struct rehome){.dsm = g.slice[i].dsm, .homes = homes};
+		assert_int_equal(pthread_create(&t[i], NULL, rehome_main, &r[i]), 0);
+	}
+	for (unsigned i = 0; i < COUNT; i++) {
+		pthread_join(t[i], NULL);
+		assert_int_equal(r[i].err, 0);
+	}
+}
+
+static void test_homes_move(void **state)
+{
+	const struct slices_options o = {.count = COUNT, .pages = 16, .transport = &xp_tcp};
+	const struct dsm_home turned[] = {{0, 16, 1}, {16, 16, 2}, {32, 16, 0}};
+	const struct dsm_home uneven[] = {{0, 40, 2}, {40, 4, 0}, {44, 4, 1}};
+	uint64_t value = 1;
+	uint64_t now[48] = {0};
+
+	assert_int_equal(slices_open(&g, &o), 0);
+	assert_int_equal(slices_start(&g), 0);
+	for (unsigned round = 0; round < 3; round++) {
+		for (uint64_t p = round; p < 48; p += 2)
+			*word((unsigned)(p * 7 + round) % COUNT, p) = now[p] = value++;
+		for (uint64_t p = 0; p < 48; p++)
+			assert_int_equal(*word((unsigned)(p + round) % COUNT, p), now[p]);
+		move_homes(round % 2 ? uneven : turned);
+	}
+	for (unsigned i = 0; i < COUNT; i++)
+		for (uint64_t p = 0; p < 48; p++)
+			assert_int_equal(*word(i, p), now[p]);
+	assert_int_equal(dsm_rehome(g.slice[0].dsm, turned, 2, 1000), -EINVAL);
+	slices_close(&g);
+}
+
 static void test_strange_layouts_are_refused(void **state)
 {
 	struct slices_options o = {
@@ -130,6 +193,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_slice_that_dies),
 		cmocka_unit_test(test_a_slice_that_hangs),
+		cmocka_unit_test(test_homes_move),
 		cmocka_unit_test(test_messages_arrive),
 		cmocka_unit_test(test_strange_layouts_are_refused),
 	};
