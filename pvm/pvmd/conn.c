@@ -134,8 +134,11 @@ static void conn_write(struct mpd_conn *c)
 	while (!rc && !base_list_empty(&c->out))
 		rc = conn_write_once(c);
 	if (rc && rc != -EAGAIN && rc != -EINTR) {
-		conn_fail(c, rc);
-		return;
+		/* The peer is gone, but its last words may be there to read: reading ends it. */
+		c->broken = true;
+		base_list_foreach_safe (k, &c->out, struct mpd_chunk, link)
+			chunk_free(k);
+		c->out_bytes = 0;
 	}
 	conn_events(c);
 	if (!c->dead && c->high && c->out_bytes < MPD_CONN_LOW) {
@@ -149,6 +152,10 @@ static void conn_queue(struct mpd_conn *c, struct mpd_chunk *k)
 {
 	bool idle = base_list_empty(&c->out);
 
+	if (c->broken) {
+		chunk_free(k);
+		return;
+	}
 	base_list_add_tail(&c->out, &k->link);
 	c->out_bytes += k->len;
 	if (c->out_bytes > MPD_CONN_HIGH)

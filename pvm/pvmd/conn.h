@@ -46,6 +46,7 @@ struct mpd_conn {
 	int fds[MPD_CONN_FDS]; /* received and not taken yet */
 	int nfds;
 	bool secure, hello_done, high, paused, dead, writing;
+	bool broken; /* writing failed; what the peer sent before is still read */
 	int64_t last_in_ns;
 };
 
