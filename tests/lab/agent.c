@@ -344,11 +344,12 @@ static void finish_if_done(struct session *s)
 	session_exit(s, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
+/* The port then reports POLLIN as well, for its end of file. */
 static bool port_hung_up(const struct session *s)
 {
-	struct pollfd p = {.fd = s->port, .events = POLLIN};
+	struct pollfd p = {.fd = s->port};
 
-	return poll(&p, 1, 0) == 1 && p.revents & POLLHUP && !(p.revents & POLLIN);
+	return poll(&p, 1, 0) == 1 && p.revents & POLLHUP;
 }
 
 /*
@@ -398,8 +399,10 @@ static void session_turn(struct session *s)
 
 		s->raw_len = n > 0 ? (size_t)n : 0;
 		s->raw_pos = 0;
-		if (n == 0)
+		if (n == 0) {
 			wait_for_peer(s);
+			return;
+		}
 	}
 	session_parse(s);
 	feed_input(s);
