@@ -246,7 +246,18 @@ struct foreign {
 	struct mp_peer *peer;
 	uint32_t lease;
 	uint64_t total;
+	unsigned generation; /* of forks: in a child the parent's leases are not ours to return */
 };
+
+static unsigned generation;
+
+void mp_chan_forked(void)
+{
+	generation++;
+	if (mp_chan.page)
+		munmap(mp_chan.page, MP_SEG_HEAD);
+	mp_chan.page = NULL;
+}
 
 static void lease_return(struct mp_peer *p, uint32_t lease)
 {
@@ -260,7 +271,8 @@ static void foreign_free(struct mp_block *b)
 {
 	struct foreign *f = b->owner;
 
-	lease_return(f->peer, f->lease);
+	if (f->generation == generation)
+		lease_return(f->peer, f->lease);
 	mp_peer_unref(f->peer);
 	free(f);
 	free(b);
@@ -276,7 +288,7 @@ static struct mp_block *foreign_new(struct mp_peer *p, const struct mp_record *r
 		free(f);
 		return NULL;
 	}
-	*f = (struct foreign){p, r->lease, r->total};
+	*f = (struct foreign){p, r->lease, r->total, generation};
 	*b = (struct mp_block){.refs = 1,
 			       .data = p->seg + r->off,
 			       .cap = (size_t)r->total,

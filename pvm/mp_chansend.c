@@ -27,6 +27,9 @@ static int connect_peer(struct mp_peer *p)
 		else if (p && rc != PvmSysErr)
 			p->refused = true;
 		rc = 0;
+	} else if (p->slot >= 0) {
+		/* A handler sent to it meanwhile: its channel is the one. */
+		rc = 1;
 	} else {
 		p->slot = (int)(base_rbuf_u32(&b) % MP_SLOTS);
 		g = mp_seg_ring(p->seg, (uint32_t)p->slot);

@@ -112,6 +112,7 @@ static void after_fork(void)
 {
 	if (mp_rt.fd < 0)
 		return;
+	mp_chan_forked();
 	mp_rt_lost();
 }
 

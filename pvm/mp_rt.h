@@ -98,6 +98,8 @@ int mp_chan_open(void);
 /* The daemon took the segment (or not) and gave the host page. */
 void mp_chan_enrolled(int tid, int page_fd, bool accepted);
 void mp_chan_close(void);
+/* In a child of fork, before mp_chan_close(): nothing shared may be touched. */
+void mp_chan_forked(void);
 /* 1: sent; 0: not by this way; below 0: an error. */
 BASE_MUST_CHECK int mp_chan_send(int dst, const struct mp_msg *m, const struct mp_msghdr *h);
 /* Takes in what is in the rings; how many messages. */

@@ -20,6 +20,7 @@ for a in "2 200 1" "4 60 2" "16 10 3" "1 50 4"; do
   timeout 60 "$B/tests/pvm/pvmtest_stress" $a >"$W/o" || fail "stress $a: $(grep -vE 'BEGIN|END' "$W/o")"
   tail -1 "$W/o"
 done
+timeout 60 "$B/tests/pvm/pvmtest_forks" || fail "a task that forks"
 echo "by the daemon only:"
 PVM_NOSHM=1 PVM_EXPORT=PVM_NOSHM timeout 60 "$B/tests/pvm/pvmtest_stress" 3 60 5 >"$W/o" || fail "stress without shared memory: $(tail -3 "$W/o")"
 tail -1 "$W/o"
