@@ -228,6 +228,10 @@ int vm_load(struct vmm_vm *vm, int fd, char *why)
 	struct vmm_snap_section s = {0};
 	int err = vmm_snap_read_header(fd);
 
+	if (err)
+		return loader_refuse(&l, err, "%s",
+				     err == -EPROTONOSUPPORT ? "a format of another version"
+							     : "this is not a saved machine");
 	why[0] = 0;
 	while (!err && !l.end) {
 		err = vmm_snap_read(fd, &s);
