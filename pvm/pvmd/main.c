@@ -81,6 +81,11 @@ static int slave_start(struct mpd *pd)
 		if (pid > 0)
 			_exit(0);
 		setsid();
+		/* A signalfd wakes the epoll of the process that added it: that was the parent. */
+		base_loop_remove(&pd->signals);
+		rc = base_loop_add(pd->loop, &pd->signals);
+		if (rc)
+			return rc;
 	}
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0)

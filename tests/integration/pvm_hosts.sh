@@ -39,3 +39,8 @@ echo "silence of h4 told after $ms ms: $(tail -1 "$W/w2")"
 grep -q ' 2 left' "$W/w2" || fail "who is left: $(cat "$W/w2")"
 timeout 30 "$S" run 2 "$B/tests/pvm/pvmtest_twohosts" >"$W/o" || fail "survivors: $(cat "$W/o")"
 echo "survivors: $(tail -1 "$W/o")"
+# A daemon that another one started ends by SIGTERM, and with it the rest: it coordinates.
+p=$("$S" procs 2 | awk '/pvmd3 -s/ {print $2; exit}')
+kill -TERM "$p" || fail "no daemon on h2"
+timeout 10 sh -c "while [ -d /proc/$p ]; do sleep 0.05; done" || fail "SIGTERM does not end a daemon that was started by another"
+echo "SIGTERM ends h2"
