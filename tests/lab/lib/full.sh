@@ -100,7 +100,7 @@ SETUP
   image_make "$dir/seed.img" "$seed" || return 1
   for ((i = 1; i <= n; i++)); do
     printf 'Host h%d\n  User root\n  HostKeyAlias lab\n  IdentityFile %s/key\n  UserKnownHostsFile %s/known_hosts\n' "$i" "$dir" "$dir"
-    printf '  StrictHostKeyChecking yes\n  IdentitiesOnly yes\n  LogLevel ERROR\n  ProxyCommand %s/lab-client tcp %s/%%n 127.0.0.1 22\n' "$tools" "$dir"
+    printf '  StrictHostKeyChecking yes\n  KexAlgorithms curve25519-sha256\n  IdentitiesOnly yes\n  LogLevel ERROR\n  ProxyCommand %s/lab-client tcp %s/%%n 127.0.0.1 22\n' "$tools" "$dir"
   done >"$dir/ssh_config"
   echo "lab $(cut -d' ' -f1,2 "$seed/host_key.pub")" >"$dir/known_hosts"
   rm -rf "$seed"
