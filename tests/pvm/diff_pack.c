@@ -281,6 +281,13 @@ static void table_step(void)
 	}
 }
 
+static int len_of(int mid)
+{
+	int len = -1;
+
+	return mid > 0 && pvm_bufinfo(mid, &len, NULL, NULL) == 0 ? len : -1;
+}
+
 static void nest_step(void)
 {
 	int mid;
@@ -290,8 +297,8 @@ static void nest_step(void)
 	case 0:
 	case 1:
 		mid = any_mid();
-		if (nesting == 3 && enc_of(mid) == PvmInPlaceEnc)
-			break; /* its pieces are counted, too */
+		if (nesting == 3 && (enc_of(mid) == PvmInPlaceEnc || len_of(mid) == 0))
+			break; /* its pieces are counted, too; an empty one may have one or none */
 		if (nesting == 3)
 			show("pkmesg", pvm_pkmesg(mid));
 		else if (!has_time(pvm_getsbuf()))
