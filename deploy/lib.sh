@@ -29,6 +29,6 @@ install_packages() {
 build_preset() {
   step "building ($1)"
   (cd "$top" && cmake --preset "$1" && cmake --build --preset "$1") >"$top/build-$1.log" 2>&1 ||
-    { tail -40 "$top/build-$1.log" >&2; die "the build failed; the whole log is build-$1.log"; }
+    { tail -40 "$top/build-$1.log" >&2; echo "${0##*/}: the build failed; the whole log is build-$1.log" >&2; return 1; }
   rm -f "$top/build-$1.log"
 }

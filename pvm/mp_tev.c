@@ -18,7 +18,11 @@ extern struct Pvmtevdid pvmtevdidlist[];
 /* Field names of the structures are char *, as old programs have them; nobody writes there. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wwrite-strings"
+#ifdef __clang__
+#pragma GCC diagnostic ignored "-Wincompatible-pointer-types-discards-qualifiers"
+#else
 #pragma GCC diagnostic ignored "-Wdiscarded-qualifiers"
+#endif
 
 struct Pvmtevinfo pvmtevinfo[TEV_MAX + 1] = {
 	EVENT(addhosts),     EVENT(barrier),	 EVENT(bcast),	    EVENT(bufinfo),

@@ -235,10 +235,6 @@ static int allow_with_arguments(scmp_filter_ctx f)
 	if (!rc)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
 				      SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	/* The C library's fstat(). */
-	if (!rc)
-		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
-				      SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH));
 	/* Threads, but no processes and no namespaces. clone3 hides its flags: the C library takes
 	 * clone when it is told that there is none. */
 	if (!rc)

@@ -24,8 +24,11 @@ static int option(struct mpd *pd, const char *a)
 	case 'n':
 		snprintf(pd->config.name, sizeof(pd->config.name), "%s", a + 2);
 		return a[2] ? 0 : -EINVAL;
-	case 'S': pd->config.manual = true; /* fall through */
-	case 's': pd->config.slave = true; return 0;
+	case 'S':
+	case 's':
+		pd->config.manual = a[1] == 'S';
+		pd->config.slave = true;
+		return 0;
 	case 'f': pd->config.nofork = true; return 0;
 	default: return -EINVAL;
 	}
