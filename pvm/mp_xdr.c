@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-#if defined(__x86_64__) && !defined(__clang__)
+/* ThreadSanitizer instruments the resolvers, which run before it is set up. */
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #define VECTOR __attribute__((target_clones("avx2", "default"), optimize("O3")))
 #else
 #define VECTOR
