@@ -108,17 +108,6 @@ int pvmendtask(void)
 	return PvmOk;
 }
 
-/* Text for a tag; reserved ones by number. */
-char *pvmnametag(int tag, int *found)
-{
-	static char text[32];
-
-	snprintf(text, sizeof(text), tag < 0 ? "0x%x" : "%d", tag);
-	if (found)
-		*found = 0;
-	return text;
-}
-
 int pvmdisplaymhfinfo(void)
 {
 	int n = 0;
@@ -127,6 +116,7 @@ int pvmdisplaymhfinfo(void)
 		for (struct base_list *l = mp_rt.handlers.next; l != &mp_rt.handlers; l = l->next)
 			n++;
 	printf("Message Handler Functions: %d\n", n);
+	fflush(stdout);
 	return n;
 }
 

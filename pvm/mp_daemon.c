@@ -101,6 +101,7 @@ void mp_rt_lost(void)
 	mp_rt.in_len = 0;
 	pvmmytid = -1;
 	pvmnsibs = -1;
+	pvmnoresetindex = -1;
 	for (struct mp_wait *w = mp_rt.waits; w; w = w->outer) {
 		w->done = true;
 		w->rc = PvmSysErr;

@@ -1,5 +1,4 @@
 /* The mailbox, and the older insert, lookup, delete on top of it. */
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,9 +22,28 @@ static int report(const char *function, int rc)
 	return rc < 0 && rc != PvmNotFound ? lpvmerr(function, rc) : rc;
 }
 
-int pvm_putinfo(char *name, int mid, int flags)
+/* 0 or more: where it went. */
+static int put(const char *name, int index, const struct mp_msg *m, int flags)
 {
 	struct base_wbuf args;
+	int rc;
+
+	base_wbuf_init(&args, MP_FRAME_MAX);
+	base_wbuf_str(&args, name);
+	base_wbuf_u32(&args, (uint32_t)index);
+	base_wbuf_u32(&args, (uint32_t)flags);
+	base_wbuf_u32(&args, (uint32_t)(m ? mp_msg_wire_enc(m) : MP_ENC_XDR));
+	if (m)
+		put_body(&args, m);
+	else
+		base_wbuf_u32(&args, 0);
+	rc = mp_rt_call(MP_OP_MBOX_PUT, &args, NULL, NULL);
+	base_wbuf_fini(&args);
+	return rc;
+}
+
+int pvm_putinfo(char *name, int mid, int flags)
+{
 	struct mp_msg *m = NULL;
 	int rc = pvmbeatask();
 
@@ -35,18 +53,8 @@ int pvm_putinfo(char *name, int mid, int flags)
 		rc = PvmNoSuchBuf;
 	if (!rc && m && m->len > MP_FRAME_MAX - 8192)
 		rc = PvmOverflow;
-	if (rc)
-		return lpvmerr("pvm_putinfo", rc);
-	base_wbuf_init(&args, MP_FRAME_MAX);
-	base_wbuf_str(&args, name);
-	base_wbuf_u32(&args, (uint32_t)flags);
-	base_wbuf_u32(&args, (uint32_t)(m ? mp_msg_wire_enc(m) : MP_ENC_XDR));
-	if (m)
-		put_body(&args, m);
-	else
-		base_wbuf_u32(&args, 0);
-	rc = mp_rt_call(MP_OP_MBOX_PUT, &args, NULL, NULL);
-	base_wbuf_fini(&args);
+	if (!rc)
+		rc = put(name, PvmMboxDirectIndexOf(flags), m, flags);
 	return rc < 0 ? lpvmerr("pvm_putinfo", rc) : rc;
 }
 
@@ -215,7 +223,7 @@ int pvm_getmboxinfo(char *pattern, int *count, struct pvmmboxinfo **info)
 }
 
 /* A message with one integer, as the old calls keep it. */
-static int put_int(const char *name, int value, int flags)
+static int put_int(const char *name, int index, int value)
 {
 	int old = pvm_setsbuf(0), mid = pvm_mkbuf(PvmDataDefault), rc;
 
@@ -223,7 +231,8 @@ static int put_int(const char *name, int value, int flags)
 		return mid;
 	pvm_setsbuf(mid);
 	pvm_pkint(&value, 1, 1);
-	rc = pvm_putinfo((char *)(uintptr_t)name, mid, flags);
+	rc = put(name, BASE_MAX(index, 0), mp_mid_get(mid),
+		 PvmMboxPersistent | PvmMboxMultiInstance);
 	pvm_setsbuf(old);
 	pvm_freebuf(mid);
 	return rc;
@@ -231,20 +240,14 @@ static int put_int(const char *name, int value, int flags)
 
 int pvm_insert(char *name, int index, int data)
 {
-	int flags = PvmMboxPersistent;
 	int rc = pvmbeatask();
 
-	if (!rc && (!name || index < -1 || index >= INT_MAX))
+	if (!rc && (!name || !*name || index < -1))
 		rc = PvmBadParam;
-	if (!rc && !*name)
-		rc = PvmBadParam;
-	if (rc)
+	if (!rc)
+		rc = put_int(name, index, data);
+	if (rc < 0)
 		return lpvmerr("pvm_insert", rc);
-	if (index == -1)
-		flags |= PvmMboxMultiInstance;
-	else
-		flags |= PvmMboxMultiInstance | index << PvmMboxDirectIndexShift;
-	rc = put_int(name, data, flags);
 	/* The place was taken: the entry went to the next one. */
 	if (rc >= 0 && index >= 0 && rc != index) {
 		rc = pvm_delinfo(name, rc, 0);

@@ -190,10 +190,9 @@ static int option_check(int what, int v)
 			       ? 0
 			       : PvmBadParam;
 	case PvmAutoErr: return v >= 0 && v <= 3 ? 0 : PvmBadParam;
-	case PvmOutputTid:
-	case PvmTraceTid:
-	case PvmSelfOutputTid:
-	case PvmSelfTraceTid: return !v || mp_tid_is_task(v) ? 0 : PvmBadParam;
+	/* Nobody, the caller, or what it has from its own spawn. */
+	case PvmOutputTid: return !v || v == pvmmytid || v == mp_rt.my_out_tid ? 0 : PvmBadParam;
+	case PvmTraceTid: return !v || v == pvmmytid || v == mp_rt.my_trace.tid ? 0 : PvmBadParam;
 	case PvmFragSize: return v >= 1 && v <= 1048576 ? 0 : PvmBadParam;
 	case PvmPollType: return v == PvmPollConstant || v == PvmPollSleep ? 0 : PvmBadParam;
 	case PvmPollTime: return v >= 0 ? 0 : PvmBadParam;
@@ -204,7 +203,7 @@ static int option_check(int what, int v)
 static bool daemon_keeps(int what)
 {
 	return (what >= PvmSelfOutputTid && what <= PvmSelfTraceOptions) ||
-	       what == PvmSelfOutputContext || what == PvmSelfTraceContext || what == PvmNoReset;
+	       what == PvmSelfOutputContext || what == PvmSelfTraceContext;
 }
 
 int pvm_getopt(int what)
@@ -220,6 +219,33 @@ int pvm_getopt(int what)
 	return rc ? lpvmerr("pvm_getopt", rc) : *field;
 }
 
+/* Tasks that a reset leaves alone have an entry in the mailbox, which goes with them. */
+static int noreset_set(bool on)
+{
+	char class[] = PVMNORESETCLASS;
+	int mid, old, rc;
+
+	if (on == (pvmnoresetindex >= 0))
+		return 0;
+	if (!on) {
+		rc = pvm_delinfo(class, pvmnoresetindex, 0);
+		pvmnoresetindex = -1;
+		return rc < 0 && rc != PvmNotFound ? rc : 0;
+	}
+	mid = pvm_mkbuf(PvmDataDefault);
+	if (mid < 0)
+		return mid;
+	old = pvm_setsbuf(mid);
+	rc = pvm_pkint(&pvmmytid, 1, 1);
+	if (rc >= 0)
+		rc = pvm_putinfo(class, mid, PvmMboxMultiInstance);
+	pvm_setsbuf(old);
+	pvm_freebuf(mid);
+	if (rc >= 0)
+		pvmnoresetindex = rc;
+	return rc < 0 ? rc : 0;
+}
+
 int pvm_setopt(int what, int v)
 {
 	int *field, rc = 0, old, args[2] = {what, v};
@@ -233,6 +259,8 @@ int pvm_setopt(int what, int v)
 		rc = option_check(what, v);
 	if (!rc && daemon_keeps(what))
 		rc = mp_rt_call_ints(MP_OP_SETOPT, args, 2);
+	if (!rc && what == PvmNoReset)
+		rc = noreset_set(v != 0);
 	if (rc)
 		return lpvmerr("pvm_setopt", rc);
 	old = *field;

@@ -263,13 +263,12 @@ static int await(int tid, int tag, int64_t deadline_ns, bool whole, struct mp_it
 	}
 }
 
+/* A tid or tag that cannot come is waited for as any other, as the original does. */
 static int receive(const char *name, int tid, int tag, int64_t deadline_ns)
 {
 	struct mp_item *it;
 	int rc = pvmbeatask();
 
-	if (!rc && (tid < -1 || tag < -1) && !mp_rt.resv_tids)
-		rc = PvmBadParam;
 	if (!rc && deadline_ns == 0)
 		rc = mp_rt_pump(0);
 	if (!rc)
@@ -308,8 +307,6 @@ int pvm_probe(int tid, int tag)
 	struct mp_item *it;
 	int rc = pvmbeatask();
 
-	if (!rc && (tid < -1 || tag < -1) && !mp_rt.resv_tids)
-		rc = PvmBadParam;
 	if (!rc)
 		rc = mp_rt_pump(0);
 	if (!rc)

@@ -49,6 +49,11 @@ int main(int argc, char **argv)
 	pvm_setopt(PvmRoute, PvmDontRoute);
 	pvm_setopt(PvmResvTids, 1);
 	pvm_setopt(PvmNoReset, 1);
+	/* Nobody's, not even our parent's. */
+	pvm_setopt(PvmSelfOutputTid, -1);
+	pvm_setopt(PvmSelfTraceTid, -1);
+	pvm_setopt(PvmOutputTid, -1);
+	pvm_setopt(PvmTraceTid, -1);
 	con_trace_defaults();
 	read_rc();
 	if (isatty(STDIN_FILENO))

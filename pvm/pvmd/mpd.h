@@ -61,7 +61,6 @@ struct mpd_task {
 	pid_t pid;
 	bool child; /* of this daemon: reaped by it */
 	bool reaped;
-	bool noreset;
 	bool choking; /* daemons elsewhere were told that it is slow */
 	char *name;
 	struct mpd_conn *conn;	/* NULL until it enrols */

@@ -17,7 +17,6 @@
 
 enum {
 	BUCKETS = 16384,
-	INDEX_MAX = 1 << 21, /* PvmMboxMaxDirectIndex */
 	BYTES_MAX = 1 << 30, /* of all entries together */
 };
 
@@ -338,30 +337,34 @@ static void serve_waits(struct mpd *pd, const char *name)
 		}
 }
 
-static int put_index(const struct class *c, int32_t flags, int32_t tid)
+static int put_index(const struct class *c, int32_t index, int32_t flags, int32_t tid)
 {
-	int32_t index = PvmMboxDirectIndexOf(flags);
+	const struct entry *at;
 
 	if (flags & PvmMboxMultiInstance) {
-		base_list_foreach (e, &c->entries, struct entry, link)
-			if (e->index == index)
-				index++;
-		return index < INDEX_MAX ? index : PvmOutOfRes;
+		base_list_foreach (e, &c->entries, struct entry, link) {
+			if (e->index != index)
+				continue;
+			if (index == INT32_MAX)
+				return PvmOutOfRes;
+			index++;
+		}
+		return index;
 	}
-	return entry_find(c, index) && !may_change(entry_find(c, index), tid) ? PvmDenied : index;
+	at = entry_find(c, index);
+	return at && !may_change(at, tid) ? PvmDenied : index;
 }
 
-static int put_entry(struct mpd *pd, int32_t tid, const char *name, int32_t flags, int32_t enc,
-		     const void *body, size_t len)
+static int put_entry(struct mpd *pd, int32_t tid, const char *name, int32_t index, int32_t flags,
+		     int32_t enc, const void *body, size_t len)
 {
 	struct mpd_mbox *m = pd->mbox;
 	struct class *c = class_make(m, name);
 	struct entry *e, *old;
-	int index;
 
 	if (!c)
 		return PvmNoMem;
-	index = put_index(c, flags, tid);
+	index = put_index(c, index, flags, tid);
 	e = index >= 0 && m->bytes + len <= BYTES_MAX ? entry_new(body, len) : NULL;
 	if (!e) {
 		if (base_list_empty(&c->entries))
@@ -383,7 +386,7 @@ static int put_entry(struct mpd *pd, int32_t tid, const char *name, int32_t flag
 void mpd_op_mbox_put(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b)
 {
 	char name[MPD_PATH_MAX];
-	int32_t flags, enc;
+	int32_t index, flags, enc;
 	const void *body;
 	size_t len = 0;
 	int rc = PvmBadParam;
@@ -391,11 +394,12 @@ void mpd_op_mbox_put(struct mpd *pd, const struct mpd_from *from, struct base_rb
 	if (pass_on(pd, from, MP_OP_MBOX_PUT, b))
 		return;
 	base_rbuf_str(b, name, sizeof(name));
+	index = (int32_t)base_rbuf_u32(b);
 	flags = (int32_t)base_rbuf_u32(b);
 	enc = (int32_t)base_rbuf_u32(b);
 	body = base_rbuf_blob(b, MP_FRAME_MAX, &len);
-	if (body && *name)
-		rc = put_entry(pd, from->tid, name, flags, enc, body, len);
+	if (body && *name && index >= 0)
+		rc = put_entry(pd, from->tid, name, index, flags, enc, body, len);
 	mpd_call_reply(pd, from, rc, NULL, -1);
 	if (rc >= 0)
 		serve_waits(pd, name);

@@ -220,7 +220,6 @@ void mpd_op_setopt(struct mpd *pd, const struct mpd_from *from, struct base_rbuf
 	case PvmSelfTraceCode: t->trace.to.tag = v; break;
 	case PvmSelfTraceBuffer: t->trace.buffer = v; break;
 	case PvmSelfTraceOptions: t->trace.options = v; break;
-	case PvmNoReset: t->noreset = v != 0; break;
 	default: mpd_call_reply(pd, from, PvmBadParam, NULL, -1); return;
 	}
 	mpd_output_retarget(pd, t->tid, &t->out);

@@ -65,7 +65,7 @@ void mpd_output_log(struct mpd *pd, struct base_rbuf *b)
 
 static void sink_end(struct sink *s)
 {
-	if (s->to.tid)
+	if (s->to.tid > 0)
 		send_out(s, OUT_EOF, NULL, 0);
 	base_loop_remove(&s->watch);
 	close(s->watch.fd);
@@ -80,7 +80,7 @@ static bool sink_read(struct sink *s)
 	ssize_t n = read(s->watch.fd, buf, sizeof(buf));
 
 	if (n > 0) {
-		if (s->to.tid)
+		if (s->to.tid > 0)
 			send_out(s, (int32_t)n, buf, (size_t)n);
 		else
 			log_out(s, buf, (size_t)n);

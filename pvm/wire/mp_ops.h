@@ -23,7 +23,7 @@ enum mp_op {
 	MP_OP_MSTAT = 11,   /* str host */
 	MP_OP_TICKLE = 12,  /* u32 n, n x i32 -> u32 n, n x i32 */
 	MP_OP_HALT = 13,
-	MP_OP_MBOX_PUT = 14, /* str name, i32 flags, i32 enc, blob body -> index */
+	MP_OP_MBOX_PUT = 14, /* str name, i32 index, i32 flags, i32 enc, blob body -> index */
 	MP_OP_MBOX_GET = 15, /* str name, i32 index, i32 flags -> i32 enc, blob body */
 	MP_OP_MBOX_DEL = 16, /* str name, i32 index */
 	/* str pattern -> u32 n, n x {str name, u32 m, m x {i32 index, owner, flags}} */
