@@ -27,8 +27,14 @@ void vmm_clock_init(struct vmm_clock *c, uint64_t tsc_hz, bool stable, bool fixe
 	clock_scale(c);
 	c->fixed = fixed;
 	atomic_store(&c->offset, 0);
+	(void)vmm_clock_begin(c);
+}
+
+uint64_t vmm_clock_begin(struct vmm_clock *c)
+{
 	vmm_clock_set(c, 0);
-	c->base = fixed ? __rdtsc() : 0;
+	c->base = c->fixed ? __rdtsc() : 0;
+	return c->base;
 }
 
 void vmm_clock_set(struct vmm_clock *c, uint64_t tsc)

@@ -28,6 +28,8 @@ struct vmm_clock {
 
 /* Guest time begins now, with a TSC of 0 where that can be. */
 void vmm_clock_init(struct vmm_clock *c, uint64_t tsc_hz, bool stable, bool fixed);
+/* As init, later: what passed meanwhile did not pass for the guest. Returns the TSC now. */
+uint64_t vmm_clock_begin(struct vmm_clock *c);
 /* The guest's TSC is `tsc` now. */
 void vmm_clock_set(struct vmm_clock *c, uint64_t tsc);
 

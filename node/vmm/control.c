@@ -228,7 +228,7 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 	case VMMCTL_SAVE: start_save(c, call, fd); break;
 	case VMMCTL_STATS: answer_stats(c, call); break;
 	case VMMCTL_CONSOLE_RESIZE:
-		/* A serial line has no size. */
+		vmm_vm_console_resize(c->vm, req->cols, req->rows);
 		vmmctl_call_ok(call);
 		break;
 	case VMMCTL_REGISTERS: answer_registers(c, call); break;

@@ -1,12 +1,15 @@
 /* What this machine is made of: which devices, where, and how the kernel is started. */
 #include <errno.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "node/devices/virtio_blk.h"
 #include "node/devices/virtio_console.h"
 #include "node/devices/virtio_net.h"
 #include "node/devices/virtio_rng.h"
+#include "node/net/switch.h"
 #include "node/vmm/acpi.h"
 #include "node/vmm/legacy.h"
 #include "node/vmm/pm.h"
@@ -52,6 +55,11 @@ static size_t hvc_output(void *arg, const void *data, size_t len)
 	atomic_store(&vm->hvc_spoke_last, true);
 	vmm_console_write(vm->console, data, len);
 	return len;
+}
+
+void vmm_vm_console_resize(struct vmm_vm *vm, uint16_t cols, uint16_t rows)
+{
+	virtio_console_resize(virtio_console_of(vm->hvc), cols, rows);
 }
 
 static void console_input_ready(void *arg)
@@ -211,11 +219,24 @@ static int make_disks(struct vmm_vm *vm, char *why)
 static int open_nic(const struct vmm_nic_config *n, int *fd)
 {
 	switch (n->kind) {
-	case VMM_NIC_TAP: return virtio_net_open_tap(n->target, 1, fd);
+	case VMM_NIC_TAP:
+		/* Opening it would make one, that nobody has connected to anything. */
+		if (if_nametoindex(n->target) == 0)
+			return -ENODEV;
+		return virtio_net_open_tap(n->target, 1, fd);
 	case VMM_NIC_PORT: return virtio_net_open_port(n->target, fd);
 	case VMM_NIC_FD: *fd = n->fd; return 0;
 	}
 	return -EINVAL;
+}
+
+/* A port of the switch, whose tunnels take a part of each packet; 0: a TAP, nothing to tell. */
+static uint16_t nic_mtu(int fd)
+{
+	int type;
+	socklen_t len = sizeof(type);
+
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 ? NODE_SWITCH_MTU : 0;
 }
 
 static int make_nic(struct vmm_vm *vm, const struct vmm_nic_config *n)
@@ -227,6 +248,7 @@ static int make_nic(struct vmm_vm *vm, const struct vmm_nic_config *n)
 	if (err)
 		return err;
 	memcpy(opts.mac, n->mac, sizeof(opts.mac));
+	opts.mtu = nic_mtu(opts.fds[0]);
 	err = virtio_net_new(&vm->env, machine_slot(vm), &opts, &dev);
 	if (!err)
 		machine_add_virtio(vm, dev);

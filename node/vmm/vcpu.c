@@ -468,7 +468,7 @@ int vmm_vcpus_start(struct vmm_vcpus *all)
 			return err;
 	}
 	if (!all->restored)
-		all->paused_tsc = vmm_clock_tsc(&all->clock);
+		all->paused_tsc = vmm_clock_begin(&all->clock);
 	vcpus_wait_parked(all);
 	return 0;
 }

@@ -35,6 +35,9 @@ struct vmm_vcpus {
 	 */
 	void (*failed)(void *opaque, struct vmm_vcpu *v, const char *reason);
 	void (*debug)(void *opaque, struct vmm_vcpu *v);
+	/* It shut down (triple fault): the machine is to be reset. It holds meanwhile. NULL, or too
+	 * often at once: failed() instead. */
+	void (*shutdown)(void *opaque, struct vmm_vcpu *v);
 	void *opaque;
 
 	struct vmm_vcpu **vcpu; /* local ones */
@@ -47,7 +50,9 @@ struct vmm_vcpus {
 	_Atomic(bool) closed;  /* one of them: look under the lock. Set before the kick. */
 	unsigned parked;       /* threads at the gate */
 	uint64_t paused_tsc;   /* the guest's TSC stands here while paused */
-	bool restored;	       /* paused_tsc was loaded: the start must not take its own */
+	unsigned shutdowns;    /* in the second from shutdown_tsc on; under lock */
+	uint64_t shutdown_tsc;
+	bool restored; /* paused_tsc was loaded: the start must not take its own */
 };
 
 enum vmm_vcpu_exit_kind {

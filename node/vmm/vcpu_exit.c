@@ -7,6 +7,8 @@
 #include "base/log.h"
 #include "node/vmm/vcpu_internal.h"
 
+enum { SHUTDOWNS_MAX = 3 }; /* of one second of guest time: it will not get anywhere */
+
 void vcpu_fail(struct vmm_vcpu *v, const char *fmt, ...)
 {
 	char text[256], reason[320];
@@ -110,9 +112,27 @@ static void exit_intr(struct vmm_vcpu *v)
 	vcpu_count(v, VMM_EXIT_KICK);
 }
 
+/* A PC resets then, and some kernels reboot that way. */
 static void exit_shutdown(struct vmm_vcpu *v)
 {
-	vcpu_fail(v, "the guest's CPU shut down (triple fault)");
+	struct vmm_vcpus *all = v->all;
+	uint64_t now = vmm_clock_tsc(&all->clock);
+	bool often;
+
+	vcpu_count(v, VMM_EXIT_OTHER);
+	pthread_mutex_lock(&all->lock);
+	if (all->shutdowns == 0 || now - all->shutdown_tsc > all->clock.tsc_hz) {
+		all->shutdowns = 0;
+		all->shutdown_tsc = now;
+	}
+	often = ++all->shutdowns >= SHUTDOWNS_MAX;
+	pthread_mutex_unlock(&all->lock);
+	if (often || !all->shutdown) {
+		vcpu_fail(v, "the guest's CPU shut down (triple fault)");
+		return;
+	}
+	v->held = true;
+	all->shutdown(all->opaque, v);
 }
 
 static void exit_fail_entry(struct vmm_vcpu *v)

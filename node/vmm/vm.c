@@ -209,6 +209,12 @@ static void vm_on_vcpu_debug(void *opaque, struct vmm_vcpu *v)
 	vm_request(vm, VM_REQUEST_DEBUG);
 }
 
+static void vm_on_vcpu_shutdown(void *opaque, struct vmm_vcpu *v)
+{
+	log_warn("vCPU %u shut down (triple fault)", vmm_vcpu_apic_id(v));
+	vm_request(opaque, VM_REQUEST_RESET);
+}
+
 /* ---- making ---- */
 
 static int vm_open(const char *path, const char *what, int *fd, char *why)
@@ -280,6 +286,7 @@ static int vm_make_vcpus(struct vmm_vm *vm, char *why)
 		.guest_vcpu_count = vm->config.vcpus,
 		.failed = vm_on_vcpu_failed,
 		.debug = vm_on_vcpu_debug,
+		.shutdown = vm_on_vcpu_shutdown,
 		.opaque = vm,
 	};
 	err = vmm_vcpus_init(&vm->vcpus);

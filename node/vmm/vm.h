@@ -53,6 +53,8 @@ const char *vmm_vm_reason(const struct vmm_vm *vm);
 const struct vmm_config *vmm_vm_config(const struct vmm_vm *vm);
 uint64_t vmm_vm_uptime_ns(const struct vmm_vm *vm);
 struct vmm_console *vmm_vm_console(struct vmm_vm *vm);
+/* Tells the guest the size of its terminal; the serial port has none. */
+void vmm_vm_console_resize(struct vmm_vm *vm, uint16_t cols, uint16_t rows);
 struct vmm_vcpus *vmm_vm_vcpus(struct vmm_vm *vm);
 struct vmm_mem *vmm_vm_mem(struct vmm_vm *vm);
 /* The head of the list of struct vmm_device.link. */

@@ -29,4 +29,28 @@ guest timer 1 64M '' 'timer: PASS'
 guest pingpong 2 128M 'rounds=200' 'pingpong: PASS'
 guest dirty 1 64M 'mib=16 seconds=1 rate=200' 'dirty: PASS'
 guest exits 1 64M 'rounds=2000' 'exits: PASS'
+
+# A triple fault resets the machine; the third at once ends it.
+timeout 40 "$build/node/vmm/pangaea-vmm" --name test-triple --kernel "$build/tests/guests/triplefault" \
+  --vcpus 2 --memory 64M --console stdio </dev/null >"$out" 2>"$out.err"
+rc=$?
+boots=$(grep -ac booted "$out")
+if [ $rc != 0 ] && [ $rc -lt 124 ] && [ "$boots" = 3 ] && grep -aq 'triple fault' "$out.err"; then
+  echo "ok: triplefault, $boots boots, exit code $rc"
+else
+  echo "FAIL: triplefault: exit code $rc after $boots boots, expected 3"
+  cat "$out" "$out.err"; bad=1
+fi
+rm -f "$out.err"
+# A name that no interface has is refused, not made.
+timeout 40 "$build/node/vmm/pangaea-vmm" --name test-tap --kernel "$build/tests/guests/hello" \
+  --vcpus 1 --memory 64M --nic tap=pgnone0 --console stdio </dev/null >"$out" 2>&1
+rc=$?
+if [ $rc != 0 ] && [ $rc -lt 124 ] && grep -q 'pgnone0.*No such device' "$out" &&
+  [ ! -e /sys/class/net/pgnone0 ]; then
+  echo "ok: no interface, exit code $rc"
+else
+  echo "FAIL: --nic tap=pgnone0: exit code $rc"
+  cat "$out"; bad=1
+fi
 exit $bad

@@ -70,6 +70,27 @@ static void hides_what_kvm_writes_itself(void **state)
 	free(c);
 }
 
+/* KVM keeps EBX of leaf 0xd at what XCR0 needs, but only in entries that it recognizes. */
+static void keeps_the_xsave_leaves(void **state)
+{
+	struct vmm_cpuid_params p = {0, 1, true, true};
+	struct kvm_cpuid2 *c;
+
+	memset(&host, 0, sizeof(host));
+	add(0xd, 0x7, 0x240, 0x340, 0);
+	add(0xd, 0x1, 0x240, 0, 0);
+	add(0xd, 0x100, 0x240, 0, 0);
+	for (uint32_t i = 0; i < 3; i++) {
+		host.head.entries[i].index = i;
+		host.head.entries[i].flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+	}
+	assert_int_equal(vmm_cpuid_build(&host.head, &p, &c), 0);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_memory_equal(find(c, 0xd, i), &host.head.entries[i],
+				    sizeof(host.head.entries[i]));
+	free(c);
+}
+
 static void masks_what_the_machine_has_not(void **state)
 {
 	struct kvm_cpuid2 *c = build(0, 1, false);
@@ -109,6 +130,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(shows_each_vcpu_its_place),
 		cmocka_unit_test(hides_what_kvm_writes_itself),
+		cmocka_unit_test(keeps_the_xsave_leaves),
 		cmocka_unit_test(masks_what_the_machine_has_not),
 		cmocka_unit_test(clock_scale_is_exact_enough),
 	};
