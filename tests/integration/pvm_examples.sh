@@ -30,7 +30,7 @@ trap stop EXIT
 norm() {
   local rows='s/Roundtrip T = [0-9]+/Roundtrip T = N/'
   [ "${1##*/}" = timing ] && rows='s/^[ 0-9.]+$/TIMES/; s/uSec [0-9]+/uSec N/'
-  sed -E "$rows"'; s/\b(0x|t)?[48][0-9a-f]{4,7}\b/TID/g; s/[0-9]+\.[0-9]+(e[+-]?[0-9]+)?/F/g; s/-?[0-9]{6,}/NUM/g' "$1" | sort
+  sed -E "$rows"'; s/[0-9]+\.[0-9]+(e[+-]?[0-9]+)?/F/g; s/\b(0x|t)?[48][0-9a-f]{4,7}\b/TID/g; s/-?[0-9]{6,}/NUM/g' "$1" | sort
 }
 run() { # WHICH NAME
   local -n env=$1; local con=/usr/bin/pvm; [ "$1" = ours ] && con=$build/pvm
