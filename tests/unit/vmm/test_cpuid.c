@@ -91,6 +91,23 @@ static void keeps_the_xsave_leaves(void **state)
 	free(c);
 }
 
+/* As when a kernel was loaded between the making of the machine and its start. */
+static void begins_when_told(void **state)
+{
+	struct vmm_clock c, fixed;
+	uint64_t before = __rdtsc(), at;
+
+	vmm_clock_init(&c, 1000000000, true, false);
+	vmm_clock_set(&c, UINT64_C(1) << 60);
+	assert_int_equal(vmm_clock_begin(&c), 0);
+	assert_true(vmm_clock_tsc(&c) < UINT64_C(1) << 60);
+	vmm_clock_init(&fixed, 1000000000, true, true);
+	fixed.base = 0;
+	at = vmm_clock_begin(&fixed);
+	assert_true(at >= before);
+	assert_int_equal(vmm_clock_tsc_to_ns(&fixed, at), 0);
+}
+
 static void masks_what_the_machine_has_not(void **state)
 {
 	struct kvm_cpuid2 *c = build(0, 1, false);
@@ -131,6 +148,7 @@ int main(void)
 		cmocka_unit_test(shows_each_vcpu_its_place),
 		cmocka_unit_test(hides_what_kvm_writes_itself),
 		cmocka_unit_test(keeps_the_xsave_leaves),
+		cmocka_unit_test(begins_when_told),
 		cmocka_unit_test(masks_what_the_machine_has_not),
 		cmocka_unit_test(clock_scale_is_exact_enough),
 	};
