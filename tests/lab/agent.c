@@ -377,9 +377,15 @@ static void wait_for_peer(struct session *s)
 
 static void session_turn(struct session *s)
 {
-	bool room = lab_writer_has_room(&s->writer);
-	short port_events = (short)((s->raw_pos == s->raw_len ? POLLIN : 0) |
-				    (s->writer.len > 0 ? POLLOUT : 0));
+	bool room;
+	short port_events;
+
+	/* What an ended session left unread would keep the port from being read for ever. */
+	session_parse(s);
+	room = lab_writer_has_room(&s->writer);
+	port_events = (short)((s->raw_pos == s->raw_len ? POLLIN : 0) |
+			      (s->writer.len > 0 ? POLLOUT : 0));
+
 	struct pollfd p[] = {
 		{.fd = s->port, .events = port_events},
 		{.fd = s->input_len > 0 || s->input_ended ? s->in : -1, .events = POLLOUT},
