@@ -6,8 +6,8 @@
 
 /*
  * KVM_GET_DIRTY_LOG fetches, clears and protects anew in one step: a page that is written after this
- * is in the next fetch. Measured against the two-step form with KVM_CLEAR_DIRTY_LOG: the same time in
- * all (docs/PERFORMANCE.md), so the simpler one is used.
+ * is in the next fetch. The two-step form with KVM_CLEAR_DIRTY_LOG would spare the protecting in the
+ * last fetch, when the guest is paused; that has not been measured yet.
  */
 static int dirty_fetch_region(const struct vmm_kvm *kvm, unsigned slot,
 			      const struct vmm_mem_region *r, uint64_t *bitmap)
