@@ -334,9 +334,10 @@ static void garbage_is_survived(void **state)
 			drv_step(&d);
 		}
 		drv_start(&d, DRV_ALL_FEATURES);
-		drv_avail(&d.q[k->served], 0);
+		/* First the descriptor, then its announcement: a worker may be looking already. */
 		d.q[k->served].desc[0].addr = DRV_MEM_BYTES;
 		d.q[k->served].desc[0].len = 1;
+		drv_avail(&d.q[k->served], 0);
 		drv_kick(&d, k->served);
 		drv_until(&d, drv_broken(&d));
 		assert_int_equal(drv_read(&d, VIRTIO_MMIO_INTERRUPT_STATUS) & 2, 2);
