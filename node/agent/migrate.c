@@ -143,13 +143,13 @@ void agent_verdict_keep(struct agent *a, const uint8_t id[CONTROL_MIGRATE_ID], e
 static enum agent_verdict verdict_of_journal(const struct agent_vm *vm,
 					     const uint8_t id[CONTROL_MIGRATE_ID])
 {
-	char path[AGENT_PATH_MAX + 16], line[128], hex[2 * CONTROL_MIGRATE_ID + 1];
+	char path[AGENT_PATH_MAX + 24], line[128], hex[2 * CONTROL_MIGRATE_ID + 1];
 	enum agent_verdict v = VERDICT_UNKNOWN;
 	BASE_AUTO_FILE FILE *f = NULL;
 
 	for (size_t i = 0; i < CONTROL_MIGRATE_ID; i++)
 		snprintf(hex + 2 * i, 3, "%02x", id[i]);
-	snprintf(path, sizeof(path), "%s/migration", vm->dir);
+	snprintf(path, sizeof(path), "%s/migration.journal", vm->dir);
 	f = fopen(path, "re");
 	while (f && fgets(line, sizeof(line), f)) {
 		char *word = strrchr(line, ' ');

@@ -26,7 +26,8 @@ agent() { # NODE
     --vmm "$build/node/vmm/pangaea-vmm" >>"$dir/$1.log" 2>&1 &
   agents+=($!)
 }
-both_up() { timeout 20 bash -c "until [ \$('$pangaea' node ls 2>/dev/null | grep -c ' up ') = 2 ]; do :; done"; }
+# Each sees the other: a link that failed at first comes back a moment later.
+both_up() { timeout 30 bash -c "for n in a b; do until [ \$('$pangaea' node ls --agent \$n 2>/dev/null | grep -c ' up ') = 2 ]; do :; done; done"; }
 where() { "$pangaea" vm ls --json | grep -o '"node":"[ab]"' | tr -d '"' | cut -d: -f2 | paste -sd+; }
 start() { "$pangaea" vm run "$1" -q --node a -k "$build/tests/guests/dirty" -m 128M -c "$2" || fail "start of $1"; }
 says() { timeout 30 "$pangaea" vm console "$1" --until "$2" </dev/null >"$dir/console" 2>&1 || fail "$1 does not say '$2': $(tail -n 3 "$dir/console")"; }
@@ -41,6 +42,8 @@ start move 'mib=48 rate=60 seconds=6'
 for round in 1 2; do
   "$pangaea" vm migrate move --to b >"$dir/out" 2>&1 || fail "round $round to b: $(cat "$dir/out")"
   [ "$(where)" = b ] || fail "after the move it is on '$(where)'"
+  # What the agent answers from when the other side asks for the verdict.
+  grep -q ' destination committed$' "$dir/run-b/vm/move/migration.journal" || fail "the decision is not in the journal"
   "$pangaea" vm migrate move --to a --encrypt --channels 3 --json >"$dir/out" 2>&1 || fail "round $round back: $(cat "$dir/out")"
   grep -q '"state":"done"' "$dir/out" || fail "no result in JSON"
   [ "$(where)" = a ] || fail "after the move back it is on '$(where)'"
