@@ -174,6 +174,8 @@ static int load_initrd(struct loader *ld)
 	if (err || len == 0)
 		return err;
 	top = BASE_MIN(low->gpa + low->len, ld->initrd_max + 1);
+	if (ld->image->ram_end)
+		top = BASE_MIN(top, ld->image->ram_end);
 	if (len > top || ((top - len) & ~(uint64_t)(VMM_PAGE_SIZE - 1)) < ld->kernel_end)
 		return boot_refuse(&why, -E2BIG,
 				   "%llu KiB do not fit into the guest's memory beside the kernel",

@@ -41,6 +41,7 @@ struct vmm_boot_image {
 	const char *initrd_name;
 	const char *cmdline;
 	uint64_t rsdp;	    /* gpa of the ACPI tables' root, 0: none */
+	uint64_t ram_end;   /* the initrd ends below this gpa; 0: anywhere in low memory */
 	bool huge_pages;    /* take huge pages where the kernel will be busy */
 	bool guest_unpacks; /* let a bzImage unpack itself */
 };

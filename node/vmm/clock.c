@@ -37,6 +37,13 @@ uint64_t vmm_clock_begin(struct vmm_clock *c)
 	return c->base;
 }
 
+void vmm_clock_follow(struct vmm_clock *c, uint64_t tsc_hz, uint64_t base)
+{
+	c->tsc_hz = tsc_hz;
+	c->base = base;
+	clock_scale(c);
+}
+
 void vmm_clock_set(struct vmm_clock *c, uint64_t tsc)
 {
 	if (c->fixed)

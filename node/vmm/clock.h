@@ -30,6 +30,8 @@ struct vmm_clock {
 void vmm_clock_init(struct vmm_clock *c, uint64_t tsc_hz, bool stable, bool fixed);
 /* As init, later: what passed meanwhile did not pass for the guest. Returns the TSC now. */
 uint64_t vmm_clock_begin(struct vmm_clock *c);
+/* The clock of another slice of this guest, which began it: its rate and base, for all slices. */
+void vmm_clock_follow(struct vmm_clock *c, uint64_t tsc_hz, uint64_t base);
 /* The guest's TSC is `tsc` now. */
 void vmm_clock_set(struct vmm_clock *c, uint64_t tsc);
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "node/vmm/config_slice.h"
 #include "node/vmm/mem.h"
 
 const char vmm_config_usage[] =
@@ -30,6 +31,17 @@ const char vmm_config_usage[] =
 	"  --incoming             waits for its machine to migrate here\n"
 	"  --paused               waits for 'resume' on the control socket (or gdb)\n"
 	"  --no-sandbox           for debugging pangaea-vmm itself\n"
+	"\n"
+	"One slice of a guest that spans hosts (all but the first two for every slice alike):\n"
+	"  --slice K              0 leads: only it takes --kernel, --initrd, --disk, --nic\n"
+	"  --listen-fd N          a listening TCP socket; without it the own --peer is bound\n"
+	"  --part VCPUS:SIZE      once per slice, in order; instead of --vcpus and --memory\n"
+	"  --peer ADDRESS:PORT    once per slice, in order, the own one too\n"
+	"  --group HEX            16 digits, the same for all slices of this guest\n"
+	"  --key-file FILE | --key-fd N   32 secret bytes, the same for all slices\n"
+	"  --encrypt              all that goes between the slices\n"
+	"  --transport tcp|verbs\n"
+	"\n"
 	"  --help, --version\n"
 	"\n"
 	"Example:\n"
@@ -52,6 +64,15 @@ enum {
 	OPT_PAUSED,
 	OPT_INCOMING,
 	OPT_NO_SANDBOX,
+	OPT_SLICE,
+	OPT_PART,
+	OPT_PEER,
+	OPT_LISTEN_FD,
+	OPT_GROUP,
+	OPT_KEY_FD,
+	OPT_KEY_FILE,
+	OPT_ENCRYPT,
+	OPT_TRANSPORT,
 	OPT_HELP,
 	OPT_VERSION,
 };
@@ -72,6 +93,15 @@ static const struct option options[] = {
 	{"paused", no_argument, NULL, OPT_PAUSED},
 	{"incoming", no_argument, NULL, OPT_INCOMING},
 	{"no-sandbox", no_argument, NULL, OPT_NO_SANDBOX},
+	{"slice", required_argument, NULL, OPT_SLICE},
+	{"part", required_argument, NULL, OPT_PART},
+	{"peer", required_argument, NULL, OPT_PEER},
+	{"listen-fd", required_argument, NULL, OPT_LISTEN_FD},
+	{"group", required_argument, NULL, OPT_GROUP},
+	{"key-fd", required_argument, NULL, OPT_KEY_FD},
+	{"key-file", required_argument, NULL, OPT_KEY_FILE},
+	{"encrypt", no_argument, NULL, OPT_ENCRYPT},
+	{"transport", required_argument, NULL, OPT_TRANSPORT},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_VERSION},
 	{0},
@@ -315,6 +345,15 @@ static int parse_option(struct vmm_config *c, int opt, const char *arg, char *wh
 	case OPT_PAUSED: c->paused = true; return 0;
 	case OPT_INCOMING: c->incoming = true; return 0;
 	case OPT_NO_SANDBOX: c->sandbox = false; return 0;
+	case OPT_SLICE: return vmm_slice_set_self(c, arg, why);
+	case OPT_PART: return vmm_slice_add_part(c, arg, why);
+	case OPT_PEER: return vmm_slice_add_peer(c, arg, why);
+	case OPT_LISTEN_FD: return vmm_slice_set_listen_fd(c, arg, why);
+	case OPT_GROUP: return vmm_slice_set_group(c, arg, why);
+	case OPT_KEY_FD: return vmm_slice_set_key(c, arg, true, why);
+	case OPT_KEY_FILE: return vmm_slice_set_key(c, arg, false, why);
+	case OPT_ENCRYPT: c->slices.encrypt = true; return 0;
+	case OPT_TRANSPORT: return vmm_slice_set_transport(c, arg, why);
 	case OPT_HELP: c->help = true; return 0;
 	case OPT_VERSION: c->version = true; return 0;
 	default: return refuse(why, "unknown option, or its value is missing");
@@ -324,12 +363,16 @@ static int parse_option(struct vmm_config *c, int opt, const char *arg, char *wh
 static int check_complete(struct vmm_config *c, char *why)
 {
 	static const uint8_t no_mac[6];
+	int err;
 
 	if (!c->name[0])
 		return refuse(why, "--name is missing");
+	err = vmm_slice_check(c, why);
+	if (err)
+		return err;
 	if (c->incoming && (c->restore || !c->run_dir))
 		return refuse(why, "--incoming goes with --run-dir and without --restore");
-	if (!c->kernel && !c->restore && !c->incoming)
+	if (!c->kernel && !c->restore && !c->incoming && !vmm_config_follows(c))
 		return refuse(why, "--kernel (or --restore) is missing");
 	if (c->vcpus == 0)
 		return refuse(why, "--vcpus is missing");
@@ -346,6 +389,7 @@ int vmm_config_parse(struct vmm_config *c, int argc, char **argv, char *why)
 	int opt, err;
 
 	*c = (struct vmm_config){.cmdline = "", .console = VMM_CONSOLE_NONE, .sandbox = true};
+	vmm_slice_init(c);
 	why[0] = 0;
 	opterr = 0;
 	optind = 0; /* glibc: start anew */

@@ -15,6 +15,8 @@ enum {
 	VMM_NAME_MAX = 64, /* with the final 0 */
 	VMM_PATH_MAX = 1024,
 	VMM_WHY_MAX = 256,
+	VMM_SLICE_MAX = 16,
+	VMM_SLICE_KEY_LEN = 32,
 };
 
 enum vmm_disk_format { VMM_DISK_RAW = 1, VMM_DISK_QCOW2 };
@@ -36,11 +38,34 @@ struct vmm_nic_config {
 
 enum vmm_console_kind { VMM_CONSOLE_NONE = 1, VMM_CONSOLE_STDIO };
 
+/* The share of one slice of a guest that spans hosts. */
+struct vmm_part {
+	unsigned vcpus;
+	uint64_t memory_bytes;
+};
+
+/*
+ * Slice k runs part k: APIC ids and guest memory count up over the parts in order. Slice 0 leads: it
+ * has the devices, the IOAPIC and the boot vCPU.
+ */
+struct vmm_slice_config {
+	unsigned count; /* parts; 0: the guest is on one host, and nothing of this counts */
+	unsigned self;
+	struct vmm_part part[VMM_SLICE_MAX];
+	const char *peer[VMM_SLICE_MAX]; /* ADDRESS:PORT of each slice, our own included */
+	int listen_fd;			 /* -1: bind peer[self] */
+	uint64_t group;			 /* only slices of one group accept each other */
+	uint8_t key[VMM_SLICE_KEY_LEN];
+	bool encrypt;
+	const char *transport;
+};
+
 struct vmm_config {
 	char name[VMM_NAME_MAX];
 	const char *kernel, *initrd, *cmdline, *run_dir, *restore;
-	unsigned vcpus;
+	unsigned vcpus; /* of the whole guest */
 	uint64_t memory_bytes;
+	struct vmm_slice_config slices;
 	struct vmm_disk_config disk[VMM_DISK_MAX];
 	unsigned disk_count;
 	struct vmm_nic_config nic[VMM_NIC_MAX];
@@ -60,6 +85,12 @@ struct vmm_config {
 BASE_MUST_CHECK int vmm_config_parse(struct vmm_config *c, int argc, char **argv, char *why);
 /* "512M", "1G", "65536K", or bytes. -EINVAL, -ERANGE. */
 BASE_MUST_CHECK int vmm_config_size(const char *text, uint64_t *bytes);
+
+/* A slice of a spanning guest that does not lead. */
+static inline bool vmm_config_follows(const struct vmm_config *c)
+{
+	return c->slices.count > 0 && c->slices.self > 0;
+}
 
 extern const char vmm_config_usage[];
 

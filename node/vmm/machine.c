@@ -30,6 +30,10 @@ static size_t console_input(void *arg, const uint8_t *data, size_t len)
 {
 	struct vmm_vm *vm = arg;
 
+	/* A slice without devices: the guest's console is the lead's. */
+	if (!vm->serial)
+		return len;
+
 	if (atomic_load(&vm->hvc_spoke_last))
 		return virtio_console_input(virtio_console_of(vm->hvc), data, len);
 	return vmm_serial_input(vm->serial, data, len);
@@ -59,7 +63,8 @@ static size_t hvc_output(void *arg, const void *data, size_t len)
 
 void vmm_vm_console_resize(struct vmm_vm *vm, uint16_t cols, uint16_t rows)
 {
-	virtio_console_resize(virtio_console_of(vm->hvc), cols, rows);
+	if (vm->hvc)
+		virtio_console_resize(virtio_console_of(vm->hvc), cols, rows);
 }
 
 static void console_input_ready(void *arg)
@@ -109,7 +114,7 @@ static void machine_add(struct vmm_vm *vm, struct vmm_device *dev)
 	base_list_add_tail(&vm->devices, &dev->link);
 }
 
-static int make_console(struct vmm_vm *vm, char *why)
+int vm_make_console(struct vmm_vm *vm, char *why)
 {
 	int err = vmm_console_new(vm->device_loop, &console_ops, vm, &vm->console);
 
@@ -278,7 +283,7 @@ int vm_make_devices(struct vmm_vm *vm, char *why)
 		const char *what;
 		int (*make)(struct vmm_vm *vm, char *why);
 	} parts[] = {
-		{"console", make_console},     {"serial port", make_serial},
+		{"console", vm_make_console},  {"serial port", make_serial},
 		{"power management", make_pm}, {"PC leftovers", make_legacy},
 		{"virtio-console", make_hvc},  {"virtio-rng", make_rng},
 		{"disks", make_disks},	       {"network", make_nics},
@@ -317,20 +322,79 @@ static struct vmm_entry machine_entry(const struct vmm_boot_entry *b)
 	};
 }
 
+/* A NUMA node for each slice. */
+struct machine_numa {
+	struct vmm_acpi_numa numa;
+	uint32_t vcpu_node[VMM_VCPU_MAX];
+	struct vmm_acpi_memory memory[2 * VMM_SLICE_MAX];
+	uint8_t distance[VMM_SLICE_MAX * VMM_SLICE_MAX];
+};
+
+/* Bytes [first, first + len) of the memory file as guest addresses: around the hole. */
+static void numa_add_memory(struct vmm_vm *vm, struct machine_numa *n, unsigned node,
+			    uint64_t first, uint64_t len)
+{
+	for (unsigned i = 0; i < vmm_mem_region_count(vm->mem); i++) {
+		const struct vmm_mem_region *r = vmm_mem_region_at(vm->mem, i);
+		uint64_t from = BASE_MAX(first, r->fd_offset);
+		uint64_t to = BASE_MIN(first + len, r->fd_offset + r->len);
+
+		if (from < to)
+			n->memory[n->numa.memory_count++] =
+				(struct vmm_acpi_memory){.gpa = r->gpa + (from - r->fd_offset),
+							 .len = to - from,
+							 .node = node};
+	}
+}
+
+static const struct vmm_acpi_numa *machine_numa(struct vmm_vm *vm, struct machine_numa *n)
+{
+	enum { LOCAL = 10, REMOTE = 20 };
+	const struct vmm_slice_config *s = &vm->config.slices;
+
+	if (s->count == 0)
+		return NULL;
+	*n = (struct machine_numa){.numa = {.node_count = s->count,
+					    .vcpu_node = n->vcpu_node,
+					    .memory = n->memory,
+					    .distance = n->distance}};
+	for (unsigned i = 0; i < s->count; i++) {
+		unsigned first = vmm_span_first_vcpu(s, i);
+
+		for (unsigned v = 0; v < s->part[i].vcpus; v++)
+			n->vcpu_node[first + v] = i;
+		numa_add_memory(vm, n, i, vmm_span_first_byte(s, i), s->part[i].memory_bytes);
+		for (unsigned k = 0; k < s->count; k++)
+			n->distance[i * s->count + k] = i == k ? LOCAL : REMOTE;
+	}
+	return &n->numa;
+}
+
+/* The loader's pages must be at home on the lead. */
+static uint64_t machine_ram_end(const struct vmm_vm *vm)
+{
+	const struct vmm_slice_config *s = &vm->config.slices;
+
+	return s->count ? BASE_MIN(s->part[0].memory_bytes, VMM_MEM_HOLE_START) : 0;
+}
+
 int vm_boot(struct vmm_vm *vm, char *why)
 {
+	struct machine_numa numa;
 	struct vmm_boot_image image = {
 		.kernel_fd = vm->kernel_fd,
 		.initrd_fd = vm->initrd_fd,
 		.kernel_name = vm->config.kernel,
 		.initrd_name = vm->config.initrd,
 		.cmdline = vm->config.cmdline,
-		.huge_pages = true,
+		.ram_end = machine_ram_end(vm),
+		.huge_pages = vm->config.slices.count == 0,
 	};
 	struct vmm_acpi_params acpi = {
 		.vcpu_count = vm->config.vcpus,
 		.virtio = vm->slots,
 		.virtio_count = vm->slot_count,
+		.numa = machine_numa(vm, &numa),
 	};
 	struct vmm_boot_entry boot;
 	struct vmm_entry entry;

@@ -119,7 +119,7 @@ static int watch_signals(struct program *p)
 /* Everything that is reachable from outside, then the sandbox. */
 static int open_doors(struct program *p, const struct vmm_config *config, char *why)
 {
-	struct vmm_sandbox sandbox = {.user = "pangaea"};
+	struct vmm_sandbox sandbox = {.user = "pangaea", .network = config->slices.count > 0};
 	int err = 0;
 
 	if (config->run_dir)
@@ -145,9 +145,7 @@ static int start(struct program *p, const struct vmm_config *config, char *why)
 	if (!err)
 		err = open_doors(p, config, why);
 	if (!err)
-		err = vmm_vm_start(p->vm);
-	if (!err && !config->paused && !config->incoming)
-		err = vmm_vm_resume(p->vm);
+		err = vmm_vm_start(p->vm, !config->paused && !config->incoming);
 	return err;
 }
 
@@ -161,6 +159,9 @@ static int run(struct program *p, const struct vmm_config *config)
 		return EXIT_CANNOT_START;
 	}
 	err = base_loop_run(p->loop);
+	/* Threads wait for pages that will not come, and must not go on with what is there. */
+	if (vmm_vm_is_lost(p->vm))
+		_exit(err < 0 ? EXIT_CANNOT_START : err);
 	return err < 0 ? EXIT_CANNOT_START : err;
 }
 

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 enum { NOBODY = 65534 };
@@ -60,7 +61,7 @@ static int sandbox_as_root(struct vmm_sandbox *s, char *why, size_t cap)
 	int rc;
 
 	/* A container may refuse namespaces; Landlock and seccomp then still hold. */
-	if (!unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC)) {
+	if (!unshare(CLONE_NEWNS | CLONE_NEWIPC | (s->network ? 0 : CLONE_NEWNET))) {
 		rc = sandbox_empty_root(why, cap);
 		if (rc)
 			return rc;
@@ -251,7 +252,20 @@ static int allow_with_arguments(scmp_filter_ctx f)
 	return rc;
 }
 
-static int sandbox_seccomp(char *why, size_t cap)
+/* TCP, and nothing else. */
+static int allow_network(scmp_filter_ctx f)
+{
+	static const int families[] = {AF_INET, AF_INET6};
+	int rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(connect), 0);
+
+	for (size_t i = 0; i < BASE_ARRAY_LEN(families) && !rc; i++)
+		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
+				      SCMP_A0(SCMP_CMP_EQ, (uint64_t)families[i], 0),
+				      SCMP_A1(SCMP_CMP_MASKED_EQ, 0xf, SOCK_STREAM));
+	return rc;
+}
+
+static int sandbox_seccomp(const struct vmm_sandbox *s, char *why, size_t cap)
 {
 	scmp_filter_ctx f = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int rc = f ? 0 : -ENOMEM;
@@ -260,6 +274,8 @@ static int sandbox_seccomp(char *why, size_t cap)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, calls_plain[i], 0);
 	if (!rc)
 		rc = allow_with_arguments(f);
+	if (!rc && s->network)
+		rc = allow_network(f);
 	/* A tree of comparisons instead of a list: every exit to user space makes system calls. */
 	if (!rc)
 		(void)!seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, 2);
@@ -289,6 +305,6 @@ int vmm_sandbox_enter(struct vmm_sandbox *s, char *why, size_t cap)
 	if (!rc)
 		rc = sandbox_landlock(s, why, cap);
 	if (!rc)
-		rc = sandbox_seccomp(why, cap);
+		rc = sandbox_seccomp(s, why, cap);
 	return rc;
 }

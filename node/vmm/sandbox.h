@@ -11,9 +11,13 @@
 #ifndef VMM_SANDBOX_H
 #define VMM_SANDBOX_H
 
+#include <stdbool.h>
+
 #include "base/cleanup.h"
 
 struct vmm_sandbox {
+	/* The VM keeps this host's network and may make TCP connections: a slice that reconnects. */
+	bool network;
 	const char *user; /* "pangaea"; where it does not exist, nobody. Only used by root. */
 	/* Set where the kernel offered it. */
 	int namespaces, landlock, user_changed;

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -21,6 +22,8 @@
 
 #define KICK_SIGNAL SIGUSR1
 
+/* In a row: then KVM means it. */
+enum { VCPU_REFAULTS_MAX = 100000 };
 enum { STATE_MAX = 1 << 16, STACK_BYTES = 256 << 10 };
 
 static __thread struct kvm_run *this_run;
@@ -342,11 +345,16 @@ static void vcpu_enter(struct vmm_vcpu *v)
 	if (v->run->cr8 != cr8)
 		vmm_lapic_set_cr8(v->lapic, (uint8_t)v->run->cr8);
 	if (err == 0) {
+		v->refaults = 0;
 		vcpu_handle_exit(v);
 		return;
 	}
 	v->io_unfinished = false;
-	if (err == EINTR || err == EAGAIN) {
+	/* Where the kernel gives up waiting for a page, the guest tries the instruction anew. */
+	if (err == EFAULT && v->all->shared && v->refaults++ < VCPU_REFAULTS_MAX) {
+		vcpu_count(v, VMM_EXIT_OTHER);
+		sched_yield();
+	} else if (err == EINTR || err == EAGAIN) {
 		/* The timer's signal is spent, whoever sent this one. */
 		if (v->armed && vcpu_guest_tsc(v) >= v->armed)
 			v->armed = 0;
@@ -473,26 +481,28 @@ int vmm_vcpus_start(struct vmm_vcpus *all)
 	return 0;
 }
 
-void vmm_vcpus_pause(struct vmm_vcpus *all)
+void vmm_vcpus_close(struct vmm_vcpus *all)
 {
-	bool was;
-
 	pthread_mutex_lock(&all->lock);
-	was = all->paused;
 	all->paused = true;
 	atomic_store(&all->closed, true);
 	pthread_mutex_unlock(&all->lock);
 	for (unsigned i = 0; i < all->count; i++)
 		vmm_vcpu_kick(all->vcpu[i]);
+}
+
+void vmm_vcpus_pause(struct vmm_vcpus *all)
+{
+	bool was = all->paused; /* only the main thread changes it */
+
+	vmm_vcpus_close(all);
 	vcpus_wait_parked(all);
 	if (!was)
 		all->paused_tsc = vmm_clock_tsc(&all->clock);
 }
 
-void vmm_vcpus_resume(struct vmm_vcpus *all)
+static void vcpus_open(struct vmm_vcpus *all)
 {
-	/* The time of the pause did not pass for the guest. */
-	vmm_clock_set(&all->clock, all->paused_tsc);
 	for (unsigned i = 0; i < all->count; i++) {
 		struct vmm_vcpu *v = all->vcpu[i];
 
@@ -510,7 +520,21 @@ void vmm_vcpus_resume(struct vmm_vcpus *all)
 	pthread_mutex_unlock(&all->lock);
 }
 
-void vmm_vcpus_fini(struct vmm_vcpus *all)
+void vmm_vcpus_resume(struct vmm_vcpus *all)
+{
+	/* The time of the pause did not pass for the guest. */
+	vmm_clock_set(&all->clock, all->paused_tsc);
+	vcpus_open(all);
+}
+
+void vmm_vcpus_resume_with(struct vmm_vcpus *all, uint64_t offset)
+{
+	if (!all->clock.fixed)
+		atomic_store(&all->clock.offset, offset);
+	vcpus_open(all);
+}
+
+void vmm_vcpus_stop(struct vmm_vcpus *all)
 {
 	pthread_mutex_lock(&all->lock);
 	all->stopping = true;
@@ -523,7 +547,13 @@ void vmm_vcpus_fini(struct vmm_vcpus *all)
 		vmm_vcpu_kick(v);
 		if (v->thread_started)
 			pthread_join(v->thread, NULL);
+		v->thread_started = false;
 	}
+}
+
+void vmm_vcpus_fini(struct vmm_vcpus *all)
+{
+	vmm_vcpus_stop(all);
 	for (unsigned i = 0; i < all->count; i++)
 		vcpu_free(all->vcpu[i]);
 	free(all->vcpu);

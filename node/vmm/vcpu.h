@@ -27,6 +27,11 @@ struct vmm_vcpus {
 	struct vmm_irqchip *irq;
 	struct vmm_clock clock;
 	unsigned guest_vcpu_count; /* of the whole guest */
+	/* Memory is shared with other slices: an access may find a page away. */
+	bool shared;
+	/* Devices are on another slice: does one access of up to 8 bytes there. NULL: pio and mmio. */
+	void (*io)(void *opaque, uint32_t apic_id, bool pio, bool write, uint64_t addr,
+		   unsigned len, uint8_t *data);
 
 	/*
 	 * On the vCPU's thread. failed: it cannot go on; `reason` is one line. debug: it hit a
@@ -81,6 +86,8 @@ struct vmm_entry {
 };
 
 BASE_MUST_CHECK int vmm_vcpus_init(struct vmm_vcpus *all);
+/* Ends all threads of vCPUs. */
+void vmm_vcpus_stop(struct vmm_vcpus *all);
 /* Stops and frees all vCPUs. */
 void vmm_vcpus_fini(struct vmm_vcpus *all);
 
@@ -94,6 +101,10 @@ BASE_MUST_CHECK int vmm_vcpus_start(struct vmm_vcpus *all);
 /* Returns when each vCPU has acknowledged. Not from a vCPU's thread. Nested calls do not count. */
 void vmm_vcpus_pause(struct vmm_vcpus *all);
 void vmm_vcpus_resume(struct vmm_vcpus *all);
+/* As resume, but the guest's TSC has gone on elsewhere: it is the host's plus `offset`. */
+void vmm_vcpus_resume_with(struct vmm_vcpus *all, uint64_t offset);
+/* Closes the gate and kicks, without waiting: for a slice whose memory has gone away. */
+void vmm_vcpus_close(struct vmm_vcpus *all);
 
 /* Any thread. */
 void vmm_vcpu_kick(struct vmm_vcpu *v);

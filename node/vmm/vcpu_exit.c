@@ -23,6 +23,20 @@ void vcpu_fail(struct vmm_vcpu *v, const char *fmt, ...)
 	v->all->failed(v->all->opaque, v, reason);
 }
 
+static void device_access(struct vmm_vcpu *v, bool pio, bool write, uint64_t addr, unsigned len,
+			  uint8_t *data)
+{
+	struct vmm_vcpus *all = v->all;
+	struct vmm_bus *bus = pio ? all->pio : all->mmio;
+
+	if (all->io)
+		all->io(all->opaque, v->apic_id, pio, write, addr, len, data);
+	else if (write)
+		vmm_bus_write(bus, addr, len, data);
+	else
+		vmm_bus_read(bus, addr, len, data);
+}
+
 static void exit_io(struct vmm_vcpu *v)
 {
 	struct kvm_run *r = v->run;
@@ -31,12 +45,8 @@ static void exit_io(struct vmm_vcpu *v)
 
 	vcpu_count(v, VMM_EXIT_PIO);
 	v->io_unfinished = true;
-	for (uint32_t i = 0; i < r->io.count; i++, data += r->io.size) {
-		if (out)
-			vmm_bus_write(v->all->pio, r->io.port, r->io.size, data);
-		else
-			vmm_bus_read(v->all->pio, r->io.port, r->io.size, data);
-	}
+	for (uint32_t i = 0; i < r->io.count; i++, data += r->io.size)
+		device_access(v, true, out, r->io.port, r->io.size, data);
 }
 
 static void mmio_lapic(struct vmm_vcpu *v, uint32_t offset)
@@ -57,21 +67,37 @@ static void mmio_lapic(struct vmm_vcpu *v, uint32_t offset)
 	memcpy(r->mmio.data, &value, BASE_MIN(r->mmio.len, 4u));
 }
 
+/* KVM's emulator may find a page of shared memory away and take it for a device. */
+static bool mmio_memory(struct vmm_vcpu *v)
+{
+	struct kvm_run *r = v->run;
+	uint8_t *p =
+		v->all->shared ? vmm_mem_ptr(v->all->mem, r->mmio.phys_addr, r->mmio.len) : NULL;
+
+	if (!p)
+		return false;
+	vcpu_count(v, VMM_EXIT_OTHER);
+	if (r->mmio.is_write)
+		memcpy(p, r->mmio.data, r->mmio.len);
+	else
+		memcpy(r->mmio.data, p, r->mmio.len);
+	return true;
+}
+
 static void exit_mmio(struct vmm_vcpu *v)
 {
 	struct kvm_run *r = v->run;
 	uint64_t addr = r->mmio.phys_addr;
 
 	v->io_unfinished = true;
+	if (mmio_memory(v))
+		return;
 	if (addr - VMM_LAPIC_BASE < VMM_LAPIC_LEN) {
 		mmio_lapic(v, (uint32_t)(addr - VMM_LAPIC_BASE));
 		return;
 	}
 	vcpu_count(v, VMM_EXIT_MMIO);
-	if (r->mmio.is_write)
-		vmm_bus_write(v->all->mmio, addr, r->mmio.len, r->mmio.data);
-	else
-		vmm_bus_read(v->all->mmio, addr, r->mmio.len, r->mmio.data);
+	device_access(v, false, r->mmio.is_write, addr, r->mmio.len, r->mmio.data);
 }
 
 static void exit_rdmsr(struct vmm_vcpu *v)

@@ -22,7 +22,7 @@ static int vm_refuse(char *why, int err, const char *fmt, ...)
 	return err;
 }
 
-static void vm_set_state(struct vmm_vm *vm, enum vmm_state state, const char *reason)
+void vm_set_state(struct vmm_vm *vm, enum vmm_state state, const char *reason)
 {
 	if (vm->state == state)
 		return;
@@ -32,15 +32,22 @@ static void vm_set_state(struct vmm_vm *vm, enum vmm_state state, const char *re
 		vm->ops->changed(vm->arg, state, vm->reason);
 }
 
-static bool vm_is_final(const struct vmm_vm *vm)
+bool vm_is_final(const struct vmm_vm *vm)
 {
 	return vm->state == VMM_STOPPED || vm->state == VMM_FAILED;
 }
 
 /* ---- stopping and going on ---- */
 
+/* vCPUs elsewhere may wait for our devices, and ours for their pages: devices stop last. */
 static void vm_halt_all(struct vmm_vm *vm)
 {
+	if (vm->span && !vm_follows(vm) && vmm_span_halt(vm->span) < 0)
+		vm->lost = true;
+	if (vm->lost) {
+		vmm_vcpus_close(&vm->vcpus);
+		return;
+	}
 	vmm_vcpus_pause(&vm->vcpus);
 	base_list_foreach (dev, &vm->devices, struct vmm_device, link)
 		if (dev->ops->pause)
@@ -53,21 +60,31 @@ static void vm_go_all(struct vmm_vm *vm)
 		if (dev->ops->resume)
 			dev->ops->resume(dev);
 	vmm_vcpus_resume(&vm->vcpus);
+	if (vm->span)
+		vmm_span_go(vm->span);
 }
 
 int vmm_vm_pause(struct vmm_vm *vm)
 {
+	if (vm_follows(vm))
+		return -EOPNOTSUPP;
 	if (vm->state == VMM_PAUSED)
 		return 0;
 	if (vm->state != VMM_RUNNING)
 		return -EINVAL;
 	vm_halt_all(vm);
+	if (vm->lost) {
+		vm_finish(vm, VMM_FAILED, "not all slices could be stopped");
+		return -ETIMEDOUT;
+	}
 	vm_set_state(vm, VMM_PAUSED, "");
 	return 0;
 }
 
 int vmm_vm_resume(struct vmm_vm *vm)
 {
+	if (vm_follows(vm))
+		return -EOPNOTSUPP;
 	if (vm->state == VMM_RUNNING)
 		return 0;
 	if (vm->state != VMM_PAUSED || vm->incoming)
@@ -77,12 +94,14 @@ int vmm_vm_resume(struct vmm_vm *vm)
 	return 0;
 }
 
-static void vm_finish(struct vmm_vm *vm, enum vmm_state state, const char *reason)
+void vm_finish(struct vmm_vm *vm, enum vmm_state state, const char *reason)
 {
-	if (vm_is_final(vm))
+	if (vm_is_final(vm) || vm_span_ask_end(vm, state, reason))
 		return;
 	if (vm->state == VMM_RUNNING)
 		vm_halt_all(vm);
+	if (vm->span && !vm_follows(vm))
+		vmm_span_end(vm->span, state == VMM_FAILED, reason);
 	vm_set_state(vm, state, reason);
 }
 
@@ -102,9 +121,12 @@ static int vm_reset_machine(struct vmm_vm *vm, char *why)
 		if (dev->ops->reset)
 			dev->ops->reset(dev);
 	vmm_irqchip_reset(vm->irq);
-	err = vmm_mem_clear(vm->mem);
+	/* Shared memory is cleared as it is loaded, page by page through the DSM. */
+	err = vm->span ? 0 : vmm_mem_clear(vm->mem);
 	if (err)
 		return vm_refuse(why, err, "guest memory: %s", strerror(-err));
+	if (vm->span)
+		vmm_span_reset(vm->span);
 	return vm_boot(vm, why);
 }
 
@@ -114,11 +136,17 @@ int vmm_vm_reset(struct vmm_vm *vm)
 	bool running = vm->state == VMM_RUNNING;
 	int err;
 
+	if (vm_follows(vm))
+		return -EOPNOTSUPP;
 	if (vm_is_final(vm) || vm->state == VMM_STARTING)
 		return -EINVAL;
 	log_info("reset");
 	if (running)
 		vm_halt_all(vm);
+	if (vm->lost) {
+		vm_finish(vm, VMM_FAILED, "not all slices could be stopped");
+		return -ETIMEDOUT;
+	}
 	err = vm_reset_machine(vm, why);
 	if (err) {
 		vm_set_state(vm, VMM_FAILED, why);
@@ -131,6 +159,8 @@ int vmm_vm_reset(struct vmm_vm *vm)
 
 int vmm_vm_powerdown(struct vmm_vm *vm)
 {
+	if (vm_follows(vm))
+		return -EOPNOTSUPP;
 	return vm->state == VMM_RUNNING ? vm_press_power_button(vm) : -EINVAL;
 }
 
@@ -211,8 +241,13 @@ static void vm_on_vcpu_debug(void *opaque, struct vmm_vcpu *v)
 
 static void vm_on_vcpu_shutdown(void *opaque, struct vmm_vcpu *v)
 {
+	struct vmm_vm *vm = opaque;
+
 	log_warn("vCPU %u shut down (triple fault)", vmm_vcpu_apic_id(v));
-	vm_request(opaque, VM_REQUEST_RESET);
+	if (vm_follows(vm))
+		vmm_span_wish_reset(vm->span);
+	else
+		vm_request(vm, VM_REQUEST_RESET);
 }
 
 /* ---- making ---- */
@@ -270,8 +305,24 @@ static int vm_make_buses(struct vmm_vm *vm)
 	return err;
 }
 
+static void vm_vcpu_io(void *opaque, uint32_t apic_id, bool pio, bool write, uint64_t addr,
+		       unsigned len, uint8_t *data)
+{
+	vmm_span_io(((struct vmm_vm *)opaque)->span, apic_id, pio, write, addr, len, data);
+}
+
+/* The APIC ids of this slice. */
+static void vm_own_vcpus(const struct vmm_vm *vm, uint32_t *first, uint32_t *end)
+{
+	const struct vmm_slice_config *s = &vm->config.slices;
+
+	*first = s->count ? vmm_span_first_vcpu(s, s->self) : 0;
+	*end = s->count ? vmm_span_first_vcpu(s, s->self + 1) : vm->config.vcpus;
+}
+
 static int vm_make_vcpus(struct vmm_vm *vm, char *why)
 {
+	uint32_t first, end;
 	int err;
 
 	if (vm->config.vcpus > vm->kvm.vcpu_max)
@@ -284,6 +335,8 @@ static int vm_make_vcpus(struct vmm_vm *vm, char *why)
 		.mmio = vm->mmio,
 		.irq = vm->irq,
 		.guest_vcpu_count = vm->config.vcpus,
+		.shared = vm->config.slices.count > 0,
+		.io = vm_follows(vm) ? vm_vcpu_io : NULL,
 		.failed = vm_on_vcpu_failed,
 		.debug = vm_on_vcpu_debug,
 		.shutdown = vm_on_vcpu_shutdown,
@@ -293,7 +346,8 @@ static int vm_make_vcpus(struct vmm_vm *vm, char *why)
 	if (err)
 		return vm_refuse(why, err, "vCPUs: %s", strerror(-err));
 	vm->vcpus_ready = true;
-	for (uint32_t id = 0; id < vm->config.vcpus; id++) {
+	vm_own_vcpus(vm, &first, &end);
+	for (uint32_t id = first; id < end; id++) {
 		struct vmm_vcpu *v;
 
 		err = vmm_vcpu_new(&vm->vcpus, id, &v);
@@ -313,6 +367,8 @@ static int vm_restore(struct vmm_vm *vm, char *why)
 
 static int vm_first_state(struct vmm_vm *vm, char *why)
 {
+	if (vm->config.slices.count)
+		return vm_span_new(vm, why);
 	if (vm->config.restore)
 		return vm_restore(vm, why);
 	if (!vm->config.incoming)
@@ -340,7 +396,7 @@ static int vm_build(struct vmm_vm *vm, char *why)
 		return vm_refuse(why, err, "buses: %s", strerror(-err));
 	err = vm_make_vcpus(vm, why);
 	if (!err)
-		err = vm_make_devices(vm, why);
+		err = vm_follows(vm) ? vm_make_console(vm, why) : vm_make_devices(vm, why);
 	if (!err)
 		err = vm_first_state(vm, why);
 	return err;
@@ -385,7 +441,7 @@ static void *vm_device_main(void *arg)
 	return NULL;
 }
 
-int vmm_vm_start(struct vmm_vm *vm)
+int vmm_vm_start(struct vmm_vm *vm, bool resume)
 {
 	int err = pthread_create(&vm->device_thread, NULL, vm_device_main, vm);
 
@@ -396,8 +452,10 @@ int vmm_vm_start(struct vmm_vm *vm)
 	if (err)
 		return err;
 	vm->started_ns = base_clock_ns();
+	if (vm->span)
+		return vm_span_start(vm, resume);
 	vm_set_state(vm, VMM_PAUSED, "");
-	return 0;
+	return resume ? vmm_vm_resume(vm) : 0;
 }
 
 void vmm_vm_free(struct vmm_vm *vm)
@@ -407,7 +465,8 @@ void vmm_vm_free(struct vmm_vm *vm)
 	if (vm->state == VMM_RUNNING)
 		vm_halt_all(vm);
 	if (vm->vcpus_ready)
-		vmm_vcpus_fini(&vm->vcpus);
+		vmm_vcpus_stop(&vm->vcpus);
+	base_loop_timer_cancel(&vm->end_timer);
 	if (vm->device_thread_started) {
 		base_loop_stop(vm->device_loop, 0);
 		pthread_join(vm->device_thread, NULL);
@@ -420,6 +479,10 @@ void vmm_vm_free(struct vmm_vm *vm)
 	}
 	vmm_console_free(vm->console);
 	base_loop_free(vm->device_loop);
+	/* Devices are still: nothing waits for a page or sends to another slice. */
+	vmm_span_free(vm->span);
+	if (vm->vcpus_ready)
+		vmm_vcpus_fini(&vm->vcpus);
 	vmm_irqchip_free(vm->irq);
 	vmm_bus_free(vm->mmio);
 	vmm_bus_free(vm->pio);
@@ -448,6 +511,11 @@ const char *vmm_vm_reason(const struct vmm_vm *vm)
 const struct vmm_config *vmm_vm_config(const struct vmm_vm *vm)
 {
 	return &vm->config;
+}
+
+bool vmm_vm_is_lost(const struct vmm_vm *vm)
+{
+	return vm->lost;
 }
 
 uint64_t vmm_vm_uptime_ns(const struct vmm_vm *vm)
@@ -502,6 +570,8 @@ void vmm_vm_stats(struct vmm_vm *vm, void (*put)(void *arg, const char *name, ui
 			put(arg, name, vmm_vcpu_exits(vm->vcpus.vcpu[i], k));
 		}
 	}
+	if (vm->span)
+		vmm_span_stats(vm->span, put, arg);
 	base_list_foreach (dev, &vm->devices, struct vmm_device, link) {
 		struct stat_prefix p = {put, arg, dev};
 

@@ -34,8 +34,12 @@ BASE_MUST_CHECK int vmm_vm_new(const struct vmm_config *config, struct base_loop
 			       struct vmm_vm **out);
 void vmm_vm_free(struct vmm_vm *vm);
 
-/* Makes the threads; the VM is PAUSED then, and stays so until vmm_vm_resume(). */
-BASE_MUST_CHECK int vmm_vm_start(struct vmm_vm *vm);
+/*
+ * Makes the threads; the VM is PAUSED then, and stays so until vmm_vm_resume(). A slice of a spanning
+ * guest is STARTING until all slices have found each other; then the lead is PAUSED, or with
+ * `resume` all of them run.
+ */
+BASE_MUST_CHECK int vmm_vm_start(struct vmm_vm *vm, bool resume);
 
 /* -EINVAL in a state that has no such step; `why` (may be NULL) says so. */
 BASE_MUST_CHECK int vmm_vm_pause(struct vmm_vm *vm);
@@ -51,6 +55,8 @@ BASE_MUST_CHECK int vmm_vm_save(struct vmm_vm *vm, int fd);
 enum vmm_state vmm_vm_state(const struct vmm_vm *vm);
 const char *vmm_vm_reason(const struct vmm_vm *vm);
 const struct vmm_config *vmm_vm_config(const struct vmm_vm *vm);
+/* Threads may wait for ever in memory that is gone: the process must end by _exit(2). */
+bool vmm_vm_is_lost(const struct vmm_vm *vm);
 uint64_t vmm_vm_uptime_ns(const struct vmm_vm *vm);
 struct vmm_console *vmm_vm_console(struct vmm_vm *vm);
 /* Tells the guest the size of its terminal; the serial port has none. */

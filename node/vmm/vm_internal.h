@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "node/vmm/boot.h"
+#include "node/vmm/span.h"
 #include "node/vmm/vm.h"
 
 /* What other threads ask of the main thread. */
@@ -38,6 +39,11 @@ struct vmm_vm {
 	struct vmm_irqchip *irq;
 	struct vmm_vcpus vcpus;
 	bool vcpus_ready;
+	struct vmm_span *span; /* NULL: a guest on one host */
+	bool lost;	       /* its memory */
+	bool resume_when_linked;
+	bool ending;		     /* a follower that has asked the lead for the end */
+	struct base_timer end_timer; /* then it ends without the lead */
 
 	struct vmm_env env;
 	struct base_loop *device_loop;
@@ -61,6 +67,23 @@ struct vmm_vm {
 /* vm.c: any thread. */
 void vm_request(struct vmm_vm *vm, enum vm_request what);
 
+/* vm.c: all of this slice; states. Main thread. */
+void vm_set_state(struct vmm_vm *vm, enum vmm_state state, const char *reason);
+bool vm_is_final(const struct vmm_vm *vm);
+void vm_finish(struct vmm_vm *vm, enum vmm_state state, const char *reason);
+
+/* vm_span.c: what is different for a slice of a spanning guest; all fine without a span. */
+BASE_MUST_CHECK int vm_span_new(struct vmm_vm *vm, char *why);
+BASE_MUST_CHECK int vm_span_start(struct vmm_vm *vm, bool resume);
+static inline bool vm_follows(const struct vmm_vm *vm)
+{
+	return vmm_config_follows(&vm->config);
+}
+/* Follower: the end is the lead's to decide; true: it was asked, and the caller does nothing. */
+bool vm_span_ask_end(struct vmm_vm *vm, enum vmm_state state, const char *reason);
+
+/* machine.c: the console alone, for a slice without devices. */
+BASE_MUST_CHECK int vm_make_console(struct vmm_vm *vm, char *why);
 /* machine.c: the devices of this machine. `why` gets one line on failure. */
 BASE_MUST_CHECK int vm_make_devices(struct vmm_vm *vm, char *why);
 /* Loads the kernel into zeroed memory and puts all vCPUs at their start. */

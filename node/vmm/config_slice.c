@@ -1,0 +1,229 @@
+#include "node/vmm/config_slice.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "node/vmm/mem.h"
+#include "proto/xp_address.h"
+
+/* What cannot be left out is seen from these. */
+enum { PEERS_NONE = 0, SELF_NONE = VMM_SLICE_MAX };
+
+static int refuse(char *why, const char *fmt, ...) BASE_PRINTF(2, 3);
+
+static int refuse(char *why, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, VMM_WHY_MAX, fmt, ap);
+	va_end(ap);
+	return -EINVAL;
+}
+
+static bool number(const char *text, unsigned long max, unsigned long *out)
+{
+	char *end;
+
+	if (!isdigit((unsigned char)text[0]))
+		return false;
+	errno = 0;
+	*out = strtoul(text, &end, 10);
+	return !errno && !*end && *out <= max;
+}
+
+void vmm_slice_init(struct vmm_config *c)
+{
+	c->slices.self = SELF_NONE;
+	c->slices.listen_fd = -1;
+	c->slices.transport = "tcp";
+}
+
+int vmm_slice_set_self(struct vmm_config *c, const char *text, char *why)
+{
+	unsigned long n;
+
+	if (!number(text, VMM_SLICE_MAX - 1, &n))
+		return refuse(why, "--slice '%.40s': 0 to %d", text, VMM_SLICE_MAX - 1);
+	c->slices.self = (unsigned)n;
+	return 0;
+}
+
+int vmm_slice_add_part(struct vmm_config *c, const char *text, char *why)
+{
+	struct vmm_slice_config *s = &c->slices;
+	const char *colon = strchr(text, ':');
+	char head[16];
+	unsigned long vcpus;
+	uint64_t bytes;
+
+	if (s->count == VMM_SLICE_MAX)
+		return refuse(why, "--part: at most %d", VMM_SLICE_MAX);
+	if (!colon || (size_t)(colon - text) >= sizeof(head))
+		return refuse(why, "--part '%.40s': VCPUS:SIZE, such as 2:512M", text);
+	snprintf(head, sizeof(head), "%.*s", (int)(colon - text), text);
+	if (!number(head, VMM_VCPU_MAX, &vcpus) || vcpus == 0)
+		return refuse(why, "--part '%.40s': 1 to %d vCPUs", text, VMM_VCPU_MAX);
+	if (vmm_config_size(colon + 1, &bytes) < 0 || bytes < UINT64_C(16) << 20 ||
+	    bytes > UINT64_C(1) << 45 || bytes % VMM_PAGE_SIZE)
+		return refuse(why, "--part '%.40s': 16M to 32T of memory, a multiple of 4K", text);
+	s->part[s->count++] = (struct vmm_part){(unsigned)vcpus, bytes};
+	return 0;
+}
+
+static unsigned peer_count(const struct vmm_slice_config *s)
+{
+	unsigned n = PEERS_NONE;
+
+	while (n < VMM_SLICE_MAX && s->peer[n])
+		n++;
+	return n;
+}
+
+int vmm_slice_add_peer(struct vmm_config *c, const char *text, char *why)
+{
+	unsigned n = peer_count(&c->slices);
+	struct sockaddr_storage address;
+	socklen_t len;
+
+	if (n == VMM_SLICE_MAX)
+		return refuse(why, "--peer: at most %d", VMM_SLICE_MAX);
+	if (xp_address_parse(text, &address, &len) < 0)
+		return refuse(why, "--peer '%.60s': ADDRESS:PORT, such as 10.0.0.1:7500", text);
+	c->slices.peer[n] = text;
+	return 0;
+}
+
+int vmm_slice_set_listen_fd(struct vmm_config *c, const char *text, char *why)
+{
+	unsigned long n;
+
+	if (!number(text, 1 << 20, &n) || fcntl((int)n, F_GETFD) < 0)
+		return refuse(why, "--listen-fd '%.40s': not an open descriptor", text);
+	c->slices.listen_fd = (int)n;
+	return 0;
+}
+
+int vmm_slice_set_group(struct vmm_config *c, const char *text, char *why)
+{
+	if (strlen(text) != 16 || strspn(text, "0123456789abcdefABCDEF") != 16)
+		return refuse(why, "--group '%.40s': 16 hexadecimal digits", text);
+	c->slices.group = strtoull(text, NULL, 16);
+	return c->slices.group ? 0 : refuse(why, "--group: not all 0");
+}
+
+static int read_key(int fd, uint8_t key[VMM_SLICE_KEY_LEN])
+{
+	size_t have = 0;
+	uint8_t more;
+
+	while (have < VMM_SLICE_KEY_LEN) {
+		ssize_t n = read(fd, key + have, VMM_SLICE_KEY_LEN - have);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EINVAL;
+		have += (size_t)n;
+	}
+	return read(fd, &more, 1) == 0 ? 0 : -EINVAL;
+}
+
+int vmm_slice_set_key(struct vmm_config *c, const char *text, bool is_fd, char *why)
+{
+	BASE_AUTO_FD int fd = -1;
+	unsigned long n;
+	int err;
+
+	if (!is_fd)
+		fd = open(text, O_RDONLY | O_CLOEXEC);
+	else if (number(text, 1 << 20, &n))
+		fd = (int)n;
+	if (fd < 0)
+		return refuse(why, "--key-%s '%.100s': %s", is_fd ? "fd" : "file", text,
+			      is_fd ? "not a descriptor" : strerror(errno));
+	err = read_key(fd, c->slices.key);
+	if (err)
+		return refuse(why, "--key-%s '%.100s': %s", is_fd ? "fd" : "file", text,
+			      err == -EINVAL ? "must hold exactly 32 bytes" : strerror(-err));
+	return 0;
+}
+
+int vmm_slice_set_transport(struct vmm_config *c, const char *text, char *why)
+{
+	if (strcmp(text, "tcp") != 0 && strcmp(text, "verbs") != 0)
+		return refuse(why, "--transport '%.40s': tcp or verbs", text);
+	c->slices.transport = text;
+	return 0;
+}
+
+static bool has_key(const struct vmm_slice_config *s)
+{
+	uint8_t all = 0;
+
+	for (unsigned i = 0; i < VMM_SLICE_KEY_LEN; i++)
+		all |= s->key[i];
+	return all != 0;
+}
+
+/* What one slice has and the others have not. */
+static int check_role(const struct vmm_config *c, char *why)
+{
+	if (c->restore || c->incoming)
+		return refuse(why, "--restore and --incoming do not go with --part: a guest that "
+				   "spans hosts starts by booting");
+	if (vmm_config_follows(c) && (c->kernel || c->initrd || c->disk_count || c->nic_count))
+		return refuse(why, "--kernel, --initrd, --disk and --nic go to slice 0 only");
+	return 0;
+}
+
+static int check_totals(struct vmm_config *c, char *why)
+{
+	const struct vmm_slice_config *s = &c->slices;
+	unsigned vcpus = 0;
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < s->count; i++) {
+		vcpus += s->part[i].vcpus;
+		bytes += s->part[i].memory_bytes;
+	}
+	if (vcpus > VMM_VCPU_MAX)
+		return refuse(why, "--part: %u vCPUs in all, at most %d", vcpus, VMM_VCPU_MAX);
+	if (bytes < UINT64_C(64) << 20 || bytes > UINT64_C(1) << 45)
+		return refuse(why, "--part: the guest needs 64M to 32T of memory in all");
+	if ((c->vcpus && c->vcpus != vcpus) || (c->memory_bytes && c->memory_bytes != bytes))
+		return refuse(why, "--vcpus and --memory must be the sums of the parts, or be "
+				   "left out");
+	c->vcpus = vcpus;
+	c->memory_bytes = bytes;
+	return 0;
+}
+
+int vmm_slice_check(struct vmm_config *c, char *why)
+{
+	const struct vmm_slice_config *s = &c->slices;
+	int err;
+
+	if (s->count == 0) {
+		if (s->self != SELF_NONE || peer_count(s) || s->group || has_key(s) || s->encrypt)
+			return refuse(why, "--part is missing: one for each slice");
+		return 0;
+	}
+	if (s->count < 2)
+		return refuse(why, "--part: at least two, or none");
+	if (s->self >= s->count)
+		return refuse(why, "--slice is missing, or there is no such part");
+	if (peer_count(s) != s->count)
+		return refuse(why, "%u --peer for %u --part: one for each slice", peer_count(s),
+			      s->count);
+	if (!s->group)
+		return refuse(why, "--group is missing");
+	if (!has_key(s))
+		return refuse(why, "--key-file or --key-fd is missing, or the key is all 0");
+	err = check_role(c, why);
+	return err ? err : check_totals(c, why);
+}

@@ -1,0 +1,471 @@
+#include "node/vmm/span.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <x86intrin.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "node/vmm/span_internal.h"
+
+enum { TIME_SAMPLES = 32, TIME_WAIT_MS = 1000, DEAD_MS = 2000 };
+
+unsigned vmm_span_first_vcpu(const struct vmm_slice_config *s, unsigned slice)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < slice; i++)
+		n += s->part[i].vcpus;
+	return n;
+}
+
+uint64_t vmm_span_first_byte(const struct vmm_slice_config *s, unsigned slice)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < slice; i++)
+		n += s->part[i].memory_bytes;
+	return n;
+}
+
+static unsigned slice_of_vcpu(const struct vmm_slice_config *s, uint32_t apic_id)
+{
+	unsigned slice = 0;
+
+	while (slice + 1 < s->count && apic_id >= vmm_span_first_vcpu(s, slice + 1))
+		slice++;
+	return slice;
+}
+
+/* ---- sending ---- */
+
+void span_send(struct vmm_span *s, unsigned peer, const struct span_msg *m)
+{
+	uint8_t bytes[SPAN_WIRE_MAX];
+	size_t len = span_msg_put(bytes, m);
+
+	/* The queue holds a thousand; an interrupt must not be lost, so the sender waits. */
+	while (dsm_message(s->dsm, (uint8_t)peer, bytes, len) == -EAGAIN)
+		sched_yield();
+}
+
+void span_send_all(struct vmm_span *s, const struct span_msg *m)
+{
+	for (unsigned i = 0; i < s->slices.count; i++)
+		if (i != s->self)
+			span_send(s, i, m);
+}
+
+/* ---- to the main thread ---- */
+
+static void take_news(void *arg)
+{
+	struct vmm_span *s = arg;
+
+	pthread_mutex_lock(&s->lock);
+	while (s->news_head != s->news_tail && !s->stopping) {
+		struct span_news n = s->news[s->news_head++ % SPAN_ORDERS_MAX];
+
+		pthread_mutex_unlock(&s->lock);
+		s->config.order(s->config.arg, n.order, n.reason);
+		pthread_mutex_lock(&s->lock);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+void span_tell(struct vmm_span *s, enum vmm_span_order order, const char *reason)
+{
+	bool full;
+
+	pthread_mutex_lock(&s->lock);
+	full = s->news_tail - s->news_head == SPAN_ORDERS_MAX;
+	if (!full) {
+		struct span_news *n = &s->news[s->news_tail++ % SPAN_ORDERS_MAX];
+
+		n->order = order;
+		snprintf(n->reason, sizeof(n->reason), "%s", reason ? reason : "");
+	}
+	pthread_mutex_unlock(&s->lock);
+	/* A correct lead has one order out at a time. */
+	if (full)
+		log_error("span: orders come faster than they can be obeyed");
+	else if (base_loop_post(s->config.main_loop, take_news, s) < 0)
+		log_error("span: the main loop takes no orders");
+}
+
+void span_lost(struct vmm_span *s, const char *reason)
+{
+	bool first;
+
+	pthread_mutex_lock(&s->lock);
+	first = !s->lost;
+	s->lost = true;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+	if (first)
+		span_tell(s, VMM_SPAN_LOST, reason);
+}
+
+static void on_dsm_failed(void *ctx, int err, uint8_t peer, const char *why)
+{
+	struct vmm_span *s = ctx;
+	char reason[SPAN_TEXT_MAX];
+
+	if (peer == DSM_NODE_NONE || peer == s->self)
+		snprintf(reason, sizeof(reason), "slice %u: memory: %s: %s", s->self, why,
+			 strerror(-err));
+	else
+		snprintf(reason, sizeof(reason), "slice %u lost slice %u (%s): %s", s->self, peer,
+			 s->slices.peer[peer], why);
+	span_lost(s, reason);
+}
+
+/* ---- interrupts ---- */
+
+static void irq_send(void *opaque, uint32_t apic_id, const struct vmm_irq_msg *msg)
+{
+	struct vmm_span *s = opaque;
+	struct span_msg m = {.type = SPAN_IRQ, .number = apic_id, .irq = *msg};
+
+	if (s->dsm)
+		span_send(s, slice_of_vcpu(&s->slices, apic_id), &m);
+}
+
+static void irq_ids(void *opaque, uint32_t apic_id, uint64_t ids)
+{
+	struct vmm_span *s = opaque;
+	struct span_msg m = {.type = SPAN_IDS, .number = apic_id, .ids = ids};
+
+	/* Before the links are there all slices start from the same ids. */
+	if (s->dsm)
+		span_send_all(s, &m);
+}
+
+static void irq_eoi(void *opaque, uint8_t vector)
+{
+	struct vmm_span *s = opaque;
+	struct span_msg m = {.type = SPAN_EOI, .number = vector};
+
+	if (s->dsm)
+		span_send(s, SPAN_LEAD, &m);
+}
+
+static void irq_line(void *opaque, unsigned gsi, bool level)
+{
+	log_error("span: a device of a slice that has none raises line %u to %d", gsi, level);
+}
+
+static const struct vmm_irq_remote lead_irq = {.send = irq_send, .ids = irq_ids};
+static const struct vmm_irq_remote follower_irq = {
+	.send = irq_send, .ids = irq_ids, .eoi = irq_eoi, .line = irq_line};
+
+/* ---- making ---- */
+
+int vmm_span_new(const struct vmm_span_config *config, struct vmm_span **out)
+{
+	struct vmm_span *s = calloc(1, sizeof(*s));
+	pthread_condattr_t attr;
+
+	if (!s)
+		return -ENOMEM;
+	s->config = *config;
+	s->slices = *config->slices;
+	s->self = (uint8_t)s->slices.self;
+	s->callbacks = (struct dsm_callbacks){.failed = on_dsm_failed, .message = span_receive};
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	vmm_irqchip_set_remote(config->irq, span_leads(s) ? &lead_irq : &follower_irq, s);
+	*out = s;
+	return 0;
+}
+
+static int refuse(char *why, int err, const char *what)
+{
+	snprintf(why, VMM_WHY_MAX, "%s: %s", what, strerror(-err));
+	return err;
+}
+
+/* What the loader wrote lies in the file; all of it must be at home here. */
+static int populate(struct vmm_span *s, char *why)
+{
+	int fd = vmm_mem_fd(s->config.mem), err = 0;
+	off_t end = 0, size = (off_t)vmm_mem_size(s->config.mem);
+
+	while (!err) {
+		off_t start = lseek(fd, end, SEEK_DATA);
+
+		if (start < 0)
+			return errno == ENXIO ? 0 : refuse(why, -errno, "guest memory");
+		end = lseek(fd, start, SEEK_HOLE);
+		end = end < 0 ? size : end;
+		err = dsm_populate(s->dsm, (uint64_t)start / DSM_PAGE_SIZE,
+				   (uint64_t)(end - start) / DSM_PAGE_SIZE);
+	}
+	snprintf(why, VMM_WHY_MAX,
+		 "the kernel and the initrd do not fit into the memory of the "
+		 "first --part; give it more");
+	return err;
+}
+
+static unsigned fill_views(const struct vmm_mem *mem, struct dsm_view *views)
+{
+	unsigned n = vmm_mem_region_count(mem);
+
+	for (unsigned i = 0; i < n; i++) {
+		const struct vmm_mem_region *r = vmm_mem_region_at(mem, i);
+
+		/* What the loader touched must fault as well from now on. */
+		(void)madvise(r->host, r->len, MADV_DONTNEED);
+		views[i] = (struct dsm_view){r->host, r->fd_offset, r->len};
+	}
+	return n;
+}
+
+static void fill_homes(const struct vmm_slice_config *c, struct dsm_home *homes)
+{
+	for (unsigned i = 0; i < c->count; i++)
+		homes[i] = (struct dsm_home){vmm_span_first_byte(c, i) / DSM_PAGE_SIZE,
+					     c->part[i].memory_bytes / DSM_PAGE_SIZE, (uint8_t)i};
+}
+
+static const char *open_error(int err)
+{
+	switch (err) {
+	case -EPERM:
+		return "userfaultfd for KVM's own accesses needs root or a readable "
+		       "/dev/userfaultfd";
+	case -EOPNOTSUPP:
+		return "the kernel lacks userfaultfd write protection of shared memory (Linux "
+		       "5.19), or the transport cannot encrypt";
+	case -ENODEV: return "--transport verbs: no RDMA device";
+	default: return "the slices' links";
+	}
+}
+
+int vmm_span_open(struct vmm_span *s, char *why)
+{
+	const struct vmm_slice_config *c = &s->slices;
+	struct dsm_view views[DSM_VIEW_MAX];
+	struct dsm_home homes[VMM_SLICE_MAX];
+	struct dsm_config d = {
+		.memory_fd = vmm_mem_fd(s->config.mem),
+		.len = vmm_mem_size(s->config.mem),
+		.views = views,
+		.view_count = fill_views(s->config.mem, views),
+		.homes = homes,
+		.home_count = c->count,
+		.transport = xp_find(c->transport),
+		.xp = {.self = s->self,
+		       .peers = (uint16_t)(((1u << c->count) - 1) & ~(1u << s->self)),
+		       .listen_fd = c->listen_fd,
+		       .group = c->group,
+		       .encrypt = c->encrypt,
+		       .window_ms = VMM_SPAN_WINDOW_MS,
+		       .dead_ms = DEAD_MS},
+		.callbacks = &s->callbacks,
+		.ctx = s,
+	};
+	int err;
+
+	if (!d.transport)
+		return refuse(why, -ENOSYS, "this build has no such --transport");
+	fill_homes(c, homes);
+	memcpy(d.xp.key, c->key, sizeof(d.xp.key));
+	memcpy(d.xp.address, c->peer, sizeof(c->peer));
+	err = dsm_new(&d, &s->dsm);
+	if (err)
+		return refuse(why, err, open_error(err));
+	return span_leads(s) ? populate(s, why) : 0;
+}
+
+/* ---- finding each other ---- */
+
+static void say_hello(struct vmm_span *s)
+{
+	struct span_msg m = {
+		.type = SPAN_HELLO,
+		.hello = {.version = SPAN_VERSION,
+			  .slice = s->self,
+			  .vcpus = vmm_span_first_vcpu(&s->slices, s->slices.count),
+			  .memory_bytes = vmm_mem_size(s->config.mem),
+			  .tsc_hz = s->config.clock->tsc_hz},
+	};
+
+	span_send(s, SPAN_LEAD, &m);
+	span_tell(s, VMM_SPAN_LINKED, NULL);
+}
+
+/* Waits where nobody else would be kept waiting. The lead is linked when all have said hello. */
+static void *linker_main(void *arg)
+{
+	struct vmm_span *s = arg;
+	int err = dsm_wait_up(s->dsm, VMM_SPAN_LINK_MS);
+
+	if (err)
+		span_lost(s, "not all slices have found each other");
+	else if (!span_leads(s))
+		say_hello(s);
+	return NULL;
+}
+
+int vmm_span_start(struct vmm_span *s)
+{
+	int err = dsm_start(s->dsm);
+
+	if (!err && span_leads(s))
+		err = span_io_start(s);
+	if (!err)
+		err = -pthread_create(&s->linker, NULL, linker_main, s);
+	s->linker_started = !err;
+	return err;
+}
+
+void vmm_span_free(struct vmm_span *s)
+{
+	if (!s)
+		return;
+	pthread_mutex_lock(&s->lock);
+	s->stopping = s->lost = true;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
+	if (s->linker_started)
+		pthread_join(s->linker, NULL);
+	span_io_stop(s);
+	vmm_irqchip_set_remote(s->config.irq, NULL, NULL);
+	dsm_free(s->dsm);
+	pthread_cond_destroy(&s->changed);
+	pthread_mutex_destroy(&s->lock);
+	explicit_bzero(&s->slices, sizeof(s->slices));
+	free(s);
+}
+
+/* ---- orders ---- */
+
+void vmm_span_go(struct vmm_span *s)
+{
+	struct span_msg m = {.type = SPAN_GO,
+			     .go = {.base = s->config.clock->base,
+				    .tsc_hz = s->config.clock->tsc_hz}};
+
+	span_send_all(s, &m);
+}
+
+/* Until `*bits` has every follower; true, or the links are lost, or it takes too long. */
+static bool wait_followers(struct vmm_span *s, const uint16_t *bits, unsigned timeout_ms)
+{
+	uint16_t all = (uint16_t)(((1u << s->slices.count) - 1) & ~1u);
+	struct timespec until = base_clock_timespec(base_clock_ns() + timeout_ms * BASE_NS_PER_MS);
+	bool ok;
+
+	pthread_mutex_lock(&s->lock);
+	while (*bits != all && !s->lost)
+		if (pthread_cond_timedwait(&s->changed, &s->lock, &until) == ETIMEDOUT)
+			break;
+	ok = *bits == all && !s->lost;
+	pthread_mutex_unlock(&s->lock);
+	return ok;
+}
+
+int vmm_span_halt(struct vmm_span *s)
+{
+	struct span_msg m = {.type = SPAN_HALT};
+
+	pthread_mutex_lock(&s->lock);
+	s->halted = 0;
+	m.number = ++s->halt_number;
+	pthread_mutex_unlock(&s->lock);
+	span_send_all(s, &m);
+	return wait_followers(s, &s->halted, VMM_SPAN_HALT_MS) ? 0 : -ETIMEDOUT;
+}
+
+void vmm_span_halted(struct vmm_span *s)
+{
+	struct span_msg m = {.type = SPAN_HALTED};
+
+	pthread_mutex_lock(&s->lock);
+	m.number = s->halt_number;
+	pthread_mutex_unlock(&s->lock);
+	span_send(s, SPAN_LEAD, &m);
+}
+
+void vmm_span_reset(struct vmm_span *s)
+{
+	struct span_msg m = {.type = SPAN_RESET};
+
+	span_send_all(s, &m);
+}
+
+void vmm_span_end(struct vmm_span *s, bool failed, const char *reason)
+{
+	struct span_msg m = {.type = SPAN_END, .end = {.failed = failed}};
+
+	snprintf(m.end.text, sizeof(m.end.text), "%s", reason);
+	if (span_leads(s))
+		span_send_all(s, &m);
+	else
+		span_send(s, SPAN_LEAD, &m);
+}
+
+void vmm_span_wish_reset(struct vmm_span *s)
+{
+	struct span_msg m = {.type = SPAN_WISH};
+
+	span_send(s, SPAN_LEAD, &m);
+}
+
+/* ---- the clock ---- */
+
+/* One sample: the lead's guest TSC, and the host's TSC here before and after. */
+static int sample_clock(struct vmm_span *s, uint64_t *before, uint64_t *after, uint64_t *lead)
+{
+	struct span_msg m = {.type = SPAN_TIME_ASK};
+	struct timespec until =
+		base_clock_timespec(base_clock_ns() + TIME_WAIT_MS * BASE_NS_PER_MS);
+	int err = 0;
+
+	pthread_mutex_lock(&s->lock);
+	s->time_told = false;
+	m.number = ++s->time_number;
+	pthread_mutex_unlock(&s->lock);
+	*before = __rdtsc();
+	span_send(s, SPAN_LEAD, &m);
+	pthread_mutex_lock(&s->lock);
+	while (!s->time_told && !s->lost && !err)
+		err = pthread_cond_timedwait(&s->changed, &s->lock, &until);
+	err = s->time_told ? 0 : -ETIMEDOUT;
+	*after = s->time_at;
+	*lead = s->time_lead;
+	pthread_mutex_unlock(&s->lock);
+	return err;
+}
+
+int vmm_span_sync_clock(struct vmm_span *s, uint64_t *offset)
+{
+	uint64_t best = UINT64_MAX, hz, base;
+
+	for (int i = 0; i < TIME_SAMPLES; i++) {
+		uint64_t before, after, lead;
+		int err = sample_clock(s, &before, &after, &lead);
+
+		if (err)
+			return err;
+		/* The quickest round trip has the least to hide (Cristian 1989). */
+		if (after - before >= best)
+			continue;
+		best = after - before;
+		*offset = lead - (before + best / 2);
+	}
+	pthread_mutex_lock(&s->lock);
+	hz = s->lead_tsc_hz;
+	base = s->lead_base;
+	pthread_mutex_unlock(&s->lock);
+	vmm_clock_follow(s->config.clock, hz, base);
+	log_debug("span: the lead's clock, known to %llu ticks", (unsigned long long)best / 2);
+	return 0;
+}

@@ -1,0 +1,91 @@
+/*
+ * The other slices of a guest that spans hosts: its memory through the DSM, interrupts and device
+ * accesses as messages, and the orders by which the lead (slice 0) starts and stops all of them.
+ *
+ *   vmm_span_new     before devices and vCPUs are used: hooks the interrupt router
+ *   vmm_span_open    the loader has written into guest memory (lead): from now on it is shared
+ *   vmm_span_start   connects; `linked` comes when all slices are there
+ *
+ * Threads: the DSM's service thread receives, and never waits; a thread of ours (lead only) does
+ * what vCPUs elsewhere ask of devices, because a device may touch guest memory and wait for a page.
+ * The callbacks come on the main loop's thread. Nothing here is held while guest memory is touched.
+ */
+#ifndef VMM_SPAN_H
+#define VMM_SPAN_H
+
+#include "base/loop.h"
+#include "node/vmm/clock.h"
+#include "node/vmm/config.h"
+#include "node/vmm/irqchip.h"
+#include "node/vmm/mem.h"
+
+struct vmm_span;
+
+enum {
+	/* A lost link is waited for so long; then the guest ends, everywhere within 2 s more. */
+	VMM_SPAN_WINDOW_MS = 10000,
+	/* Until all slices have found each other at the start. */
+	VMM_SPAN_LINK_MS = 60000,
+	/* Until all vCPUs of all slices stand. */
+	VMM_SPAN_HALT_MS = 10000,
+};
+
+enum vmm_span_order {
+	VMM_SPAN_LINKED = 1, /* all slices are there and agree */
+	VMM_SPAN_GO,	     /* follower: run */
+	VMM_SPAN_HALT,	     /* follower: stand still, then vmm_span_halted() */
+	VMM_SPAN_RESET,	     /* follower, halted: vCPUs to power-up state */
+	VMM_SPAN_STOPPED,    /* the guest has ended (lead: a follower wants it to); reason */
+	VMM_SPAN_FAILED,     /* the same, and it failed */
+	VMM_SPAN_LOST,	     /* the links are gone: memory is not to be touched any more; reason */
+	VMM_SPAN_WISH_RESET, /* lead: a vCPU elsewhere asks for a reset */
+};
+
+struct vmm_span_config {
+	const struct vmm_slice_config *slices;
+	struct vmm_mem *mem;
+	struct vmm_irqchip *irq;
+	struct vmm_bus *pio, *mmio;
+	struct vmm_clock *clock; /* of this slice; read by the lead, set by followers at GO */
+	struct base_loop *main_loop;
+	void (*order)(void *arg, enum vmm_span_order order, const char *reason);
+	void *arg;
+};
+
+/* -errno. The config's objects outlive it. */
+BASE_MUST_CHECK int vmm_span_new(const struct vmm_span_config *config, struct vmm_span **out);
+/* -errno with one line in why[VMM_WHY_MAX]. Takes listen_fd over. */
+BASE_MUST_CHECK int vmm_span_open(struct vmm_span *s, char *why);
+BASE_MUST_CHECK int vmm_span_start(struct vmm_span *s);
+/* Says goodbye. No callback comes after it. */
+void vmm_span_free(struct vmm_span *s);
+
+/* Main thread, lead: all followers run; all stand (0, or -ETIMEDOUT); all reset their vCPUs. */
+void vmm_span_go(struct vmm_span *s);
+BASE_MUST_CHECK int vmm_span_halt(struct vmm_span *s);
+void vmm_span_reset(struct vmm_span *s);
+/* Lead: tells all that the guest has ended. Follower: asks the lead to end it. */
+void vmm_span_end(struct vmm_span *s, bool failed, const char *reason);
+/* Follower, main thread: all vCPUs stand. */
+void vmm_span_halted(struct vmm_span *s);
+/* Follower, any thread. */
+void vmm_span_wish_reset(struct vmm_span *s);
+/*
+ * Follower, at GO: samples the lead's clock; *offset is then what makes a guest TSC of the host's,
+ * and the clock's rate and base are the lead's. -ETIMEDOUT.
+ */
+BASE_MUST_CHECK int vmm_span_sync_clock(struct vmm_span *s, uint64_t *offset);
+
+/* Follower, a vCPU's thread: one access to the lead's buses. Reads as all ones once links are lost. */
+void vmm_span_io(struct vmm_span *s, uint32_t apic_id, bool pio, bool write, uint64_t addr,
+		 unsigned len, uint8_t *data);
+
+/* The first APIC id of a slice, or of none when slice == count: the number of vCPUs. */
+unsigned vmm_span_first_vcpu(const struct vmm_slice_config *s, unsigned slice);
+/* Bytes of guest memory, in the order of the memory file, before the slice's. */
+uint64_t vmm_span_first_byte(const struct vmm_slice_config *s, unsigned slice);
+
+void vmm_span_stats(struct vmm_span *s, void (*put)(void *arg, const char *name, uint64_t value),
+		    void *arg);
+
+#endif

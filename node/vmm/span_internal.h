@@ -1,0 +1,80 @@
+/* What span.c, span_msg.c, span_io.c and span_stats.c share. */
+#ifndef VMM_SPAN_INTERNAL_H
+#define VMM_SPAN_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "dsm/dsm.h"
+#include "node/vmm/span.h"
+#include "node/vmm/span_wire.h"
+
+enum { SPAN_LEAD = 0, SPAN_ORDERS_MAX = 64 };
+
+/* A vCPU's access. Follower: what it waits for; lead: what is to be done. */
+struct span_io {
+	bool busy; /* asked, not done */
+	uint8_t peer;
+	struct span_msg msg;
+};
+
+struct span_news {
+	enum vmm_span_order order;
+	char reason[SPAN_TEXT_MAX];
+};
+
+struct vmm_span {
+	struct vmm_span_config config;
+	struct vmm_slice_config slices;
+	uint8_t self;
+	struct dsm *dsm;
+	struct dsm_callbacks callbacks;
+	pthread_t linker;
+	bool linker_started;
+
+	pthread_mutex_t lock; /* all below; held for moments only */
+	pthread_cond_t changed;
+	bool lost, stopping;
+	uint16_t hello, halted; /* followers that said so; bits */
+	uint32_t halt_number;	/* of the last HALT */
+	uint64_t lead_base, lead_tsc_hz;
+	/* One sample of the lead's clock. */
+	uint32_t time_number;
+	bool time_told;
+	uint64_t time_lead, time_at; /* its guest TSC; our host TSC when it came */
+
+	struct span_news news[SPAN_ORDERS_MAX]; /* for the main thread */
+	unsigned news_head, news_tail;
+
+	struct span_io io[VMM_VCPU_MAX]; /* by APIC id */
+	/* Lead: work of the I/O thread in the order of arrival: APIC ids, or EOIs. */
+	uint32_t work[4 * VMM_VCPU_MAX];
+	unsigned work_head, work_tail;
+	pthread_t io_thread;
+	bool io_thread_started;
+};
+
+#define SPAN_WORK_EOI UINT32_C(0x10000) /* | vector */
+
+static inline bool span_leads(const struct vmm_span *s)
+{
+	return s->self == SPAN_LEAD;
+}
+
+/* Any thread but the service thread may wait here for room in the queue. */
+void span_send(struct vmm_span *s, unsigned peer, const struct span_msg *m);
+void span_send_all(struct vmm_span *s, const struct span_msg *m);
+/* Any thread: an order for the main thread. */
+void span_tell(struct vmm_span *s, enum vmm_span_order order, const char *reason);
+void span_lost(struct vmm_span *s, const char *reason);
+
+/* span_msg.c: a message of a peer, on the service thread. */
+void span_receive(void *arg, uint8_t peer, const void *data, size_t len);
+/* span_io.c */
+BASE_MUST_CHECK int span_io_start(struct vmm_span *s);
+void span_io_stop(struct vmm_span *s);
+BASE_MUST_CHECK int span_io_asked(struct vmm_span *s, uint8_t peer, const struct span_msg *m);
+BASE_MUST_CHECK int span_io_done(struct vmm_span *s, const struct span_msg *m);
+BASE_MUST_CHECK int span_eoi(struct vmm_span *s, const struct span_msg *m);
+
+#endif

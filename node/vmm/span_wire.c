@@ -1,0 +1,169 @@
+#include "node/vmm/span_wire.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+enum { IRQ_LOGICAL = 1, IRQ_LEVEL = 2, IRQ_ASSERT = 4, IRQ_X2APIC = 8 };
+enum { IO_PIO = 1, IO_WRITE = 2 };
+
+/* ---- out: into a buffer that holds any message ---- */
+
+struct put {
+	uint8_t *at;
+};
+
+static void put(struct put *p, uint64_t v, unsigned bytes)
+{
+	for (unsigned i = 0; i < bytes; i++)
+		*p->at++ = (uint8_t)(v >> (8 * i));
+}
+
+static void put_irq(struct put *p, const struct vmm_irq_msg *q)
+{
+	put(p, q->dest, 4);
+	put(p, q->source, 4);
+	put(p, q->vector, 1);
+	put(p, q->delivery, 1);
+	put(p, q->shorthand, 1);
+	put(p,
+	    (q->logical ? IRQ_LOGICAL : 0) | (q->level_triggered ? IRQ_LEVEL : 0) |
+		    (q->assert_level ? IRQ_ASSERT : 0) | (q->x2apic_dest ? IRQ_X2APIC : 0),
+	    1);
+}
+
+static void put_io(struct put *p, const struct span_msg *m)
+{
+	put(p, (m->io.pio ? IO_PIO : 0) | (m->io.write ? IO_WRITE : 0), 1);
+	put(p, m->io.len, 1);
+	put(p, m->io.addr, 8);
+	memcpy(p->at, m->io.data, sizeof(m->io.data));
+	p->at += sizeof(m->io.data);
+}
+
+static void put_hello(struct put *p, const struct span_msg *m)
+{
+	put(p, m->hello.version, 2);
+	put(p, m->hello.slice, 2);
+	put(p, m->hello.vcpus, 4);
+	put(p, m->hello.memory_bytes, 8);
+	put(p, m->hello.tsc_hz, 8);
+}
+
+static void put_end(struct put *p, const struct span_msg *m)
+{
+	size_t len = strnlen(m->end.text, SPAN_TEXT_MAX - 1);
+
+	put(p, m->end.failed, 1);
+	memcpy(p->at, m->end.text, len);
+	p->at += len;
+}
+
+size_t span_msg_put(uint8_t out[SPAN_WIRE_MAX], const struct span_msg *m)
+{
+	struct put p = {out};
+
+	put(&p, m->type, 1);
+	put(&p, m->number, 4);
+	switch (m->type) {
+	case SPAN_HELLO: put_hello(&p, m); break;
+	case SPAN_GO:
+		put(&p, m->go.base, 8);
+		put(&p, m->go.tsc_hz, 8);
+		break;
+	case SPAN_END: put_end(&p, m); break;
+	case SPAN_TIME_TELL: put(&p, m->tsc, 8); break;
+	case SPAN_IDS: put(&p, m->ids, 8); break;
+	case SPAN_IRQ: put_irq(&p, &m->irq); break;
+	case SPAN_IO_ASK:
+	case SPAN_IO_DONE: put_io(&p, m); break;
+	default: break;
+	}
+	return (size_t)(p.at - out);
+}
+
+/* ---- in ---- */
+
+static void get_irq(struct base_rbuf *b, struct vmm_irq_msg *q)
+{
+	uint8_t flags;
+
+	q->dest = base_rbuf_u32(b);
+	q->source = base_rbuf_u32(b);
+	q->vector = base_rbuf_u8(b);
+	q->delivery = base_rbuf_u8(b);
+	q->shorthand = base_rbuf_u8(b);
+	flags = base_rbuf_u8(b);
+	q->logical = flags & IRQ_LOGICAL;
+	q->level_triggered = flags & IRQ_LEVEL;
+	q->assert_level = flags & IRQ_ASSERT;
+	q->x2apic_dest = flags & IRQ_X2APIC;
+}
+
+static void get_io(struct base_rbuf *b, struct span_msg *m)
+{
+	uint8_t flags = base_rbuf_u8(b);
+
+	m->io.pio = flags & IO_PIO;
+	m->io.write = flags & IO_WRITE;
+	m->io.len = base_rbuf_u8(b);
+	m->io.addr = base_rbuf_u64(b);
+	base_rbuf_bytes(b, m->io.data, sizeof(m->io.data));
+}
+
+static void get_hello(struct base_rbuf *b, struct span_msg *m)
+{
+	m->hello.version = base_rbuf_u16(b);
+	m->hello.slice = base_rbuf_u16(b);
+	m->hello.vcpus = base_rbuf_u32(b);
+	m->hello.memory_bytes = base_rbuf_u64(b);
+	m->hello.tsc_hz = base_rbuf_u64(b);
+}
+
+/* Text for people's eyes: what a terminal could obey is replaced. */
+static void get_end(struct base_rbuf *b, struct span_msg *m)
+{
+	size_t len;
+
+	m->end.failed = base_rbuf_u8(b) != 0;
+	len = BASE_MIN(base_rbuf_left(b), (size_t)SPAN_TEXT_MAX - 1);
+	base_rbuf_bytes(b, m->end.text, len);
+	m->end.text[len] = 0;
+	for (char *c = m->end.text; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+}
+
+static bool sane(const struct span_msg *m)
+{
+	if (m->type == SPAN_IO_ASK || m->type == SPAN_IO_DONE)
+		return m->io.len >= 1 && m->io.len <= 8;
+	return m->type != SPAN_IRQ || m->irq.delivery <= VMM_IRQ_EXTINT;
+}
+
+int span_msg_get(const void *data, size_t len, struct span_msg *m)
+{
+	struct base_rbuf b;
+
+	base_rbuf_init(&b, data, len);
+	*m = (struct span_msg){.type = base_rbuf_u8(&b)};
+	m->number = base_rbuf_u32(&b);
+	if (b.error || m->type == 0 || m->type >= SPAN_TYPE_END)
+		return -EPROTO;
+	switch (m->type) {
+	case SPAN_HELLO: get_hello(&b, m); break;
+	case SPAN_GO:
+		m->go.base = base_rbuf_u64(&b);
+		m->go.tsc_hz = base_rbuf_u64(&b);
+		break;
+	case SPAN_END: get_end(&b, m); break;
+	case SPAN_TIME_TELL: m->tsc = base_rbuf_u64(&b); break;
+	case SPAN_IDS: m->ids = base_rbuf_u64(&b); break;
+	case SPAN_IRQ: get_irq(&b, &m->irq); break;
+	case SPAN_IO_ASK:
+	case SPAN_IO_DONE: get_io(&b, m); break;
+	default: break;
+	}
+	return base_rbuf_end(&b) || !sane(m) ? -EPROTO : 0;
+}

@@ -1,0 +1,75 @@
+/*
+ * What the slices of a spanning guest say to each other, besides pages: short messages on the links
+ * of the DSM (dsm_message()), ordered with the page traffic of the same link. Little-endian, the
+ * first byte is the type; a length that is not exactly the type's is a broken peer.
+ *
+ *   HELLO   follower -> lead, once         who I am, what I believe the guest to be
+ *   GO      lead -> followers              run; the guest's clock
+ *   HALT    lead -> followers              stop; answered by HALTED when all vCPUs stand
+ *   RESET   lead -> followers, halted      vCPUs to their power-up state
+ *   END     lead -> followers              the guest has ended; follower -> lead: end it, please
+ *   WISH    follower -> lead               a vCPU asks for a reset
+ *   TIME    follower -> lead -> follower   one sample of the guest's TSC
+ *   IRQ, IDS, EOI                          interrupts (irqchip.h)
+ *   IO      follower -> lead -> follower   one access of a vCPU to a port or to MMIO
+ */
+#ifndef VMM_SPAN_WIRE_H
+#define VMM_SPAN_WIRE_H
+
+#include "node/vmm/config.h"
+#include "node/vmm/irq.h"
+
+enum { SPAN_VERSION = 1, SPAN_TEXT_MAX = 200, SPAN_WIRE_MAX = 240 };
+
+enum span_type {
+	SPAN_HELLO = 1,
+	SPAN_GO,
+	SPAN_HALT,
+	SPAN_HALTED,
+	SPAN_RESET,
+	SPAN_END,
+	SPAN_WISH,
+	SPAN_TIME_ASK,
+	SPAN_TIME_TELL,
+	SPAN_IRQ,
+	SPAN_IDS,
+	SPAN_EOI,
+	SPAN_IO_ASK,
+	SPAN_IO_DONE,
+	SPAN_TYPE_END,
+};
+
+struct span_msg {
+	enum span_type type;
+	uint32_t number; /* GO, HALT, HALTED, TIME: which one; IRQ, IDS, IO: APIC id; EOI: vector */
+	union {
+		struct {
+			uint16_t version, slice;
+			uint32_t vcpus;
+			uint64_t memory_bytes, tsc_hz;
+		} hello;
+		struct {
+			uint64_t base, tsc_hz;
+		} go;
+		struct {
+			bool failed;
+			char text[SPAN_TEXT_MAX];
+		} end;
+		uint64_t tsc; /* TIME_TELL: the guest's */
+		uint64_t ids;
+		struct vmm_irq_msg irq;
+		struct {
+			bool pio, write;
+			uint8_t len; /* bytes, 1 to 8 */
+			uint64_t addr;
+			uint8_t data[8];
+		} io;
+	};
+};
+
+/* Returns the number of bytes. */
+size_t span_msg_put(uint8_t out[SPAN_WIRE_MAX], const struct span_msg *m);
+/* -EPROTO: not such a message. */
+BASE_MUST_CHECK int span_msg_get(const void *data, size_t len, struct span_msg *m);
+
+#endif

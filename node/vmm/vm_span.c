@@ -1,0 +1,168 @@
+/* What a slice of a spanning guest does with the orders of the others. Main thread. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "node/vmm/vm_internal.h"
+
+/* A follower that has asked for the guest's end waits so long for the lead to say so. */
+enum { END_WAIT_MS = 5000 };
+
+/* ---- follower ---- */
+
+static void follower_go(struct vmm_vm *vm)
+{
+	uint64_t offset = 0;
+	int err;
+
+	if (vm->state != VMM_PAUSED)
+		return;
+	err = vmm_span_sync_clock(vm->span, &offset);
+	if (err) {
+		vm_finish(vm, VMM_FAILED, "the lead does not tell its clock");
+		return;
+	}
+	vmm_vcpus_resume_with(&vm->vcpus, offset);
+	vm_set_state(vm, VMM_RUNNING, "");
+}
+
+static void follower_halt(struct vmm_vm *vm)
+{
+	if (vm->state == VMM_RUNNING) {
+		vmm_vcpus_pause(&vm->vcpus);
+		vm_set_state(vm, VMM_PAUSED, "");
+	}
+	vmm_span_halted(vm->span);
+}
+
+static int reset_vcpus(struct vmm_vm *vm)
+{
+	/* The boot vCPU, which alone has an entry, is the lead's. */
+	const struct vmm_entry none = {.mode = VMM_ENTRY_RESET_VECTOR};
+	int err = 0;
+
+	for (unsigned i = 0; i < vm->vcpus.count && !err; i++)
+		err = vmm_vcpu_reset(vm->vcpus.vcpu[i], &none);
+	return err;
+}
+
+static void follower_reset(struct vmm_vm *vm)
+{
+	int err = reset_vcpus(vm);
+
+	if (err)
+		vm_finish(vm, VMM_FAILED, "a vCPU cannot be reset");
+}
+
+/* ---- the end ---- */
+
+/* No vCPU may wait for others any more: whoever waits for a page will do so for ever. */
+static void lose(struct vmm_vm *vm, enum vmm_state state, const char *reason)
+{
+	if (vm_is_final(vm))
+		return;
+	vm->lost = true;
+	vmm_vcpus_close(&vm->vcpus);
+	vm_set_state(vm, state, reason);
+}
+
+static void on_end_timer(struct base_timer *t)
+{
+	struct vmm_vm *vm = base_container_of(t, struct vmm_vm, end_timer);
+
+	lose(vm, VMM_FAILED, "the lead did not end the guest when asked to");
+}
+
+bool vm_span_ask_end(struct vmm_vm *vm, enum vmm_state state, const char *reason)
+{
+	if (!vm->span || !vm_follows(vm) || vm->lost)
+		return false;
+	if (vm->state == VMM_STARTING) {
+		lose(vm, state, reason);
+		return true;
+	}
+	if (vm->ending)
+		return true;
+	vm->ending = true;
+	vmm_span_end(vm->span, state == VMM_FAILED, reason);
+	vm->end_timer.fire = on_end_timer;
+	base_loop_timer(vm->main_loop, &vm->end_timer,
+			base_clock_ns() + END_WAIT_MS * BASE_NS_PER_MS);
+	return true;
+}
+
+/* The lead ends all of it properly; a follower is told when that has been done. */
+static void on_end(struct vmm_vm *vm, enum vmm_state state, const char *reason)
+{
+	if (vm_follows(vm))
+		lose(vm, state, reason);
+	else
+		vm_finish(vm, state, reason);
+}
+
+/* ---- both ---- */
+
+static void on_linked(struct vmm_vm *vm)
+{
+	if (vm->state != VMM_STARTING)
+		return;
+	vm_set_state(vm, VMM_PAUSED, "");
+	if (!vm_follows(vm) && vm->resume_when_linked && vmm_vm_resume(vm) < 0)
+		vm_finish(vm, VMM_FAILED, "cannot start");
+}
+
+static void on_order(void *arg, enum vmm_span_order order, const char *reason)
+{
+	struct vmm_vm *vm = arg;
+
+	if (vm_is_final(vm))
+		return;
+	switch (order) {
+	case VMM_SPAN_LINKED: on_linked(vm); break;
+	case VMM_SPAN_GO: follower_go(vm); break;
+	case VMM_SPAN_HALT: follower_halt(vm); break;
+	case VMM_SPAN_RESET: follower_reset(vm); break;
+	case VMM_SPAN_STOPPED: on_end(vm, VMM_STOPPED, reason); break;
+	case VMM_SPAN_FAILED: on_end(vm, VMM_FAILED, reason); break;
+	case VMM_SPAN_LOST: lose(vm, VMM_FAILED, reason); break;
+	case VMM_SPAN_WISH_RESET:
+		if (vmm_vm_reset(vm) < 0)
+			log_error("reset failed");
+		break;
+	}
+}
+
+/* ---- making ---- */
+
+int vm_span_new(struct vmm_vm *vm, char *why)
+{
+	const struct vmm_span_config config = {
+		.slices = &vm->config.slices,
+		.mem = vm->mem,
+		.irq = vm->irq,
+		.pio = vm->pio,
+		.mmio = vm->mmio,
+		.clock = &vm->vcpus.clock,
+		.main_loop = vm->main_loop,
+		.order = on_order,
+		.arg = vm,
+	};
+	int err = vmm_span_new(&config, &vm->span);
+
+	if (!err)
+		err = vm_follows(vm) ? reset_vcpus(vm) : vm_boot(vm, why);
+	if (err) {
+		if (!why[0])
+			snprintf(why, VMM_WHY_MAX, "a slice: %s", strerror(-err));
+		return err;
+	}
+	return vmm_span_open(vm->span, why);
+}
+
+int vm_span_start(struct vmm_vm *vm, bool resume)
+{
+	vm->resume_when_linked = resume;
+	return vmm_span_start(vm->span);
+}
