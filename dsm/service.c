@@ -23,6 +23,7 @@
 #define FAULTS_EVERY   4
 #define SERVING_NS     (200 * BASE_NS_PER_US)
 #define SLICE_NS       (100 * BASE_NS_PER_US)
+#define SERVICE_NICE   -10
 
 /* ---- what the engine asks for ---- */
 
@@ -316,7 +317,11 @@ static bool crowded(int64_t now_ns)
 	return base_clock_ns() - now_ns > CROWDED_NS;
 }
 
-/* A short slice lets the thread preempt a vCPU as soon as it wakes (Linux 6.12; elsewhere no harm). */
+/*
+ * Whoever waits for a page waits for this thread, and it never works for long: a short slice lets it
+ * preempt a vCPU as soon as it wakes (Linux 6.12; elsewhere no harm), and so does the nice value,
+ * where the process may take it.
+ */
 static void tune_thread(void)
 {
 	struct sched_attr_v0 {
@@ -327,12 +332,14 @@ static void tune_thread(void)
 		uint64_t runtime, deadline, period;
 	} attr = {.size = sizeof(attr), .runtime = SLICE_NS};
 
-	errno = 0;
-	attr.nice = getpriority(PRIO_PROCESS, 0);
+	int nice = getpriority(PRIO_PROCESS, 0);
+
+	attr.nice = BASE_MIN(nice, SERVICE_NICE);
+	if (syscall(SYS_sched_setattr, 0, &attr, 0) == 0)
+		return;
+	attr.nice = nice;
 	if (syscall(SYS_sched_setattr, 0, &attr, 0) < 0)
 		log_debug("dsm: no short time slice: %s", strerror(errno));
-	prctl(PR_SET_NAME, "dsm", 0, 0, 0);
-	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
 }
 
 void *dsm_service_main(void *arg)
@@ -341,6 +348,8 @@ void *dsm_service_main(void *arg)
 	int64_t busy_ns = 0;
 	unsigned idle = 0;
 
+	prctl(PR_SET_NAME, "dsm", 0, 0, 0);
+	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
 	tune_thread();
 	while (!atomic_load_explicit(&d->stopping, memory_order_relaxed)) {
 		unsigned work = 0;

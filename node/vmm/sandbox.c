@@ -252,11 +252,20 @@ static int allow_with_arguments(scmp_filter_ctx f)
 	return rc;
 }
 
-/* TCP, and nothing else. */
+/* TCP, and what the DSM's thread asks of the scheduler for itself. */
 static int allow_network(scmp_filter_ctx f)
 {
 	static const int families[] = {AF_INET, AF_INET6};
 	int rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(connect), 0);
+
+	if (!rc)
+		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sched_setattr), 1,
+				      SCMP_A0(SCMP_CMP_EQ, 0, 0));
+	if (!rc)
+		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(getpriority), 0);
+	if (!rc)
+		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
+				      SCMP_A0(SCMP_CMP_EQ, PR_SET_TIMERSLACK, 0));
 
 	for (size_t i = 0; i < BASE_ARRAY_LEN(families) && !rc; i++)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,

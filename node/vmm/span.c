@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <x86intrin.h>
 
 #include "base/clock.h"
@@ -248,6 +249,15 @@ static const char *open_error(int err)
 	}
 }
 
+/* While we may still: the DSM's thread will ask for it when the process has changed its user. */
+static void allow_nice(void)
+{
+	const struct rlimit any = {40, 40};
+
+	if (setrlimit(RLIMIT_NICE, &any) < 0)
+		log_debug("span: no nice values below 0: %s", strerror(errno));
+}
+
 int vmm_span_open(struct vmm_span *s, char *why)
 {
 	const struct vmm_slice_config *c = &s->slices;
@@ -275,6 +285,7 @@ int vmm_span_open(struct vmm_span *s, char *why)
 
 	if (!d.transport)
 		return refuse(why, -ENOSYS, "this build has no such --transport");
+	allow_nice();
 	fill_homes(c, homes);
 	memcpy(d.xp.key, c->key, sizeof(d.xp.key));
 	memcpy(d.xp.address, c->peer, sizeof(c->peer));

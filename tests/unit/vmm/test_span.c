@@ -1,0 +1,168 @@
+/* The options of a slice, and the messages between slices. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "node/vmm/config.h"
+#include "node/vmm/span.h"
+#include "node/vmm/span_wire.h"
+
+static char key_path[] = "/tmp/pangaea-key-XXXXXX";
+static struct vmm_config c;
+static char why[VMM_WHY_MAX];
+
+static int make_key(void **state)
+{
+	static const uint8_t key[VMM_SLICE_KEY_LEN] = {1, 2, 3};
+	int fd = mkstemp(key_path);
+
+	return fd < 0 || write(fd, key, sizeof(key)) != sizeof(key) || close(fd) ? -1 : 0;
+}
+
+static int remove_key(void **state)
+{
+	return unlink(key_path);
+}
+
+static int parse(const char *first, ...)
+{
+	const char *argv[64] = {"vmm", "--name", "a"};
+	const char *arg = first;
+	va_list ap;
+	int n = 3;
+
+	va_start(ap, first);
+	for (; arg; arg = va_arg(ap, const char *))
+		argv[n++] = arg;
+	va_end(ap);
+	return vmm_config_parse(&c, n, (char **)argv, why);
+}
+
+#define PARTS  "--part", "2:512M", "--part", "1:1G"
+#define PEERS  "--peer", "127.0.0.1:7001", "--peer", "127.0.0.1:7002"
+#define SECRET "--group", "00000000000000ff", "--key-file", key_path
+
+static void takes_a_slice(void **state)
+{
+	assert_int_equal(parse(PARTS, PEERS, SECRET, "--slice", "1", "--encrypt", NULL), 0);
+	assert_int_equal(c.slices.count, 2);
+	assert_int_equal(c.slices.self, 1);
+	assert_int_equal(c.vcpus, 3);
+	assert_int_equal(c.memory_bytes, 1536ull << 20);
+	assert_int_equal(c.slices.group, 0xff);
+	assert_int_equal(c.slices.key[1], 2);
+	assert_true(c.slices.encrypt);
+	assert_true(vmm_config_follows(&c));
+	assert_int_equal(vmm_span_first_vcpu(&c.slices, 1), 2);
+	assert_int_equal(vmm_span_first_byte(&c.slices, 1), 512 << 20);
+	assert_int_equal(parse(PARTS, PEERS, SECRET, "--slice", "0", "--kernel", "k", "--vcpus",
+			       "3", NULL),
+			 0);
+	assert_false(vmm_config_follows(&c));
+}
+
+static void refuses(const char *expected, int rc)
+{
+	assert_int_equal(rc, -EINVAL);
+	if (!strstr(why, expected))
+		fail_msg("'%s' does not say '%s'", why, expected);
+}
+
+static void refuses_what_does_not_fit(void **state)
+{
+	refuses("sums", parse(PARTS, PEERS, SECRET, "--slice", "1", "--vcpus", "2", NULL));
+	refuses("--slice is missing", parse(PARTS, PEERS, SECRET, NULL));
+	refuses("no such part", parse(PARTS, PEERS, SECRET, "--slice", "2", NULL));
+	refuses("one for each slice",
+		parse(PARTS, SECRET, "--slice", "1", "--peer", "127.0.0.1:7001", NULL));
+	refuses("--group", parse(PARTS, PEERS, "--slice", "1", "--key-file", key_path, NULL));
+	refuses("--key-file",
+		parse(PARTS, PEERS, "--slice", "1", "--group", "00000000000000ff", NULL));
+	refuses("slice 0 only", parse(PARTS, PEERS, SECRET, "--slice", "1", "--kernel", "k", NULL));
+	refuses("at least two", parse("--part", "1:64M", "--peer", "127.0.0.1:7001", SECRET,
+				      "--slice", "0", "--kernel", "k", NULL));
+	refuses("--part is missing", parse("--slice", "0", "--kernel", "k", NULL));
+	refuses("VCPUS:SIZE", parse("--part", "512M", NULL));
+	refuses("1 to 64 vCPUs", parse("--part", "0:512M", NULL));
+	refuses("16M to 32T", parse("--part", "1:1M", NULL));
+	refuses("ADDRESS:PORT", parse("--peer", "here", NULL));
+	refuses("hexadecimal", parse("--group", "12", NULL));
+	refuses("exactly 32 bytes", parse("--key-file", "/dev/null", NULL));
+	refuses("not an open descriptor", parse("--listen-fd", "999999", NULL));
+	refuses("tcp or verbs", parse("--transport", "pigeon", NULL));
+	refuses("--kernel", parse(PARTS, PEERS, SECRET, "--slice", "0", NULL));
+}
+
+static void same(const struct span_msg *m)
+{
+	uint8_t first[SPAN_WIRE_MAX], second[SPAN_WIRE_MAX];
+	size_t len = span_msg_put(first, m);
+	struct span_msg back;
+
+	assert_true(len <= sizeof(first));
+	assert_int_equal(span_msg_get(first, len, &back), 0);
+	assert_int_equal(span_msg_put(second, &back), len);
+	assert_memory_equal(first, second, len);
+	/* One byte less or more is another message, or none; a text may be shorter. */
+	if (m->type != SPAN_END) {
+		assert_int_equal(span_msg_get(first, len - 1, &back), -EPROTO);
+		assert_int_equal(span_msg_get(first, len + 1, &back), -EPROTO);
+	}
+}
+
+static void messages_survive_the_wire(void **state)
+{
+	same(&(struct span_msg){.type = SPAN_HELLO, .hello = {1, 2, 3, 4, 5}});
+	same(&(struct span_msg){.type = SPAN_GO, .number = 7, .go = {1, 2}});
+	same(&(struct span_msg){.type = SPAN_HALT, .number = UINT32_MAX});
+	same(&(struct span_msg){.type = SPAN_TIME_TELL, .tsc = UINT64_MAX});
+	same(&(struct span_msg){.type = SPAN_IDS, .number = 3, .ids = UINT64_MAX});
+	same(&(struct span_msg){.type = SPAN_IRQ,
+				.irq = {.dest = 1,
+					.vector = 0xef,
+					.delivery = VMM_IRQ_FIXED,
+					.shorthand = VMM_IRQ_OTHERS,
+					.logical = true,
+					.x2apic_dest = true,
+					.source = 9}});
+	same(&(struct span_msg){.type = SPAN_IO_ASK,
+				.number = 63,
+				.io = {.pio = true, .write = true, .len = 4, .addr = 0x600}});
+	same(&(struct span_msg){.type = SPAN_END, .end = {true, "the guest has failed"}});
+}
+
+static void refuses_foreign_messages(void **state)
+{
+	uint8_t b[SPAN_WIRE_MAX] = {0};
+	struct span_msg m = {.type = SPAN_IO_ASK, .io = {.len = 9}};
+	size_t len;
+
+	assert_int_equal(span_msg_get(b, sizeof(b), &m), -EPROTO);
+	b[0] = SPAN_TYPE_END;
+	assert_int_equal(span_msg_get(b, 5, &m), -EPROTO);
+	m = (struct span_msg){.type = SPAN_IO_ASK, .io = {.len = 9}};
+	len = span_msg_put(b, &m);
+	assert_int_equal(span_msg_get(b, len, &m), -EPROTO);
+	m = (struct span_msg){.type = SPAN_END, .end = {false, "\033[31mred\n"}};
+	len = span_msg_put(b, &m);
+	assert_int_equal(span_msg_get(b, len, &m), 0);
+	assert_string_equal(m.end.text, "?[31mred?");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(takes_a_slice),
+		cmocka_unit_test(refuses_what_does_not_fit),
+		cmocka_unit_test(messages_survive_the_wire),
+		cmocka_unit_test(refuses_foreign_messages),
+	};
+
+	return cmocka_run_group_tests_name("span", tests, make_key, remove_key);
+}
