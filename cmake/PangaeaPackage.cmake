@@ -20,6 +20,8 @@ set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS ${CMAKE_BINARY_DIR}/pvm)
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "passwd, iproute2")
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "ibverbs-providers, qemu-utils")
+# Opened at run time where it is (node/libvirt/virt_lib.h).
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libvirt0, libvirt-daemon-system")
 # The drop-in for PVM 3.4.6 has its file names.
 set(CPACK_DEBIAN_PACKAGE_PROVIDES "libpvm3 (= 3.4.6)")
 set(CPACK_DEBIAN_PACKAGE_CONFLICTS "pvm, libpvm3, pvm-dev")

@@ -5,7 +5,8 @@
 
 #include "ctl/ctl.h"
 
-static void json_node(struct print_json *j, const struct control_node *n)
+static void json_node(struct print_json *j, const struct control_node *n,
+		      const struct control_reply *items)
 {
 	print_json_open(j, NULL, '{');
 	print_json_text(j, "name", n->name);
@@ -26,6 +27,14 @@ static void json_node(struct print_json *j, const struct control_node *n)
 	print_json_number(j, "agent_uptime_ns", n->agent_uptime_ns);
 	print_json_number(j, "rtt_ns", n->rtt_ns);
 	print_json_number(j, "pid", n->pid);
+	for (size_t i = 0; items && i < items->item_count; i++) {
+		const struct control_item *t = &items->items[i];
+
+		if (t->text[0])
+			print_json_text(j, t->name, t->text);
+		else
+			print_json_number(j, t->name, t->value);
+	}
 	print_json_close(j, '}');
 }
 
@@ -82,7 +91,7 @@ int ctl_node_ls(struct ctl *c)
 	if (!code && c->json) {
 		print_json_open(&j, NULL, '[');
 		for (size_t i = 0; i < r.node_count; i++)
-			json_node(&j, &r.nodes[i]);
+			json_node(&j, &r.nodes[i], NULL);
 		print_json_close(&j, ']');
 		putchar('\n');
 	} else if (!code && c->quiet) {
@@ -93,6 +102,28 @@ int ctl_node_ls(struct ctl *c)
 	}
 	control_reply_fini(&r);
 	return code;
+}
+
+static const struct control_item *item_of(const struct control_reply *r, const char *name)
+{
+	for (size_t i = 0; i < r->item_count; i++)
+		if (!strcmp(r->items[i].name, name))
+			return &r->items[i];
+	return NULL;
+}
+
+static void print_libvirt(const struct control_reply *r)
+{
+	const struct control_item *virt = item_of(r, "libvirt"), *n = item_of(r, "libvirt_domains");
+	const struct control_item *cpu = item_of(r, "libvirt_cpu");
+
+	if (!virt || !n || !cpu)
+		return;
+	if (virt->value)
+		printf("libvirt   %s; %" PRIu64 " domains; CPU model %s\n", virt->text, n->value,
+		       cpu->text[0] ? cpu->text : "unknown");
+	else
+		printf("libvirt   none: %s\n", virt->text);
 }
 
 static void print_node(const struct control_node *n)
@@ -127,10 +158,11 @@ int ctl_node_info(struct ctl *c)
 	if (!code && r.node_count != 1)
 		code = ctl_fail(c, CONTROL_FAILED, "the agent's answer has no node");
 	if (!code && c->json) {
-		json_node(&j, &r.nodes[0]);
+		json_node(&j, &r.nodes[0], &r);
 		putchar('\n');
 	} else if (!code) {
 		print_node(&r.nodes[0]);
+		print_libvirt(&r);
 	}
 	control_reply_fini(&r);
 	return code;

@@ -8,6 +8,12 @@
 #include "base/clock.h"
 #include "ctl/ctl.h"
 
+/* Whose it is. */
+static const char *vm_kind(const struct control_vm *v)
+{
+	return v->kind[0] ? v->kind : "pangaea";
+}
+
 static void json_vm_fields(struct print_json *j, const struct control_vm *v)
 {
 	print_json_text(j, "name", v->name);
@@ -15,6 +21,7 @@ static void json_vm_fields(struct print_json *j, const struct control_vm *v)
 	print_json_text(j, "state", v->state);
 	print_json_text(j, "reason", v->reason);
 	print_json_text(j, "kernel", v->kernel);
+	print_json_text(j, "kind", vm_kind(v));
 	print_json_number(j, "vcpus", v->vcpus);
 	print_json_number(j, "memory", v->memory_bytes);
 	print_json_number(j, "uptime_ns", v->uptime_ns);
@@ -49,19 +56,22 @@ static void json_vms(const struct control_reply *r)
 static void print_vms(struct ctl *c, const struct control_reply *r)
 {
 	static const char *const headings[] = {"NAME",	  "NODE",    "STATE", ">VCPUS",
-					       ">MEMORY", ">UPTIME", "REASON"};
+					       ">MEMORY", ">UPTIME", "KIND",  "REASON"};
 	struct print_table t;
 
 	print_table_init(&t, c->colour, headings, BASE_ARRAY_LEN(headings));
 	for (size_t i = 0; i < r->vm_count; i++) {
 		const struct control_vm *v = &r->vms[i];
 		char vcpus[24], memory[24], uptime[24];
-		const char *cells[] = {v->name, v->node, v->state, vcpus,
-				       memory,	uptime,	 v->reason};
+		const char *cells[] = {v->name, v->node, v->state,   vcpus,
+				       memory,	uptime,	 vm_kind(v), v->reason};
 
 		snprintf(vcpus, sizeof(vcpus), "%" PRIu64, v->vcpus);
 		text_size_print(v->memory_bytes, memory, sizeof(memory));
-		text_duration_print(v->uptime_ns, uptime, sizeof(uptime));
+		if (v->uptime_ns)
+			text_duration_print(v->uptime_ns, uptime, sizeof(uptime));
+		else
+			snprintf(uptime, sizeof(uptime), "-");
 		print_table_row(&t, cells);
 	}
 	print_table_end(&t, stdout);
@@ -162,8 +172,16 @@ static void print_info(const struct control_reply *r)
 	const struct control_vm *v = &r->vms[0];
 	char memory[32], uptime[32];
 
-	printf("name      %s\nnode      %s\nstate     %s%s%s\npid       %" PRIu64 "\n", v->name,
-	       v->node, v->state, v->reason[0] ? ": " : "", v->reason, v->pid);
+	printf("name      %s\nnode      %s\nkind      %s\nstate     %s%s%s\n", v->name, v->node,
+	       vm_kind(v), v->state, v->reason[0] ? ": " : "", v->reason);
+	if (v->kind[0]) {
+		printf("vcpus     %" PRIu64 "\nmemory    %s\n", v->vcpus,
+		       text_size_print(v->memory_bytes, memory, sizeof(memory)));
+		for (size_t i = 0; i < r->item_count; i++)
+			printf("%-9s %s\n", r->items[i].name, r->items[i].text);
+		return;
+	}
+	printf("pid       %" PRIu64 "\n", v->pid);
 	printf("vcpus     %" PRIu64 "\nmemory    %s\nuptime    %s\nkernel    %s\n", v->vcpus,
 	       text_size_print(v->memory_bytes, memory, sizeof(memory)),
 	       text_duration_print(v->uptime_ns, uptime, sizeof(uptime)), v->kernel);
@@ -226,6 +244,11 @@ static int vm_do(struct ctl *c, enum control_op op, const char *done)
 	}
 	control_reply_fini(&r);
 	return code;
+}
+
+int ctl_vm_start(struct ctl *c)
+{
+	return vm_do(c, CONTROL_VM_START, "started");
 }
 
 int ctl_vm_stop(struct ctl *c)

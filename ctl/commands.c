@@ -295,6 +295,9 @@ const struct ctl_command ctl_commands[] = {
 	 "pangaea vm console web\npangaea vm console web --until 'login:' --timeout 60 </dev/null\n"
 	 "pangaea vm console web --escape ctrl-a",
 	 console_options, ctl_vm_console},
+	{"vm", "start", "NAME", 1, 1, "start a libvirt domain that is off",
+	 "VMs of ours are gone when they end, and start by 'pangaea vm run'.",
+	 "pangaea vm start db", vm_options, ctl_vm_start},
 	{"vm", "stop", "NAME", 1, 1, "press the power button and wait for the end",
 	 "Exits 5 when the guest has not powered off within --timeout (default 30).",
 	 "pangaea vm stop web --timeout 120", vm_options, ctl_vm_stop},

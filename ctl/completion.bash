@@ -13,11 +13,11 @@ _pangaea() {
       case "${words[0]} ${words[1]}" in
         ' ') w='node vm events init version completion help' ;;
         'node ') w='ls info doctor' ;;
-        'vm ') w='run ls info console stop kill migrate pause resume reset stats registers' ;;
+        'vm ') w='run ls info console start stop kill migrate pause resume reset stats registers' ;;
         'init ') w='cluster key' ;;
         'completion ') w='bash' ;;
         'node info'|'node doctor') w=$(pangaea node ls -q 2>/dev/null) ;;
-        'vm info'|'vm console'|'vm stop'|'vm kill'|'vm migrate'|'vm pause'|'vm resume'|'vm reset'|'vm stats'|'vm registers')
+        'vm info'|'vm console'|'vm start'|'vm stop'|'vm kill'|'vm migrate'|'vm pause'|'vm resume'|'vm reset'|'vm stats'|'vm registers')
           w=$(pangaea vm ls -q 2>/dev/null) ;;
         *) w='' ;;
       esac

@@ -100,6 +100,7 @@ int ctl_vm_run(struct ctl *c);
 int ctl_vm_ls(struct ctl *c);
 int ctl_vm_info(struct ctl *c);
 int ctl_vm_console(struct ctl *c);
+int ctl_vm_start(struct ctl *c);
 int ctl_vm_stop(struct ctl *c);
 int ctl_vm_kill(struct ctl *c);
 int ctl_vm_pause(struct ctl *c);

@@ -14,7 +14,7 @@
 	N(cpus) N(memory_bytes) N(available_bytes) N(load_milli) N(vms) N(vm_vcpus) \
 	N(vm_memory_bytes) N(uptime_ns) N(agent_uptime_ns) N(rtt_ns) N(pid)
 #define VM_FIELDS(T, N) \
-	T(name) T(node) T(state) T(reason) T(kernel) N(vcpus) N(memory_bytes) N(uptime_ns) N(pid)
+	T(name) T(node) T(state) T(reason) T(kernel) T(kind) N(vcpus) N(memory_bytes) N(uptime_ns) N(pid)
 #define EVENT_FIELDS(T, N) N(seq) N(time_ns) T(node) T(vm) T(kind) T(text)
 #define ITEM_FIELDS(T, N) T(name) T(text) N(value)
 #define CHECK_FIELDS(T, N) T(node) T(name) T(level) T(text) T(mend)
@@ -299,12 +299,17 @@ static bool get_migrate(const PB(Migrate) * pb, struct control_migrate *m, char 
 	return get_name("node", pb->target, m->target, why);
 }
 
+static bool known_op(int op)
+{
+	return op > 0 && op < CONTROL_OP_END &&
+	       protobuf_c_enum_descriptor_get_value(&control__pb__op__descriptor, op);
+}
+
 static bool get_request(const PB(Request) * pb, struct control_request *r, struct vmspec *spec,
 			char why[VMSPEC_WHY_MAX])
 {
 	snprintf(why, VMSPEC_WHY_MAX, "the request is malformed, or of a newer version");
-	if (pb->op < CONTROL__PB__OP__OP_NODE_LS || (int)pb->op >= CONTROL_OP_END ||
-	    pb->cols > UINT16_MAX || pb->rows > UINT16_MAX ||
+	if (!known_op((int)pb->op) || pb->cols > UINT16_MAX || pb->rows > UINT16_MAX ||
 	    has_spec((int)pb->op) != (pb->spec != NULL) ||
 	    has_migrate((int)pb->op) != (pb->migrate != NULL))
 		return false;

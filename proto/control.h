@@ -16,6 +16,7 @@
  *   EVENTS        vm or node to narrow; follow: a stream               -> events
  *   VM_MIGRATE    vm, migrate; a stream: progress in text and items    -> text, items
  *   VM_MIGRATE_CANCEL   vm
+ *   VM_START      vm: a libvirt domain that is off
  * Between agents:
  *   MIGRATE_PREPARE  spec, migrate: makes the empty VM                 -> items: port
  *   MIGRATE_VERDICT  vm, migrate.id: what became of it                 -> text: enum as a word
@@ -62,6 +63,7 @@ enum control_op {
 	CONTROL_VM_MIGRATE_CANCEL,
 	CONTROL_MIGRATE_PREPARE,
 	CONTROL_MIGRATE_VERDICT,
+	CONTROL_VM_START = 32,
 	CONTROL_OP_END,
 };
 
@@ -110,6 +112,7 @@ struct control_node {
 struct control_vm {
 	const char *name, *node, *state, *reason, *kernel;
 	uint64_t vcpus, memory_bytes, uptime_ns, pid;
+	const char *kind; /* "libvirt": a domain of libvirt; "": a VM of ours */
 };
 
 struct control_event {

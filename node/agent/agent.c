@@ -267,6 +267,9 @@ static int agent_open(struct agent *a, const struct agent_options *o)
 	if (rc)
 		return rc;
 	open_net(a);
+	rc = agent_virt_open(a, o);
+	if (rc)
+		return rc;
 	agent_event(a, "", "agent", "version %s listens at %s port %u", PANGAEA_VERSION,
 		    a->self->address, a->self->port);
 	agent_vms_recover(a);
@@ -308,6 +311,7 @@ void agent_free(struct agent *a)
 	base_list_foreach_safe (vm, &a->vms, struct agent_vm, link)
 		agent_vm_forget(vm);
 	chan_server_free(a->server);
+	node_virt_free(a->virt);
 	node_switch_free(a->net);
 	chan_free(a->chan);
 	if (a->lock_fd >= 0)

@@ -11,6 +11,7 @@
 
 #include "base/list.h"
 #include "base/loop.h"
+#include "node/libvirt/virt.h"
 #include "node/net/switch.h"
 #include "proto/cluster.h"
 #include "proto/control.h"
@@ -29,10 +30,12 @@ enum {
 };
 
 struct agent_options {
-	const char *home;    /* cluster.yaml, node, keys/ */
-	const char *node;    /* our name; NULL: from home/node */
-	const char *run_dir; /* absolute */
-	const char *vmm;     /* pangaea-vmm; NULL: found beside us, or in PATH */
+	const char *home;	  /* cluster.yaml, node, keys/ */
+	const char *node;	  /* our name; NULL: from home/node */
+	const char *run_dir;	  /* absolute */
+	const char *vmm;	  /* pangaea-vmm; NULL: found beside us, or in PATH */
+	const char *libvirt;	  /* libvirt's URI of this host; "none": leave it alone */
+	const char *libvirt_peer; /* how others' libvirtd reaches it; NULL: qemu://ADDRESS/system */
 };
 
 struct agent_event {
@@ -68,6 +71,8 @@ struct agent {
 	struct chan_server *server;
 	struct agent_peer peers[CLUSTER_MAX_NODES]; /* as in the cluster file */
 	struct node_switch *net;		    /* NULL: this node has no switch */
+	struct node_virt *virt;			    /* NULL: libvirt is left alone */
+	char virt_peer[NODE_VIRT_TEXT_MAX];
 	struct base_list vms;
 	unsigned vm_count;
 	struct agent_event events[AGENT_EVENT_MAX]; /* at seq % AGENT_EVENT_MAX */
@@ -140,6 +145,18 @@ void agent_event(struct agent *a, const char *vm, const char *kind, const char *
 	BASE_PRINTF(4, 5);
 /* Ends the call, or with req->follow keeps it. Of the whole cluster unless req->local. */
 void agent_events(struct agent *a, struct chan_call *call, struct control_request *req);
+
+/* ---- virt.c: libvirt's domains ---- */
+
+BASE_MUST_CHECK int agent_virt_open(struct agent *a, const struct agent_options *options);
+/* Of the domains called `name`, or all (""), at most `max` records, into `domains` and `out`. */
+size_t agent_virt_records(struct agent *a, const char *name, struct node_virt_domain *domains,
+			  struct control_vm *out, size_t max);
+/* A request about a VM that is none of ours: true, the call ends now or later, or false. */
+bool agent_virt_request(struct agent *a, struct chan_call *call, const struct control_request *req);
+enum { AGENT_VIRT_ITEMS = 4 };
+/* What a node's record says of libvirt; the strings are `s` and `a`'s. */
+size_t agent_virt_items(struct agent *a, struct node_virt_status *s, struct control_item *items);
 
 /* ---- host.c, doctor.c ---- */
 

@@ -349,6 +349,23 @@ static void check_agent(struct doctor *d)
 		note(d, "user", "ok", "", "root");
 }
 
+static void check_libvirt(struct doctor *d)
+{
+	struct node_virt_status s;
+
+	if (!d->agent->virt) {
+		note(d, "libvirt", "ok", "", "left alone");
+		return;
+	}
+	node_virt_status(d->agent->virt, &s);
+	if (s.connected)
+		note(d, "libvirt", "ok", "",
+		     "%.60s, %" PRIu64 " domains, %" PRIu64 " active; host CPU %.40s", s.software,
+		     s.domains, s.active, s.cpu_model[0] ? s.cpu_model : "unknown");
+	else
+		note(d, "libvirt", "ok", "", "no domains are shown: %.150s", s.why);
+}
+
 size_t agent_doctor(struct agent *a, struct agent_check *out)
 {
 	struct doctor d = {.agent = a, .out = out, .flags = ""};
@@ -365,6 +382,7 @@ size_t agent_doctor(struct agent *a, struct agent_check *out)
 	check_limits(&d);
 	check_time(&d);
 	check_agent(&d);
+	check_libvirt(&d);
 	for (size_t i = 0; i < d.count; i++) {
 		text_clean(out[i].text);
 		text_clean(out[i].mend);

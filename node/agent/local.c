@@ -59,7 +59,10 @@ static int doctor_now(struct agent *a, uint8_t **out, size_t *len)
 int agent_local_now(struct agent *a, const struct control_request *req, uint8_t **out, size_t *len)
 {
 	BASE_AUTO_FREE struct control_vm *vms = NULL;
-	struct control_reply reply = {0};
+	BASE_AUTO_FREE struct node_virt_domain *domains = NULL;
+	struct control_item items[AGENT_VIRT_ITEMS];
+	struct control_reply reply = {.items = items};
+	struct node_virt_status virt;
 	struct control_node node;
 	struct agent_host h;
 
@@ -67,13 +70,23 @@ int agent_local_now(struct agent *a, const struct control_request *req, uint8_t 
 		return doctor_now(a, out, len);
 	if (req->op != CONTROL_NODE_INFO && req->op != CONTROL_VM_LS)
 		return -EOPNOTSUPP;
-	vms = calloc(a->vm_count + 1, sizeof(*vms));
-	if (!vms)
+	vms = calloc(a->vm_count + NODE_VIRT_MAX_DOMAINS, sizeof(*vms));
+	domains = calloc(NODE_VIRT_MAX_DOMAINS, sizeof(*domains));
+	if (!vms || !domains)
 		return -ENOMEM;
 	reply.vms = vms;
 	reply.vm_count = vm_records(a, req->vm, vms, a->vm_count);
+	/* A VM of ours hides a domain of its name; the domain still has its UUID. */
+	if (!req->vm[0] || !reply.vm_count)
+		reply.vm_count += agent_virt_records(a, req->vm, domains, vms + reply.vm_count,
+						     NODE_VIRT_MAX_DOMAINS);
 	if (req->op == CONTROL_NODE_INFO) {
 		node_record(a, &h, &node);
+		reply.item_count = agent_virt_items(a, &virt, items);
+		if (reply.item_count) {
+			node.vm_vcpus += virt.vcpus;
+			node.vm_memory_bytes += virt.guest_bytes;
+		}
 		reply.nodes = &node;
 		reply.node_count = 1;
 	}
@@ -206,6 +219,8 @@ static void vm_request(struct agent *a, struct chan_call *call, const struct con
 	uint64_t ms = req->timeout_ms ? req->timeout_ms : AGENT_STOP_MS;
 
 	if (!vm) {
+		if (agent_virt_request(a, call, req))
+			return;
 		agent_reply_text(call, CONTROL_NOT_FOUND, "there is no VM '%s' on node %s", req->vm,
 				 a->self->name);
 		return;
@@ -218,6 +233,10 @@ static void vm_request(struct agent *a, struct chan_call *call, const struct con
 	case CONTROL_VM_KILL: agent_vm_end(vm, call, true, 0); break;
 	case CONTROL_VM_MIGRATE: agent_migrate_out(vm, call, req); break;
 	case CONTROL_VM_MIGRATE_CANCEL: cancel_migration(vm, call); break;
+	case CONTROL_VM_START:
+		agent_reply_text(call, CONTROL_EXISTS, "%s is %s already", vm->spec.name,
+				 vmmctl_state_name(vm->state));
+		break;
 	default: ask_vm(vm, call, req->op); break;
 	}
 }

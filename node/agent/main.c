@@ -14,6 +14,7 @@
 
 static const char usage[] =
 	"usage: pangaead [--home DIR] [--node NAME] [--run-dir DIR] [--vmm FILE]\n"
+	"                [--libvirt URI] [--libvirt-peer URI]\n"
 	"\n"
 	"The agent of a Pangaea node: one on each host. Starts and watches its VMs, and answers\n"
 	"'pangaea' and the other agents. VMs go on when it ends; it finds them when it starts.\n"
@@ -23,6 +24,10 @@ static const char usage[] =
 	"  --node NAME     which node of the cluster file this is (default: the file 'node' there)\n"
 	"  --run-dir DIR   sockets and records of the VMs (default /run/pangaea)\n"
 	"  --vmm FILE      the program that runs one VM (default: pangaea-vmm beside this one)\n"
+	"  --libvirt URI   show and move the domains of this libvirt (default $PANGAEA_LIBVIRT_URI,\n"
+	"                  else qemu:///system); none: leave libvirt alone\n"
+	"  --libvirt-peer URI   how the other nodes' libvirtd reaches this host's, for migrations\n"
+	"                  (default $PANGAEA_LIBVIRT_PEER_URI, else qemu://ADDRESS/system: TLS)\n"
 	"  --ready-fd N    write a line there once the agent listens (systemd is told as well)\n"
 	"  --help, --version\n"
 	"\n"
@@ -98,10 +103,16 @@ static void tell_ready(void)
 static int parse(int argc, char **argv, struct agent_options *o)
 {
 	static const struct option options[] = {
-		{"home", required_argument, NULL, 'H'},	    {"node", required_argument, NULL, 'n'},
-		{"run-dir", required_argument, NULL, 'r'},  {"vmm", required_argument, NULL, 'v'},
-		{"ready-fd", required_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},	    {NULL, 0, NULL, 0},
+		{"home", required_argument, NULL, 'H'},
+		{"node", required_argument, NULL, 'n'},
+		{"run-dir", required_argument, NULL, 'r'},
+		{"vmm", required_argument, NULL, 'v'},
+		{"ready-fd", required_argument, NULL, 'f'},
+		{"help", no_argument, NULL, 'h'},
+		{"libvirt", required_argument, NULL, 'l'},
+		{"libvirt-peer", required_argument, NULL, 'p'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
 	};
 	uint64_t number;
 	int c;
@@ -112,6 +123,8 @@ static int parse(int argc, char **argv, struct agent_options *o)
 		case 'n': o->node = optarg; break;
 		case 'r': o->run_dir = optarg; break;
 		case 'v': o->vmm = optarg; break;
+		case 'l': o->libvirt = optarg; break;
+		case 'p': o->libvirt_peer = optarg; break;
 		case 'f':
 			if (!text_number_parse(optarg, 0, 1023, &number)) {
 				fprintf(stderr, "pangaead: --ready-fd: '%s' is no number\n",
@@ -131,11 +144,19 @@ static int parse(int argc, char **argv, struct agent_options *o)
 	return -EINVAL;
 }
 
+static const char *env_or(const char *name, const char *fallback)
+{
+	const char *value = getenv(name);
+
+	return value && *value ? value : fallback;
+}
+
 int main(int argc, char **argv)
 {
-	const char *home = getenv("PANGAEA_HOME");
-	struct agent_options options = {.home = home && *home ? home : "/etc/pangaea",
-					.run_dir = "/run/pangaea"};
+	struct agent_options options = {.home = env_or("PANGAEA_HOME", "/etc/pangaea"),
+					.run_dir = "/run/pangaea",
+					.libvirt = env_or("PANGAEA_LIBVIRT_URI", "qemu:///system"),
+					.libvirt_peer = env_or("PANGAEA_LIBVIRT_PEER_URI", NULL)};
 	struct agent *agent;
 	int rc = parse(argc, argv, &options);
 
