@@ -39,47 +39,47 @@ static unsigned id_bits(uint32_t count)
 
 static void leaf_features(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
 {
-	e->ebx = (e->ebx & 0xffff) | p->apic_id << 24 | BASE_MIN(p->vcpu_count, 255u) << 16;
+	e->ebx = (e->ebx & 0xffff) | p->apic_id << 24 | BASE_MIN(p->package_vcpus, 255u) << 16;
 	/* Nested guests, MONITOR and performance counters need state that we do not carry over. */
 	e->ecx &= ~(C1_ECX_MONITOR | C1_ECX_VMX | C1_ECX_PDCM);
 	e->ecx |= C1_ECX_X2APIC | C1_ECX_TSC_DEADLINE | C1_ECX_HYPERVISOR;
 	if (!p->has_cmpxchg16b)
 		e->ecx &= ~C1_ECX_CX16;
 	e->edx |= C1_EDX_APIC;
-	if (p->vcpu_count > 1)
+	if (p->package_vcpus > 1)
 		e->edx |= C1_EDX_HTT;
 	else
 		e->edx &= ~C1_EDX_HTT;
 }
 
 /* Cores that share a cache: all for level 3, one each below. */
-static uint32_t cache_sharing(uint32_t eax, uint32_t vcpu_count)
+static uint32_t cache_sharing(uint32_t eax, uint32_t package_vcpus)
 {
 	uint32_t level = (eax >> 5) & 7;
-	uint32_t sharing = level >= 3 ? (UINT32_C(1) << id_bits(vcpu_count)) - 1 : 0;
+	uint32_t sharing = level >= 3 ? (UINT32_C(1) << id_bits(package_vcpus)) - 1 : 0;
 
 	return (eax & ~(0xfffu << 14)) | sharing << 14;
 }
 
 static void leaf_intel_cache(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
 {
-	uint32_t cores = (UINT32_C(1) << id_bits(p->vcpu_count)) - 1;
+	uint32_t cores = (UINT32_C(1) << id_bits(p->package_vcpus)) - 1;
 
 	if ((e->eax & 0x1f) == 0)
 		return;
-	e->eax = cache_sharing(e->eax, p->vcpu_count);
+	e->eax = cache_sharing(e->eax, p->package_vcpus);
 	e->eax = (e->eax & ~(0x3fu << 26)) | BASE_MIN(cores, 0x3fu) << 26;
 }
 
 static void leaf_amd_sizes(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
 {
-	e->ecx = (e->ecx & ~0xf0ffu) | id_bits(p->vcpu_count) << 12 | (p->vcpu_count - 1);
+	e->ecx = (e->ecx & ~0xf0ffu) | id_bits(p->package_vcpus) << 12 | (p->package_vcpus - 1);
 }
 
 static void leaf_extended(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
 {
 	e->ecx &= ~(CX_ECX_SVM | CX_ECX_OSVW | CX_ECX_PERF);
-	if (p->vcpu_count > 1 && e->edx & CX_EDX_APIC)
+	if (p->package_vcpus > 1 && e->edx & CX_EDX_APIC)
 		e->ecx |= CX_ECX_CMP_LEGACY;
 	else
 		e->ecx &= ~CX_ECX_CMP_LEGACY;
@@ -124,7 +124,7 @@ static void leaf_power(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params
 static void leaf_amd_cache(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
 {
 	if ((e->eax & 0x1f) != 0)
-		e->eax = cache_sharing(e->eax, p->vcpu_count);
+		e->eax = cache_sharing(e->eax, p->package_vcpus);
 }
 
 static void leaf_amd_topology(struct kvm_cpuid_entry2 *e, const struct vmm_cpuid_params *p)
@@ -184,8 +184,8 @@ static struct kvm_cpuid_entry2 *leaf_append(struct kvm_cpuid2 *c, uint32_t funct
 /* Leaf 0xb: level 0 threads (one), level 1 cores of the package, level 2 ends the list. */
 static void append_topology(struct kvm_cpuid2 *c, const struct vmm_cpuid_params *p)
 {
-	const uint32_t shift[] = {0, id_bits(p->vcpu_count), 0};
-	const uint32_t count[] = {1, p->vcpu_count, 0};
+	const uint32_t shift[] = {0, id_bits(p->package_vcpus), 0};
+	const uint32_t count[] = {1, p->package_vcpus, 0};
 
 	for (uint32_t level = 0; level < 3; level++) {
 		struct kvm_cpuid_entry2 *e = leaf_append(c, 0xb, level);

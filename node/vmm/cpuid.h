@@ -1,6 +1,7 @@
 /*
  * The CPUID leaves of one vCPU: what KVM supports, less what this VMM or a spanning guest cannot
- * have, with the topology of one package of `vcpu_count` single-threaded cores, APIC id = index.
+ * have, with the topology of packages of `package_vcpus` single-threaded cores, APIC id = index. A
+ * package of a spanning guest may not lie on two hosts, nor may a cache: Linux refuses such NUMA nodes.
  */
 #ifndef VMM_CPUID_H
 #define VMM_CPUID_H
@@ -13,9 +14,9 @@
 
 struct vmm_cpuid_params {
 	uint32_t apic_id;
-	uint32_t vcpu_count;
-	bool tsc_stable;     /* kvmclock may say so */
-	bool has_cmpxchg16b; /* see kvm.h */
+	uint32_t package_vcpus; /* 1 up; where there are several packages, a power of 2 */
+	bool tsc_stable;	/* kvmclock may say so */
+	bool has_cmpxchg16b;	/* see kvm.h */
 };
 
 /*

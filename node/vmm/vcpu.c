@@ -121,7 +121,7 @@ static int vcpu_set_cpuid(struct vmm_vcpu *v)
 {
 	struct vmm_cpuid_params p = {
 		.apic_id = v->apic_id,
-		.vcpu_count = v->all->guest_vcpu_count,
+		.package_vcpus = v->all->package_vcpus,
 		.tsc_stable = v->all->clock.stable,
 		.has_cmpxchg16b = v->all->kvm->has_cmpxchg16b,
 	};

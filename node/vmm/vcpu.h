@@ -27,6 +27,7 @@ struct vmm_vcpus {
 	struct vmm_irqchip *irq;
 	struct vmm_clock clock;
 	unsigned guest_vcpu_count; /* of the whole guest */
+	unsigned package_vcpus;	   /* see cpuid.h */
 	/* Memory is shared with other slices: an access may find a page away. */
 	bool shared;
 	/* Devices are on another slice: does one access of up to 8 bytes there. NULL: pio and mmio. */

@@ -320,6 +320,20 @@ static void vm_own_vcpus(const struct vmm_vm *vm, uint32_t *first, uint32_t *end
 	*end = s->count ? vmm_span_first_vcpu(s, s->self + 1) : vm->config.vcpus;
 }
 
+/* A package for each slice where APIC ids can say so, else one for each vCPU. */
+static unsigned vm_package_vcpus(const struct vmm_config *c)
+{
+	const struct vmm_slice_config *s = &c->slices;
+	unsigned n = s->part[0].vcpus;
+
+	if (s->count == 0)
+		return c->vcpus;
+	for (unsigned i = 1; i < s->count; i++)
+		if (s->part[i].vcpus != n)
+			return 1;
+	return n & (n - 1) ? 1 : n;
+}
+
 static int vm_make_vcpus(struct vmm_vm *vm, char *why)
 {
 	uint32_t first, end;
@@ -335,6 +349,7 @@ static int vm_make_vcpus(struct vmm_vm *vm, char *why)
 		.mmio = vm->mmio,
 		.irq = vm->irq,
 		.guest_vcpu_count = vm->config.vcpus,
+		.package_vcpus = vm_package_vcpus(&vm->config),
 		.shared = vm->config.slices.count > 0,
 		.io = vm_follows(vm) ? vm_vcpu_io : NULL,
 		.failed = vm_on_vcpu_failed,

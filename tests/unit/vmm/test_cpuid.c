@@ -57,6 +57,19 @@ static void shows_each_vcpu_its_place(void **state)
 	free(c);
 }
 
+/* The ids of a guest of 4 on two hosts: packages {0, 1} and {2, 3}. */
+static void puts_each_slice_into_a_package(void **state)
+{
+	struct kvm_cpuid2 *c = build(2, 2, true);
+
+	assert_int_equal(find(c, 1, 0)->ebx >> 24, 2);
+	assert_int_equal(find(c, 0xb, 1)->eax, 1);
+	assert_int_equal(find(c, 0xb, 1)->ebx, 2);
+	assert_int_equal(find(c, 0xb, 1)->edx, 2);
+	assert_int_equal(find(c, 0x80000008, 0)->ecx, 0x1001);
+	free(c);
+}
+
 static void hides_what_kvm_writes_itself(void **state)
 {
 	struct kvm_cpuid2 *c = build(0, 1, true);
@@ -146,6 +159,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(shows_each_vcpu_its_place),
+		cmocka_unit_test(puts_each_slice_into_a_package),
 		cmocka_unit_test(hides_what_kvm_writes_itself),
 		cmocka_unit_test(keeps_the_xsave_leaves),
 		cmocka_unit_test(begins_when_told),
