@@ -31,14 +31,13 @@ struct mig_seal {
 int mig_socket_prepare(int fd, unsigned stall_ms)
 {
 	struct timeval t = {.tv_sec = stall_ms / 1000, .tv_usec = stall_ms % 1000 * 1000};
-	int one = 1, size = 4 << 20;
+	int one = 1;
 
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)) ||
 	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t)))
 		return -errno;
 	/* Absent on Unix sockets, which the tests use. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	return 0;
 }
 

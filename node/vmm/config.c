@@ -29,6 +29,7 @@ const char vmm_config_usage[] =
 	"  --gdb PORT             a gdb server on 127.0.0.1\n"
 	"  --restore FILE         goes on from a saved machine instead of booting\n"
 	"  --incoming             waits for its machine to migrate here\n"
+	"  --populate SIZE        with --incoming: makes so much memory available beforehand\n"
 	"  --paused               waits for 'resume' on the control socket (or gdb)\n"
 	"  --no-sandbox           for debugging pangaea-vmm itself\n"
 	"\n"
@@ -63,6 +64,7 @@ enum {
 	OPT_RESTORE,
 	OPT_PAUSED,
 	OPT_INCOMING,
+	OPT_POPULATE,
 	OPT_NO_SANDBOX,
 	OPT_SLICE,
 	OPT_PART,
@@ -92,6 +94,7 @@ static const struct option options[] = {
 	{"restore", required_argument, NULL, OPT_RESTORE},
 	{"paused", no_argument, NULL, OPT_PAUSED},
 	{"incoming", no_argument, NULL, OPT_INCOMING},
+	{"populate", required_argument, NULL, OPT_POPULATE},
 	{"no-sandbox", no_argument, NULL, OPT_NO_SANDBOX},
 	{"slice", required_argument, NULL, OPT_SLICE},
 	{"part", required_argument, NULL, OPT_PART},
@@ -191,6 +194,13 @@ static int parse_memory(struct vmm_config *c, const char *text, char *why)
 	if (n < UINT64_C(64) << 20 || n > UINT64_C(1) << 45 || n % VMM_PAGE_SIZE)
 		return refuse(why, "--memory '%.40s': 64M to 32T, a multiple of 4K", text);
 	c->memory_bytes = n;
+	return 0;
+}
+
+static int parse_populate(struct vmm_config *c, const char *text, char *why)
+{
+	if (vmm_config_size(text, &c->populate_bytes) < 0)
+		return refuse(why, "--populate '%.40s': a size such as 512M or 2G", text);
 	return 0;
 }
 
@@ -344,6 +354,7 @@ static int parse_option(struct vmm_config *c, int opt, const char *arg, char *wh
 	case OPT_RESTORE: c->restore = arg; return 0;
 	case OPT_PAUSED: c->paused = true; return 0;
 	case OPT_INCOMING: c->incoming = true; return 0;
+	case OPT_POPULATE: return parse_populate(c, arg, why);
 	case OPT_NO_SANDBOX: c->sandbox = false; return 0;
 	case OPT_SLICE: return vmm_slice_set_self(c, arg, why);
 	case OPT_PART: return vmm_slice_add_part(c, arg, why);
@@ -372,6 +383,8 @@ static int check_complete(struct vmm_config *c, char *why)
 		return err;
 	if (c->incoming && (c->restore || !c->run_dir))
 		return refuse(why, "--incoming goes with --run-dir and without --restore");
+	if (c->populate_bytes && !c->incoming)
+		return refuse(why, "--populate goes with --incoming");
 	if (!c->kernel && !c->restore && !c->incoming && !vmm_config_follows(c))
 		return refuse(why, "--kernel (or --restore) is missing");
 	if (c->vcpus == 0)

@@ -71,9 +71,10 @@ struct vmm_config {
 	struct vmm_nic_config nic[VMM_NIC_MAX];
 	unsigned nic_count;
 	enum vmm_console_kind console;
-	unsigned gdb_port; /* 0: none */
-	bool paused;	   /* starts paused */
-	bool incoming;	   /* the machine comes by migration */
+	unsigned gdb_port;	 /* 0: none */
+	bool paused;		 /* starts paused */
+	bool incoming;		 /* the machine comes by migration */
+	uint64_t populate_bytes; /* of memory that the incoming machine will use */
 	bool sandbox;
 	bool help, version;
 };

@@ -435,6 +435,8 @@ static void add_downtime(struct vmm_migration *m)
 static int main_run(struct vmm_migration *m)
 {
 	m->vm->incoming = false;
+	vmm_populate_free(m->vm->populate);
+	m->vm->populate = NULL;
 	add_downtime(m);
 	return vmm_vm_resume(m->vm);
 }

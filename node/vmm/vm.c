@@ -467,6 +467,9 @@ int vmm_vm_start(struct vmm_vm *vm, bool resume)
 	if (err)
 		return err;
 	vm->started_ns = base_clock_ns();
+	if (vm->config.populate_bytes &&
+	    vmm_populate_start(vm->mem, vm->config.populate_bytes, &vm->populate))
+		log_debug("no thread to populate memory");
 	if (vm->span)
 		return vm_span_start(vm, resume);
 	vm_set_state(vm, VMM_PAUSED, "");
@@ -502,6 +505,7 @@ void vmm_vm_free(struct vmm_vm *vm)
 	vmm_bus_free(vm->mmio);
 	vmm_bus_free(vm->pio);
 	vmm_kvm_close(&vm->kvm);
+	vmm_populate_free(vm->populate);
 	vmm_mem_free(vm->mem);
 	if (vm->kernel_fd >= 0)
 		close(vm->kernel_fd);
@@ -585,6 +589,7 @@ void vmm_vm_stats(struct vmm_vm *vm, void (*put)(void *arg, const char *name, ui
 			put(arg, name, vmm_vcpu_exits(vm->vcpus.vcpu[i], k));
 		}
 	}
+	put(arg, "memory.populated", vmm_populate_done(vm->populate));
 	if (vm->span)
 		vmm_span_stats(vm->span, put, arg);
 	base_list_foreach (dev, &vm->devices, struct vmm_device, link) {

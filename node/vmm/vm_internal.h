@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "node/vmm/boot.h"
+#include "node/vmm/populate.h"
 #include "node/vmm/span.h"
 #include "node/vmm/vm.h"
 
@@ -31,7 +32,8 @@ struct vmm_vm {
 	enum vmm_state state;
 	char reason[VM_REASON_MAX];
 	int64_t started_ns;
-	bool incoming; /* the machine is still to come, by migration */
+	bool incoming;		       /* the machine is still to come, by migration */
+	struct vmm_populate *populate; /* runs ahead of it, or NULL */
 
 	struct vmm_kvm kvm;
 	struct vmm_mem *mem;

@@ -83,7 +83,7 @@ static void measure_qemu(const struct scene *s, int peer, struct measured *m)
 	struct move_result r = {0};
 	int err;
 
-	if (!qemu || s->job.encrypt)
+	if (!qemu || !qemu[0] || s->job.encrypt)
 		return;
 	job.channels = peer_channels[peer];
 	err = move_qemu(qemu, build, &job, &r);

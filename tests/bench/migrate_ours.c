@@ -15,6 +15,8 @@
 #include "tests/bench/bench.h"
 #include "tests/bench/migrate_vm.h"
 
+enum { GUEST_MIB = 18 }; /* of memory below what the guest fills, and a little more */
+
 struct ours {
 	struct move_pair pair;
 	char run[2][80];
@@ -24,6 +26,7 @@ struct ours {
 static int side_start(struct ours *o, int which, const char *build, const struct move_job *job)
 {
 	char program[512], guest[512], memory[16], args[128];
+	char populate[16];
 	const char *argv[20] = {program, "--name",    "bench",	    "--vcpus",
 				"1",	 "--memory",  memory,	    "--console",
 				"stdio", "--run-dir", o->run[which]};
@@ -38,6 +41,11 @@ static int side_start(struct ours *o, int which, const char *build, const struct
 		return -errno;
 	if (which == 1) {
 		argv[n++] = "--incoming";
+		if (job->fill_mib && !job->postcopy) {
+			snprintf(populate, sizeof(populate), "%uM", job->fill_mib + GUEST_MIB);
+			argv[n++] = "--populate";
+			argv[n++] = populate;
+		}
 	} else {
 		argv[n++] = "--kernel";
 		argv[n++] = guest;
@@ -176,6 +184,27 @@ static int session_result(struct ours *o, int which, struct move_result *r)
 	}
 }
 
+/* Until the destination's memory is there, as QEMU's is before it listens. */
+static int wait_populated(struct ours *o, const struct move_job *job)
+{
+	unsigned long kib = 0, want = job->fill_mib && !job->postcopy ? job->fill_mib * 1024UL : 0;
+	double until = bench_now_us() + MOVE_TIMEOUT_MS * 1e3;
+	char path[64], line[256];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)o->pair.side[1].pid);
+	while (kib < want && bench_now_us() < until) {
+		FILE *f = fopen(path, "re");
+
+		if (!f)
+			return -errno;
+		while (fgets(line, sizeof(line), f))
+			sscanf(line, "RssShmem: %lu", &kib);
+		fclose(f);
+		poll(NULL, 0, 5);
+	}
+	return kib < want ? -ETIMEDOUT : 0;
+}
+
 static int ours_move(struct ours *o, const struct move_job *job, struct move_result *r)
 {
 	double start = 0;
@@ -183,6 +212,8 @@ static int ours_move(struct ours *o, const struct move_job *job, struct move_res
 
 	for (int i = 0; i < 2 && !err; i++)
 		err = control_connect(o, i);
+	if (!err)
+		err = wait_populated(o, job);
 	for (int i = 0; i < 2 && !err; i++)
 		err = session_make(o, i);
 	if (!err)
