@@ -43,6 +43,14 @@ bool ctl_name(const struct ctl *c, const char *what, const char *name, char out[
 	return true;
 }
 
+bool ctl_vm_request(const struct ctl *c, enum control_op op, struct control_request *req)
+{
+	*req = (struct control_request){.op = op};
+	if (c->node && !ctl_name(c, "node", c->node, req->node))
+		return false;
+	return ctl_name(c, "VM", c->args[0], req->vm);
+}
+
 /* ---- connecting ---- */
 
 static int load_cluster(struct ctl *c)

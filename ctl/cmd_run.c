@@ -46,8 +46,9 @@ static bool run_item(void *arg, const struct control_reply *item)
 {
 	const struct ctl *c = arg;
 
-	if (c->progress && item->text[0]) {
-		char text[256];
+	/* A warning is not only progress. */
+	if (item->text[0] && (c->progress || (!c->quiet && !strncmp(item->text, "warning: ", 9)))) {
+		char text[1024];
 
 		snprintf(text, sizeof(text), "%s", item->text);
 		text_clean(text);

@@ -1,12 +1,11 @@
-/* pangaea vm ls | info | stop | kill | pause | resume | reset | stats | registers */
+/* pangaea vm ls | info | stop | kill | pause | resume | reset | registers */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
-#include "base/clock.h"
 #include "ctl/ctl.h"
+#include "ctl/guest.h"
 
 /* Whose it is. */
 static const char *vm_kind(const struct control_vm *v)
@@ -26,46 +25,63 @@ static void json_vm_fields(struct print_json *j, const struct control_vm *v)
 	print_json_number(j, "memory", v->memory_bytes);
 	print_json_number(j, "uptime_ns", v->uptime_ns);
 	print_json_number(j, "pid", v->pid);
+	if (v->ended_ns)
+		print_json_number(j, "ended_ns", v->ended_ns);
 }
 
-/* A request about the VM of the first argument. */
-static bool vm_request(const struct ctl *c, enum control_op op, struct control_request *req)
+static void json_slices(struct print_json *j, const struct ctl_guest *g)
 {
-	*req = (struct control_request){.op = op};
-	if (c->node && !ctl_name(c, "node", c->node, req->node))
-		return false;
-	return ctl_name(c, "VM", c->args[0], req->vm);
+	print_json_open(j, "slices", '[');
+	for (size_t i = 0; i < g->count; i++) {
+		const struct control_vm *v = g->slice[i];
+
+		if (!v)
+			continue;
+		print_json_open(j, NULL, '{');
+		print_json_number(j, "slice", i);
+		print_json_text(j, "node", v->node);
+		print_json_text(j, "state", v->state);
+		print_json_text(j, "reason", v->reason);
+		print_json_number(j, "vcpus", v->slice_vcpus);
+		print_json_number(j, "memory", v->slice_memory_bytes);
+		print_json_number(j, "pid", v->pid);
+		print_json_close(j, '}');
+	}
+	print_json_close(j, ']');
 }
 
 /* ---- ls ---- */
 
-static void json_vms(const struct control_reply *r)
+static void json_guests(const struct ctl_guest *guests, size_t count)
 {
 	struct print_json j = {.f = stdout};
 
 	print_json_open(&j, NULL, '[');
-	for (size_t i = 0; i < r->vm_count; i++) {
+	for (size_t i = 0; i < count; i++) {
 		print_json_open(&j, NULL, '{');
-		json_vm_fields(&j, &r->vms[i]);
+		json_vm_fields(&j, guests[i].vm);
+		if (guests[i].count)
+			json_slices(&j, &guests[i]);
 		print_json_close(&j, '}');
 	}
 	print_json_close(&j, ']');
 	putchar('\n');
 }
 
-static void print_vms(struct ctl *c, const struct control_reply *r)
+static void print_guests(struct ctl *c, const struct ctl_guest *guests, size_t count)
 {
 	static const char *const headings[] = {"NAME",	  "NODE",    "STATE", ">VCPUS",
 					       ">MEMORY", ">UPTIME", "KIND",  "REASON"};
 	struct print_table t;
 
 	print_table_init(&t, c->colour, headings, BASE_ARRAY_LEN(headings));
-	for (size_t i = 0; i < r->vm_count; i++) {
-		const struct control_vm *v = &r->vms[i];
-		char vcpus[24], memory[24], uptime[24];
-		const char *cells[] = {v->name, v->node, v->state,   vcpus,
-				       memory,	uptime,	 vm_kind(v), v->reason};
+	for (size_t i = 0; i < count; i++) {
+		const struct control_vm *v = guests[i].vm;
+		char vcpus[24], memory[24], uptime[24], nodes[256];
+		const char *cells[] = {v->name, nodes,	v->state,   vcpus,
+				       memory,	uptime, vm_kind(v), v->reason};
 
+		ctl_guest_nodes(&guests[i], nodes, sizeof(nodes));
 		snprintf(vcpus, sizeof(vcpus), "%" PRIu64, v->vcpus);
 		text_size_print(v->memory_bytes, memory, sizeof(memory));
 		if (v->uptime_ns)
@@ -75,6 +91,20 @@ static void print_vms(struct ctl *c, const struct control_reply *r)
 		print_table_row(&t, cells);
 	}
 	print_table_end(&t, stdout);
+}
+
+static void show_guests(struct ctl *c, const struct control_reply *r)
+{
+	BASE_AUTO_FREE struct ctl_guest *guests = calloc(r->vm_count + 1, sizeof(*guests));
+	size_t count = guests ? ctl_guests(r, guests) : 0;
+
+	if (c->json)
+		json_guests(guests, count);
+	for (size_t i = 0; !c->json && c->quiet && i < count; i++)
+		puts(guests[i].vm->name);
+	if (!c->json && !c->quiet)
+		print_guests(c, guests, count);
+	fflush(stdout);
 }
 
 int ctl_vm_ls(struct ctl *c)
@@ -90,13 +120,7 @@ int ctl_vm_ls(struct ctl *c)
 		return code;
 	code = ctl_check(c, &r);
 	if (!code) {
-		if (c->json)
-			json_vms(&r);
-		for (size_t i = 0; !c->json && c->quiet && i < r.vm_count; i++)
-			puts(r.vms[i].name);
-		if (!c->json && !c->quiet)
-			print_vms(c, &r);
-		fflush(stdout);
+		show_guests(c, &r);
 		if (r.text[0])
 			fprintf(stderr, "pangaea: not all nodes answer: %s\n", r.text);
 	}
@@ -113,6 +137,10 @@ static void json_spec(struct print_json *j, const struct vmspec *s)
 	print_json_text(j, "initrd", s->initrd);
 	print_json_text(j, "cmdline", s->cmdline);
 	print_json_number(j, "gdb_port", s->gdb_port);
+	if (vmspec_spans(s)) {
+		print_json_bool(j, "encrypt", s->encrypt);
+		print_json_text(j, "transport", s->transport[0] ? s->transport : "tcp");
+	}
 	print_json_open(j, "disks", '[');
 	for (size_t i = 0; i < s->disk_count; i++) {
 		vmspec_disk_print(&s->disks[i], text, sizeof(text));
@@ -127,7 +155,7 @@ static void json_spec(struct print_json *j, const struct vmspec *s)
 	print_json_close(j, ']');
 }
 
-static void json_info(const struct control_reply *r)
+static void json_info(const struct control_reply *r, const struct ctl_guest *g)
 {
 	struct print_json j = {.f = stdout};
 
@@ -135,6 +163,8 @@ static void json_info(const struct control_reply *r)
 	json_vm_fields(&j, &r->vms[0]);
 	if (r->spec)
 		json_spec(&j, r->spec);
+	if (g->count)
+		json_slices(&j, g);
 	print_json_open(&j, "devices", '[');
 	for (size_t i = 0; i < r->item_count; i++) {
 		print_json_open(&j, NULL, '{');
@@ -165,9 +195,30 @@ static void print_spec(const struct vmspec *s)
 	}
 	if (s->gdb_port)
 		printf("gdb       port %u\n", s->gdb_port);
+	if (vmspec_spans(s))
+		printf("links     %s, %s\n", s->transport[0] ? s->transport : "tcp",
+		       s->encrypt ? "encrypted" : "in the clear");
 }
 
-static void print_info(const struct control_reply *r)
+static void print_slices(const struct ctl_guest *g, const struct vmspec *s)
+{
+	for (size_t i = 0; i < g->count; i++) {
+		const struct control_vm *v = g->slice[i];
+		char memory[32];
+
+		if (v)
+			printf("slice %zu   node %s%s, %" PRIu64 " vCPUs, %s, %s%s%s, pid %" PRIu64
+			       "\n",
+			       i, v->node, i ? "" : " (lead)", v->slice_vcpus,
+			       text_size_print(v->slice_memory_bytes, memory, sizeof(memory)),
+			       v->state, v->reason[0] ? ": " : "", v->reason, v->pid);
+		else
+			printf("slice %zu   node %s: nothing is known\n", i,
+			       s && i < s->part_count ? s->parts[i].node : "?");
+	}
+}
+
+static void print_info(const struct control_reply *r, const struct ctl_guest *g)
 {
 	const struct control_vm *v = &r->vms[0];
 	char memory[32], uptime[32];
@@ -182,22 +233,27 @@ static void print_info(const struct control_reply *r)
 		return;
 	}
 	printf("pid       %" PRIu64 "\n", v->pid);
+	if (v->ended_ns)
+		printf("ended     %s ago\n",
+		       text_duration_print(v->ended_ns, uptime, sizeof(uptime)));
 	printf("vcpus     %" PRIu64 "\nmemory    %s\nuptime    %s\nkernel    %s\n", v->vcpus,
 	       text_size_print(v->memory_bytes, memory, sizeof(memory)),
 	       text_duration_print(v->uptime_ns, uptime, sizeof(uptime)), v->kernel);
 	if (r->spec)
 		print_spec(r->spec);
+	print_slices(g, r->spec);
 	for (size_t i = 0; i < r->item_count; i++)
 		printf("device    %s %s\n", r->items[i].name, r->items[i].text);
 }
 
 int ctl_vm_info(struct ctl *c)
 {
+	struct control_reply r, all = {0};
+	struct ctl_guest guest = {0};
 	struct control_request req;
-	struct control_reply r;
 	int code;
 
-	if (!vm_request(c, CONTROL_VM_INFO, &req))
+	if (!ctl_vm_request(c, CONTROL_VM_INFO, &req))
 		return CONTROL_USAGE;
 	code = ctl_call(c, &req, NULL, NULL, &r);
 	if (code)
@@ -205,10 +261,13 @@ int ctl_vm_info(struct ctl *c)
 	code = ctl_check(c, &r);
 	if (!code && r.vm_count != 1)
 		code = ctl_fail(c, CONTROL_FAILED, "the agent's answer has no VM");
+	if (!code && r.vms[0].slices)
+		code = ctl_guest_ask(c, req.vm, &all, &guest);
 	if (!code && c->json)
-		json_info(&r);
+		json_info(&r, &guest);
 	else if (!code)
-		print_info(&r);
+		print_info(&r, &guest);
+	control_reply_fini(&all);
 	control_reply_fini(&r);
 	return code;
 }
@@ -222,7 +281,7 @@ static int vm_do(struct ctl *c, enum control_op op, const char *done)
 	struct control_reply r;
 	int code;
 
-	if (!vm_request(c, op, &req))
+	if (!ctl_vm_request(c, op, &req))
 		return CONTROL_USAGE;
 	if (op == CONTROL_VM_STOP)
 		req.timeout_ms = c->timeout_ms ? c->timeout_ms : 30000;
@@ -283,7 +342,7 @@ int ctl_vm_registers(struct ctl *c)
 	struct control_reply r;
 	int code;
 
-	if (!vm_request(c, CONTROL_VM_REGISTERS, &req))
+	if (!ctl_vm_request(c, CONTROL_VM_REGISTERS, &req))
 		return CONTROL_USAGE;
 	code = ctl_call(c, &req, NULL, NULL, &r);
 	if (code)
@@ -300,90 +359,5 @@ int ctl_vm_registers(struct ctl *c)
 			putchar(*p == '\n' || (unsigned char)*p >= ' ' ? *p : '?');
 	}
 	control_reply_fini(&r);
-	return code;
-}
-
-/* ---- stats ---- */
-
-static uint64_t value_before(const struct control_reply *before, const char *name)
-{
-	for (size_t i = 0; before && i < before->item_count; i++)
-		if (!strcmp(before->items[i].name, name))
-			return before->items[i].value;
-	return 0;
-}
-
-static void json_stats(const struct control_reply *r)
-{
-	struct print_json j = {.f = stdout};
-
-	print_json_open(&j, NULL, '{');
-	for (size_t i = 0; i < r->item_count; i++)
-		print_json_number(&j, r->items[i].name, r->items[i].value);
-	print_json_close(&j, '}');
-	putchar('\n');
-	fflush(stdout);
-}
-
-/* With an earlier reply, how much each has grown in a second. */
-static void print_stats(const struct ctl *c, const struct control_reply *r,
-			const struct control_reply *before, int64_t ns)
-{
-	static const char *const headings[] = {"COUNTER", ">VALUE", ">PER SECOND"};
-	struct print_table t;
-
-	print_table_init(&t, c->colour, headings, before ? 3 : 2);
-	for (size_t i = 0; i < r->item_count; i++) {
-		uint64_t old = value_before(before, r->items[i].name), now = r->items[i].value;
-		char value[24], rate[32];
-		const char *cells[] = {r->items[i].name, value, rate};
-
-		snprintf(value, sizeof(value), "%" PRIu64, now);
-		snprintf(rate, sizeof(rate), "%.0f",
-			 now >= old && ns > 0 ? (double)(now - old) * 1e9 / (double)ns : 0.0);
-		print_table_row(&t, cells);
-	}
-	if (c->colour && c->watch)
-		fputs("\033[H\033[2J", stdout);
-	print_table_end(&t, stdout);
-	fflush(stdout);
-}
-
-static int stats_once(struct ctl *c, const struct control_request *req, struct control_reply *r)
-{
-	int code = ctl_call(c, req, NULL, NULL, r);
-
-	if (code)
-		return code;
-	code = ctl_check(c, r);
-	if (code)
-		control_reply_fini(r);
-	return code;
-}
-
-int ctl_vm_stats(struct ctl *c)
-{
-	struct control_reply now, before = {0};
-	struct timespec pause = base_clock_timespec((int64_t)c->interval_ms * BASE_NS_PER_MS);
-	struct control_request req;
-	int64_t then = 0, at;
-	int code;
-
-	if (!vm_request(c, CONTROL_VM_STATS, &req))
-		return CONTROL_USAGE;
-	do {
-		code = stats_once(c, &req, &now);
-		if (code)
-			break;
-		at = base_clock_ns();
-		if (c->json)
-			json_stats(&now);
-		else
-			print_stats(c, &now, before.backing ? &before : NULL, at - then);
-		control_reply_fini(&before);
-		before = now;
-		then = at;
-	} while (c->watch && !nanosleep(&pause, NULL));
-	control_reply_fini(&before);
 	return code;
 }

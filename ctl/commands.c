@@ -50,6 +50,8 @@ TAKE_TEXT(nodes, nodes)
 TAKE_TEXT(file, file)
 TAKE_TEXT(out, out_dir)
 TAKE_TEXT(cluster_name, cluster_name)
+TAKE_TEXT(system_map, system_map)
+TAKE_TEXT(output, output)
 TAKE_SPEC(kernel, kernel)
 TAKE_SPEC(initrd, initrd)
 TAKE_SPEC(restore, restore)
@@ -79,6 +81,26 @@ TAKE(cancel)
 TAKE(encrypt)
 {
 	return c->encrypt = true;
+}
+
+TAKE(seal)
+{
+	return c->spec->encrypt = true;
+}
+
+TAKE(transport)
+{
+	return vmspec_set_transport(c->spec, v, why);
+}
+
+TAKE(seconds_option)
+{
+	uint64_t ms;
+
+	if (!take_seconds(v, &ms, why))
+		return false;
+	c->seconds = ms / 1000;
+	return true;
 }
 
 /* One mode is there so far; a script may name it. */
@@ -216,8 +238,12 @@ static const struct ctl_option run_options[] = {
 	{"kernel", 'k', "FILE", "bzImage or ELF vmlinux, on the node that runs it", take_kernel},
 	{"initrd", 'i', "FILE", "initial RAM disk", take_initrd},
 	{"cmdline", 'c', "TEXT", "the kernel's command line", take_cmdline},
-	{"vcpus", 0, "N|a=N,b=N", "virtual CPUs (default 1)", take_vcpus},
-	{"memory", 'm', "SIZE|a=SIZE,..", "memory, such as 512M or 2G", take_memory},
+	{"vcpus", 0, "N|a=N,b=N", "virtual CPUs (default 1), or so many of each node", take_vcpus},
+	{"memory", 'm', "SIZE|a=SIZE,..", "memory, such as 512M or 2G, or so much of each node",
+	 take_memory},
+	{"encrypt", 0, NULL, "of a guest over several nodes: seal its page traffic", take_seal},
+	{"transport", 0, "tcp|verbs", "of a guest over several nodes: how pages go (default tcp)",
+	 take_transport},
 	{"disk", 'd', "FILE[,ro][,format=raw|qcow2]", "a disk; may be repeated", take_disk},
 	{"nic", 0, "net|tap=IF|port=SOCKET[,mac=..]",
 	 "a network interface; 'net' joins the cluster's network; may be repeated", take_nic},
@@ -241,6 +267,13 @@ static const struct ctl_option stats_options[] = {
 	NODE_OPTION,
 	{"watch", 'w', NULL, "again and again, with what each grows by in a second", take_watch},
 	{"interval", 0, "SECONDS", "between two looks (default 1)", take_interval},
+	{"system-map", 0, "FILE", "the guest kernel's System.map: names what is in hot pages",
+	 take_system_map},
+	END,
+};
+static const struct ctl_option heatmap_options[] = {
+	{"output", 'o', "FILE", "the SVG file (default NAME.svg)", take_output},
+	{"seconds", 0, "N", "look for so long (default 10)", take_seconds_option},
 	END,
 };
 static const struct ctl_option migrate_options[] = {
@@ -280,11 +313,14 @@ const struct ctl_command ctl_commands[] = {
 	 "pangaea node doctor\npangaea node doctor a --json", no_options, ctl_node_doctor},
 	{"vm", "run", "NAME", 0, 1, "start a VM",
 	 "Files are those of the node that runs it. Waits until the VM runs. A VM is gone when it\n"
-	 "ends: 'pangaea events NAME' says why it did.",
+	 "ends: 'pangaea vm info NAME' says for an hour why one failed, 'pangaea events NAME' all.\n"
+	 "With shares (a=..,b=..) one guest spans these nodes, each a NUMA node of it. The first is\n"
+	 "the lead: files, disks and interfaces are there. All start, or none.",
 	 "pangaea vm run web --kernel /boot/vmlinuz --initrd /boot/initrd.img --vcpus 2 "
 	 "--memory 512M --nic net\n"
 	 "pangaea vm run db -f db.yaml --node b --console\n"
-	 "pangaea vm run t -k /boot/vmlinuz -m 256M -c 'console=ttyS0' -d /srv/t.img,ro",
+	 "pangaea vm run t -k /boot/vmlinuz -m 256M -c 'console=ttyS0' -d /srv/t.img,ro\n"
+	 "pangaea vm run big -f vm.yaml --vcpus a=2,b=2 --memory a=512M,b=512M",
 	 run_options, ctl_vm_run},
 	{"vm", "ls", "", 0, 0, "list the VMs", NULL, "pangaea vm ls\npangaea vm ls -q --node a",
 	 ls_options, ctl_vm_ls},
@@ -309,8 +345,17 @@ const struct ctl_command ctl_commands[] = {
 	 vm_options, ctl_vm_resume},
 	{"vm", "reset", "NAME", 1, 1, "restart the guest", NULL, "pangaea vm reset web", vm_options,
 	 ctl_vm_reset},
-	{"vm", "stats", "NAME", 1, 1, "show counters: exits, run times, I/O", NULL,
-	 "pangaea vm stats web --watch\npangaea vm stats web --json", stats_options, ctl_vm_stats},
+	{"vm", "stats", "NAME", 1, 1, "show counters: exits, run times, I/O, shared memory",
+	 "Of a guest over several nodes: the faults of each slice by kind, their latency, the pages\n"
+	 "and bytes between the slices, and the hottest pages, with --system-map by the kernel's\n"
+	 "names (right for a guest booted with nokaslr). --json has all counters of every slice.",
+	 "pangaea vm stats web --watch\npangaea vm stats web --json\n"
+	 "pangaea vm stats big --watch --system-map /boot/System.map-6.1.0-18-amd64",
+	 stats_options, ctl_vm_stats},
+	{"vm", "heatmap", "NAME", 1, 1, "draw which slice owns what memory over time",
+	 "Looks four times a second for --seconds and writes an SVG: a column a look, a row a part\n"
+	 "of guest memory, the colour of the slice that owns most of it, strong where it owns all.",
+	 "pangaea vm heatmap big -o pages.svg --seconds 30", heatmap_options, ctl_vm_heatmap},
 	{"vm", "registers", "NAME", 1, 1, "show the registers of the vCPUs", NULL,
 	 "pangaea vm registers web", vm_options, ctl_vm_registers},
 	{"vm", "migrate", "NAME", 1, 1, "move a running VM to another node",

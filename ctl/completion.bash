@@ -7,17 +7,17 @@ _pangaea() {
   done
   case $prev in
     --node|--agent|--to) w=$(pangaea node ls -q 2>/dev/null) ;;
-    --kernel|--initrd|--disk|--file|-f|--restore|--home|--out|-o)
+    --kernel|--initrd|--disk|--file|-f|--restore|--home|--out|-o|--output|--system-map)
       mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     *)
       case "${words[0]} ${words[1]}" in
         ' ') w='node vm events init version completion help' ;;
         'node ') w='ls info doctor' ;;
-        'vm ') w='run ls info console start stop kill migrate pause resume reset stats registers' ;;
+        'vm ') w='run ls info console start stop kill migrate pause resume reset stats heatmap registers' ;;
         'init ') w='cluster key' ;;
         'completion ') w='bash' ;;
         'node info'|'node doctor') w=$(pangaea node ls -q 2>/dev/null) ;;
-        'vm info'|'vm console'|'vm start'|'vm stop'|'vm kill'|'vm migrate'|'vm pause'|'vm resume'|'vm reset'|'vm stats'|'vm registers')
+        'vm info'|'vm console'|'vm start'|'vm stop'|'vm kill'|'vm migrate'|'vm pause'|'vm resume'|'vm reset'|'vm stats'|'vm heatmap'|'vm registers')
           w=$(pangaea vm ls -q 2>/dev/null) ;;
         *) w='' ;;
       esac
@@ -25,10 +25,11 @@ _pangaea() {
         -*)
           w='--json --help --home --agent --timeout --quiet'
           case "${words[0]} ${words[1]}" in
-            'vm run') w+=' --kernel --initrd --cmdline --disk --vcpus --memory --nic --node --file --restore --gdb --overcommit --console' ;;
+            'vm run') w+=' --kernel --initrd --cmdline --disk --vcpus --memory --nic --node --file --restore --gdb --overcommit --console --encrypt --transport' ;;
             'vm console') w+=' --node --escape --until' ;;
             'vm migrate') w+=' --node --to --mode --max-downtime --bandwidth --channels --encrypt --cancel' ;;
-            'vm stats') w+=' --node --watch --interval' ;;
+            'vm stats') w+=' --node --watch --interval --system-map' ;;
+            'vm heatmap') w+=' --output --seconds' ;;
             'vm '*) w+=' --node' ;;
             'events '*) w+=' --node --follow' ;;
             'init '*) w+=' --nodes --file --out --name' ;;

@@ -22,6 +22,9 @@ struct ctl {
 	/* vm run */
 	struct vmspec *spec;
 	const char *file;
+	/* vm stats, vm heatmap */
+	const char *system_map, *output;
+	uint64_t seconds;
 	/* vm migrate */
 	const char *target;
 	bool cancel, encrypt;
@@ -91,6 +94,9 @@ void ctl_disconnect(struct ctl *c);
 /* A name from the command line into out; false: it is none, and that has been reported. */
 bool ctl_name(const struct ctl *c, const char *what, const char *name, char out[TEXT_NAME_MAX]);
 
+/* A request about the VM of the first argument, at --node; false: reported. */
+bool ctl_vm_request(const struct ctl *c, enum control_op op, struct control_request *req);
+
 /* ---- the commands ---- */
 
 int ctl_node_ls(struct ctl *c);
@@ -108,6 +114,7 @@ int ctl_vm_resume(struct ctl *c);
 int ctl_vm_reset(struct ctl *c);
 int ctl_vm_stats(struct ctl *c);
 int ctl_vm_registers(struct ctl *c);
+int ctl_vm_heatmap(struct ctl *c);
 int ctl_vm_migrate(struct ctl *c);
 int ctl_events(struct ctl *c);
 int ctl_init(struct ctl *c);

@@ -14,7 +14,8 @@
 	N(cpus) N(memory_bytes) N(available_bytes) N(load_milli) N(vms) N(vm_vcpus) \
 	N(vm_memory_bytes) N(uptime_ns) N(agent_uptime_ns) N(rtt_ns) N(pid)
 #define VM_FIELDS(T, N) \
-	T(name) T(node) T(state) T(reason) T(kernel) T(kind) N(vcpus) N(memory_bytes) N(uptime_ns) N(pid)
+	T(name) T(node) T(state) T(reason) T(kernel) T(kind) N(vcpus) N(memory_bytes) N(uptime_ns) \
+	N(pid) N(slice) N(slices) N(slice_vcpus) N(slice_memory_bytes) N(ended_ns) N(group)
 #define EVENT_FIELDS(T, N) N(seq) N(time_ns) T(node) T(vm) T(kind) T(text)
 #define ITEM_FIELDS(T, N) T(name) T(text) N(value)
 #define CHECK_FIELDS(T, N) T(node) T(name) T(level) T(text) T(mend)
@@ -169,6 +170,8 @@ static struct spec_parts *put_spec(const struct vmspec *s)
 	p->pb.vcpus = s->vcpus;
 	p->pb.memory_bytes = s->memory_bytes;
 	p->pb.gdb_port = s->gdb_port;
+	p->pb.encrypt = s->encrypt;
+	p->pb.transport = lend(s->transport);
 	put_spec_lists(s, p);
 	return p;
 }
@@ -218,6 +221,9 @@ static bool get_spec(const PB(Spec) * pb, struct vmspec *s, char why[VMSPEC_WHY_
 	s->vcpus = pb->vcpus;
 	s->memory_bytes = pb->memory_bytes;
 	s->gdb_port = (uint16_t)pb->gdb_port;
+	s->encrypt = pb->encrypt;
+	if (pb->transport[0] && !vmspec_set_transport(s, pb->transport, why))
+		return false;
 	return get_parts(pb, s, why) && vmspec_check(s, why);
 }
 
@@ -231,7 +237,12 @@ static bool has_migrate(int op)
 
 static bool has_spec(int op)
 {
-	return op == CONTROL_VM_RUN || op == CONTROL_MIGRATE_PREPARE;
+	return op == CONTROL_VM_RUN || op == CONTROL_MIGRATE_PREPARE || op == CONTROL_SLICE_PREPARE;
+}
+
+static bool has_slice(int op)
+{
+	return op >= CONTROL_SLICE_PREPARE && op <= CONTROL_SLICE_STOP;
 }
 
 static void put_migrate(const struct control_migrate *m, PB(Migrate) * out)
@@ -246,11 +257,27 @@ static void put_migrate(const struct control_migrate *m, PB(Migrate) * out)
 	out->encrypt = m->encrypt;
 }
 
+/* `at` holds the pointers that the generated code wants. */
+static void put_slice(const struct control_slice *s, PB(Slice) * out, char **at)
+{
+	control__pb__slice__init(out);
+	out->index = s->index;
+	out->group = s->group;
+	out->key = (ProtobufCBinaryData){sizeof(s->key), (uint8_t *)(uintptr_t)s->key};
+	for (uint32_t i = 0; i < s->peer_count; i++)
+		at[i] = lend(s->peers[i]);
+	out->n_peers = s->peer_count;
+	out->peers = at;
+	out->reason = lend(s->reason);
+}
+
 int control_request_encode(const struct control_request *r, uint8_t **out, size_t *len)
 {
 	BASE_AUTO_FREE struct spec_parts *spec = NULL;
 	PB(Request) pb = CONTROL__PB__REQUEST__INIT;
+	char *peer_at[VMSPEC_MAX_PARTS];
 	PB(Migrate) migrate;
+	PB(Slice) slice;
 
 	if (r->spec) {
 		spec = put_spec(r->spec);
@@ -270,6 +297,9 @@ int control_request_encode(const struct control_request *r, uint8_t **out, size_
 	put_migrate(&r->migrate, &migrate);
 	if (has_migrate(r->op))
 		pb.migrate = &migrate;
+	put_slice(&r->slice, &slice, peer_at);
+	if (has_slice(r->op))
+		pb.slice = &slice;
 	return pack(&pb.base, out, len);
 }
 
@@ -305,15 +335,33 @@ static bool known_op(int op)
 	       protobuf_c_enum_descriptor_get_value(&control__pb__op__descriptor, op);
 }
 
+static bool get_slice(const PB(Slice) * pb, struct control_slice *s, char why[VMSPEC_WHY_MAX])
+{
+	if (pb->key.len != sizeof(s->key) || pb->index >= VMSPEC_MAX_PARTS || !pb->group ||
+	    pb->n_peers > VMSPEC_MAX_PARTS)
+		return false;
+	s->index = pb->index;
+	s->group = pb->group;
+	memcpy(s->key, pb->key.data, sizeof(s->key));
+	s->peer_count = (uint32_t)pb->n_peers;
+	for (size_t i = 0; i < pb->n_peers; i++)
+		if (!vmspec_set_text(s->peers[i], sizeof(s->peers[i]), "peer", pb->peers[i], why))
+			return false;
+	return vmspec_set_text(s->reason, sizeof(s->reason), "reason", pb->reason, why);
+}
+
 static bool get_request(const PB(Request) * pb, struct control_request *r, struct vmspec *spec,
 			char why[VMSPEC_WHY_MAX])
 {
 	snprintf(why, VMSPEC_WHY_MAX, "the request is malformed, or of a newer version");
 	if (!known_op((int)pb->op) || pb->cols > UINT16_MAX || pb->rows > UINT16_MAX ||
 	    has_spec((int)pb->op) != (pb->spec != NULL) ||
-	    has_migrate((int)pb->op) != (pb->migrate != NULL))
+	    has_migrate((int)pb->op) != (pb->migrate != NULL) ||
+	    has_slice((int)pb->op) != (pb->slice != NULL))
 		return false;
 	if (pb->migrate && !get_migrate(pb->migrate, &r->migrate, why))
+		return false;
+	if (pb->slice && !get_slice(pb->slice, &r->slice, why))
 		return false;
 	r->op = (enum control_op)pb->op;
 	r->local = pb->local;

@@ -17,9 +17,13 @@
  *   VM_MIGRATE    vm, migrate; a stream: progress in text and items    -> text, items
  *   VM_MIGRATE_CANCEL   vm
  *   VM_START      vm: a libvirt domain that is off
+ *   VM_PAGEMAP    vm, node: of one slice; cols: how many parts of its memory -> data
  * Between agents:
  *   MIGRATE_PREPARE  spec, migrate: makes the empty VM                 -> items: port
  *   MIGRATE_VERDICT  vm, migrate.id: what became of it                 -> text: enum as a word
+ *   SLICE_PREPARE    spec, slice {index, group}: room is kept, a port bound -> items: port, warning
+ *   SLICE_START      vm, slice {group, key, peers}: answered when it has found the others -> vms[0]
+ *   SLICE_STOP       vm, slice {group, reason}: the guest is over, or is not to start
  */
 #ifndef PROTO_CONTROL_H
 #define PROTO_CONTROL_H
@@ -64,6 +68,10 @@ enum control_op {
 	CONTROL_MIGRATE_PREPARE,
 	CONTROL_MIGRATE_VERDICT,
 	CONTROL_VM_START = 32,
+	CONTROL_SLICE_PREPARE = 48,
+	CONTROL_SLICE_START,
+	CONTROL_SLICE_STOP,
+	CONTROL_VM_PAGEMAP,
 	CONTROL_OP_END,
 };
 
@@ -87,12 +95,24 @@ struct control_migrate {
 	bool encrypt;
 };
 
+enum { CONTROL_SLICE_KEY = 32, CONTROL_PEER_MAX = 80 };
+
+struct control_slice {
+	uint32_t index; /* of the spec's parts */
+	uint64_t group; /* tells guests of the same name apart */
+	uint8_t key[CONTROL_SLICE_KEY];
+	uint32_t peer_count;
+	char peers[VMSPEC_MAX_PARTS][CONTROL_PEER_MAX];
+	char reason[VMSPEC_WHY_MAX];
+};
+
 struct control_request {
 	enum control_op op;
 	char node[TEXT_NAME_MAX], vm[TEXT_NAME_MAX]; /* valid names, or "" */
 	bool local;
-	struct vmspec *spec; /* VM_RUN and MIGRATE_PREPARE, always: checked */
+	struct vmspec *spec; /* VM_RUN and the _PREPAREs, always: checked */
 	struct control_migrate migrate;
+	struct control_slice slice;
 	uint64_t timeout_ms;
 	bool follow, overcommit;
 	uint16_t cols, rows;
@@ -112,7 +132,11 @@ struct control_node {
 struct control_vm {
 	const char *name, *node, *state, *reason, *kernel;
 	uint64_t vcpus, memory_bytes, uptime_ns, pid;
-	const char *kind; /* "libvirt": a domain of libvirt; "": a VM of ours */
+	const char *kind;	/* "libvirt": a domain of libvirt; "": a VM of ours */
+	uint64_t slice, slices; /* of a guest that spans nodes; slices 0: an ordinary one */
+	uint64_t slice_vcpus, slice_memory_bytes;
+	uint64_t ended_ns; /* how long ago; 0: it has not */
+	uint64_t group;	   /* of its slices; 0: an ordinary one */
 };
 
 struct control_event {

@@ -27,7 +27,8 @@ bool vmmctl_op_has_fd(enum vmmctl_op op)
 static bool op_valid(PB(Op) op)
 {
 	return (op >= VMMCTL__PB__OP__OP_STATUS && op <= VMMCTL__PB__OP__OP_REGISTERS) ||
-	       op == VMMCTL__PB__OP__OP_MIGRATE_OUT || op == VMMCTL__PB__OP__OP_MIGRATE_IN;
+	       op == VMMCTL__PB__OP__OP_MIGRATE_OUT || op == VMMCTL__PB__OP__OP_MIGRATE_IN ||
+	       op == VMMCTL__PB__OP__OP_PAGEMAP;
 }
 
 /* ---- encode ---- */
@@ -69,11 +70,12 @@ static int encode_reply(const struct vmmctl_reply *r, PB(Reply) * out, struct re
 {
 	if (r->stat_count > VMMCTL_MAX_STATS ||
 	    (r->status && r->status->device_count > VMMCTL_MAX_DEVICES) ||
-	    (r->text && strlen(r->text) >= VMMCTL_TEXT_MAX))
+	    r->data_len > VMMCTL_DATA_MAX || (r->text && strlen(r->text) >= VMMCTL_TEXT_MAX))
 		return -E2BIG;
 	vmmctl__pb__reply__init(out);
 	out->error = r->error < 0 ? -r->error : 0;
 	out->text = lend(r->text);
+	out->data = (ProtobufCBinaryData){r->data_len, (uint8_t *)(uintptr_t)r->data};
 	if (r->status) {
 		encode_status(r->status, p);
 		out->status = &p->status;
@@ -150,7 +152,7 @@ int vmmctl_encode(const struct vmmctl_msg *m, uint8_t out[VMMCTL_MAX_BYTES], siz
 struct decoded {
 	struct vmmctl_msg msg;
 	struct vmmctl_status status;
-	/* stats, then text */
+	/* stats, then data, then text */
 	_Alignas(8) char tail[];
 };
 
@@ -212,6 +214,8 @@ static bool decode_reply(const PB(Reply) * in, struct decoded *d)
 	}
 	out->stats = in->n_stats ? stats : NULL;
 	out->stat_count = in->n_stats;
+	out->data_len = in->data.len;
+	out->data = in->data.len ? memcpy(stats + in->n_stats, in->data.data, in->data.len) : NULL;
 	return true;
 }
 
@@ -240,7 +244,7 @@ static bool decode_event(const PB(Event) * in, struct decoded *d)
 	return true;
 }
 
-/* The text goes behind the stats, in whichever kind of message. */
+/* The text goes behind all else, in whichever kind of message. */
 static bool decode_body(const PB(Message) * pb, struct decoded *d, size_t text_at, const char *text)
 {
 	size_t len = strlen(text) + 1;
@@ -266,25 +270,25 @@ static bool decode_body(const PB(Message) * pb, struct decoded *d, size_t text_a
 static int decode_message(const PB(Message) * pb, struct vmmctl_msg **out)
 {
 	const char *text = "";
-	size_t stat_bytes = 0;
+	size_t head_bytes = 0;
 	struct decoded *d;
 
 	if (pb->version != VMMCTL_VERSION)
 		return -EPROTONOSUPPORT;
 	if (pb->body_case == VMMCTL__PB__MESSAGE__BODY_REPLY) {
-		if (pb->reply->n_stats > VMMCTL_MAX_STATS)
+		if (pb->reply->n_stats > VMMCTL_MAX_STATS || pb->reply->data.len > VMMCTL_DATA_MAX)
 			return -EBADMSG;
-		stat_bytes = pb->reply->n_stats * sizeof(struct vmmctl_stat);
+		head_bytes = pb->reply->n_stats * sizeof(struct vmmctl_stat) + pb->reply->data.len;
 		text = pb->reply->text;
 	} else if (pb->body_case == VMMCTL__PB__MESSAGE__BODY_EVENT) {
 		text = pb->event->text;
 	}
 	if (strlen(text) >= VMMCTL_TEXT_MAX)
 		return -EBADMSG;
-	d = calloc(1, sizeof(*d) + stat_bytes + strlen(text) + 1);
+	d = calloc(1, sizeof(*d) + head_bytes + strlen(text) + 1);
 	if (!d)
 		return -ENOMEM;
-	if (!decode_body(pb, d, stat_bytes, text)) {
+	if (!decode_body(pb, d, head_bytes, text)) {
 		free(d);
 		return -EBADMSG;
 	}

@@ -31,6 +31,10 @@ enum {
 	VMMCTL_MAX_DEVICES = 64,
 	VMMCTL_MAX_STATS = 768,
 	VMMCTL_SCROLLBACK_BYTES = 65536,
+	VMMCTL_PAGEMAP_MAX = 4096, /* parts */
+	/* Of each part: the slice that owns most (255: none), and what share of it, 0 to 255. */
+	VMMCTL_PAGEMAP_STEP = 2,
+	VMMCTL_DATA_MAX = VMMCTL_PAGEMAP_MAX * VMMCTL_PAGEMAP_STEP,
 };
 
 /* The numbers are those of the wire. */
@@ -48,6 +52,11 @@ enum vmmctl_op {
 	/* The descriptor is a socket of proto/migctl.h; answered when it is taken over. */
 	VMMCTL_MIGRATE_OUT = 32,
 	VMMCTL_MIGRATE_IN,
+	/*
+	 * Who owns the memory of a guest that spans nodes, as its homes here know: `cols` even parts
+	 * of all of it, VMMCTL_PAGEMAP_STEP bytes each. -EOPNOTSUPP: it does not span.
+	 */
+	VMMCTL_PAGEMAP = 48,
 };
 
 enum vmmctl_state {
@@ -91,7 +100,7 @@ struct vmmctl_stat {
 
 struct vmmctl_request {
 	enum vmmctl_op op;
-	uint16_t cols, rows; /* CONSOLE_RESIZE */
+	uint16_t cols, rows; /* CONSOLE_RESIZE; PAGEMAP: cols */
 };
 
 /* What is not there is NULL. In a message to encode everything is borrowed. */
@@ -101,6 +110,8 @@ struct vmmctl_reply {
 	const struct vmmctl_status *status;
 	const struct vmmctl_stat *stats;
 	size_t stat_count;
+	const uint8_t *data; /* PAGEMAP */
+	size_t data_len;
 };
 
 struct vmmctl_event {

@@ -209,6 +209,14 @@ bool vmspec_set_memory(struct vmspec *s, const char *text, char why[VMSPEC_WHY_M
 	return true;
 }
 
+bool vmspec_set_transport(struct vmspec *s, const char *text, char why[VMSPEC_WHY_MAX])
+{
+	if (strcmp(text, "tcp") != 0 && strcmp(text, "verbs") != 0)
+		return fail(why, "transport '%.40s': expected tcp or verbs", text);
+	memcpy(s->transport, text, strlen(text) + 1);
+	return true;
+}
+
 /* ---- checks ---- */
 
 static bool check_path(const char *what, const char *path, bool required, char why[VMSPEC_WHY_MAX])
@@ -220,6 +228,51 @@ static bool check_path(const char *what, const char *path, bool required, char w
 	return true;
 }
 
+static bool check_part(const struct vmspec *s, size_t i, char why[VMSPEC_WHY_MAX])
+{
+	const struct vmspec_part *p = &s->parts[i];
+
+	if (!text_name_valid(p->node))
+		return fail(why, "'%.64s' is no node name", p->node);
+	for (size_t k = 0; k < i; k++)
+		if (!strcmp(s->parts[k].node, p->node))
+			return fail(why, "node '%s' stands there twice", p->node);
+	if (!vmspec_spans(s))
+		return true;
+	if (!p->vcpus)
+		return fail(why,
+			    "node '%s' has memory of the guest but no vCPUs: each node needs "
+			    "both (--vcpus %s=1,..)",
+			    p->node, p->node);
+	if (!p->memory_bytes)
+		return fail(why,
+			    "node '%s' has vCPUs of the guest but no memory: each node needs "
+			    "both (--memory %s=512M,..)",
+			    p->node, p->node);
+	if (p->memory_bytes < VMSPEC_MIN_PART || p->memory_bytes % 4096)
+		return fail(why,
+			    "memory of node '%s': expected at least 16M and a multiple of 4096 "
+			    "bytes",
+			    p->node);
+	return true;
+}
+
+/* What a guest over several nodes cannot have. */
+static bool check_span(const struct vmspec *s, char why[VMSPEC_WHY_MAX])
+{
+	if (!vmspec_spans(s))
+		return s->encrypt || s->transport[0]
+			       ? fail(why,
+				      "encrypt and transport are for a guest that spans nodes: "
+				      "--vcpus a=1,b=1 --memory a=512M,b=512M")
+			       : true;
+	if (s->memory_bytes < VMSPEC_MIN_SPAN)
+		return fail(why, "memory: a guest that spans nodes needs 64M in all");
+	if (s->restore[0])
+		return fail(why, "restore: a guest that spans nodes starts by booting");
+	return true;
+}
+
 static bool check_parts(const struct vmspec *s, char why[VMSPEC_WHY_MAX])
 {
 	uint64_t vcpus = 0, memory = 0;
@@ -227,8 +280,8 @@ static bool check_parts(const struct vmspec *s, char why[VMSPEC_WHY_MAX])
 	for (size_t i = 0; i < s->part_count; i++) {
 		const struct vmspec_part *p = &s->parts[i];
 
-		if (!text_name_valid(p->node))
-			return fail(why, "'%.64s' is no node name", p->node);
+		if (!check_part(s, i, why))
+			return false;
 		vcpus += p->vcpus;
 		if (__builtin_add_overflow(memory, p->memory_bytes, &memory))
 			return fail(why, "memory of all nodes together is too much");
@@ -237,7 +290,7 @@ static bool check_parts(const struct vmspec *s, char why[VMSPEC_WHY_MAX])
 		return fail(why, "vcpus of the nodes do not add up");
 	if (memory && memory != s->memory_bytes)
 		return fail(why, "memory of the nodes does not add up");
-	return true;
+	return check_span(s, why);
 }
 
 bool vmspec_check(const struct vmspec *s, char why[VMSPEC_WHY_MAX])

@@ -11,6 +11,8 @@
  *   disks: ['/srv/web.img', '/srv/data.qcow2,ro,format=qcow2']
  *   nics: ['net', 'tap=tap0,mac=52:00:00:00:00:01']
  *   node: a                     # optional
+ *   encrypt: on                 # of a guest that spans nodes: seal its page traffic
+ *   transport: tcp              # or verbs (RDMA)
  */
 #ifndef PROTO_VMSPEC_H
 #define PROTO_VMSPEC_H
@@ -30,6 +32,8 @@ enum {
 	VMSPEC_MAX_PARTS = 16,
 	VMSPEC_MAX_VCPUS = 64,
 	VMSPEC_MIN_MEMORY = 1 << 20,
+	VMSPEC_MIN_PART = 16 << 20, /* memory of a node's share of a guest */
+	VMSPEC_MIN_SPAN = 64 << 20, /* of all shares together */
 	VMSPEC_WHY_MAX = 512,
 };
 
@@ -52,7 +56,7 @@ struct vmspec_nic {
 	uint8_t mac[6];
 };
 
-/* A share of a guest that spans nodes. */
+/* A share of a guest that spans nodes. The first is the lead: it has the devices. */
 struct vmspec_part {
 	char node[TEXT_NAME_MAX];
 	uint32_t vcpus;
@@ -71,6 +75,8 @@ struct vmspec {
 	struct vmspec_disk disks[VMSPEC_MAX_DISKS];
 	struct vmspec_nic nics[VMSPEC_MAX_NICS];
 	struct vmspec_part parts[VMSPEC_MAX_PARTS];
+	bool encrypt;	   /* page traffic between the parts */
+	char transport[8]; /* "tcp", "verbs"; "": tcp */
 };
 
 /* All of these: false and one line in `why`; the spec may then be half changed. */
@@ -80,10 +86,18 @@ bool vmspec_add_nic(struct vmspec *s, const char *text, char why[VMSPEC_WHY_MAX]
 bool vmspec_set_vcpus(struct vmspec *s, const char *text, char why[VMSPEC_WHY_MAX]);
 /* "1G", or "a=512M,b=512M". */
 bool vmspec_set_memory(struct vmspec *s, const char *text, char why[VMSPEC_WHY_MAX]);
+/* "tcp" or "verbs". */
+bool vmspec_set_transport(struct vmspec *s, const char *text, char why[VMSPEC_WHY_MAX]);
 bool vmspec_set_text(char *out, size_t cap, const char *what, const char *text,
 		     char why[VMSPEC_WHY_MAX]);
 /* Everything that can be said without a host: names, bounds, absolute paths, what is missing. */
 bool vmspec_check(const struct vmspec *s, char why[VMSPEC_WHY_MAX]);
+
+/* Has parts on several nodes. */
+static inline bool vmspec_spans(const struct vmspec *s)
+{
+	return s->part_count > 1;
+}
 
 void vmspec_disk_print(const struct vmspec_disk *d, char *out, size_t cap);
 void vmspec_nic_print(const struct vmspec_nic *n, char *out, size_t cap);

@@ -87,15 +87,34 @@ static int take_gdb(struct yfile *f, int node, void *out)
 	return rc;
 }
 
+static int take_encrypt(struct yfile *f, int node, void *out)
+{
+	const char *s = yfile_scalar(f, node);
+	bool on = s && (!strcmp(s, "on") || !strcmp(s, "true"));
+
+	if (!s)
+		return -EBADMSG;
+	if (!on && strcmp(s, "off") != 0 && strcmp(s, "false") != 0)
+		return yfile_fail(f, node, "encrypt '%.40s': expected on or off", s);
+	((struct vmspec *)out)->encrypt = on;
+	return 0;
+}
+
+static int take_transport(struct yfile *f, int node, void *out)
+{
+	return take_by(f, node, out, vmspec_set_transport);
+}
+
 static int take_file(struct yfile *f, struct vmspec **out)
 {
 	static const struct yfield fields[] = {
-		{"name", take_name, false},	  {"node", take_node, false},
-		{"kernel", take_kernel, false},	  {"initrd", take_initrd, false},
-		{"cmdline", take_cmdline, false}, {"vcpus", take_vcpus, false},
-		{"memory", take_memory, false},	  {"disks", take_disks, false},
-		{"nics", take_nics, false},	  {"gdb", take_gdb, false},
-		{"restore", take_restore, false},
+		{"name", take_name, false},	      {"node", take_node, false},
+		{"kernel", take_kernel, false},	      {"initrd", take_initrd, false},
+		{"cmdline", take_cmdline, false},     {"vcpus", take_vcpus, false},
+		{"memory", take_memory, false},	      {"disks", take_disks, false},
+		{"nics", take_nics, false},	      {"gdb", take_gdb, false},
+		{"restore", take_restore, false},     {"encrypt", take_encrypt, false},
+		{"transport", take_transport, false},
 	};
 	struct vmspec *s = calloc(1, sizeof(*s));
 	int rc;
@@ -196,6 +215,9 @@ int vmspec_write(const struct vmspec *s, FILE *f)
 	put_text(f, "restore", s->restore);
 	put_text(f, "cmdline", s->cmdline);
 	put_shares(s, f);
+	if (s->encrypt)
+		fputs("encrypt: on\n", f);
+	put_text(f, "transport", s->transport);
 	if (s->gdb_port)
 		fprintf(f, "gdb: %u\n", s->gdb_port);
 	if (s->disk_count)

@@ -287,6 +287,7 @@ int agent_new(struct base_loop *loop, const struct agent_options *options, struc
 	a->lock_fd = -1;
 	a->started_ns = base_clock_ns();
 	base_list_init(&a->vms);
+	base_list_init(&a->gone);
 	base_list_init(&a->followers);
 	rc = agent_open(a, options);
 	if (rc) {
@@ -310,6 +311,7 @@ void agent_free(struct agent *a)
 	}
 	base_list_foreach_safe (vm, &a->vms, struct agent_vm, link)
 		agent_vm_forget(vm);
+	agent_gone_free(a);
 	chan_server_free(a->server);
 	node_virt_free(a->virt);
 	node_switch_free(a->net);

@@ -26,7 +26,9 @@ enum {
 	AGENT_STOP_MS = 30000,	/* until a guest has powered off, unless asked otherwise */
 	AGENT_EVENT_MAX = 1024,
 	AGENT_OUTCOME_MAX = 256,
-	AGENT_NETWORK = 1, /* the switch's number of "--nic net" */
+	AGENT_GONE_MAX = 64,
+	AGENT_GONE_MINUTES = 60, /* 'vm info' says so long why a VM failed */
+	AGENT_NETWORK = 1,	 /* the switch's number of "--nic net" */
 };
 
 struct agent_options {
@@ -75,6 +77,8 @@ struct agent {
 	char virt_peer[NODE_VIRT_TEXT_MAX];
 	struct base_list vms;
 	unsigned vm_count;
+	struct base_list gone; /* VMs that have ended, the newest first */
+	unsigned gone_count;
 	struct agent_event events[AGENT_EVENT_MAX]; /* at seq % AGENT_EVENT_MAX */
 	uint64_t event_seq;			    /* of the newest; 0: none yet */
 	struct base_list followers;
@@ -175,5 +179,11 @@ struct agent_check {
 
 /* Fills at most AGENT_CHECK_MAX; returns how many. */
 size_t agent_doctor(struct agent *a, struct agent_check *out);
+/*
+ * Can this host have a slice of a guest that spans nodes? false: why not, with the remedy. What is
+ * only slow or doubtful goes into `warning`, or "".
+ */
+bool agent_doctor_span(struct agent *a, bool rdma, char why[AGENT_WHY_MAX],
+		       char warning[AGENT_WHY_MAX]);
 
 #endif

@@ -366,6 +366,60 @@ static void check_libvirt(struct doctor *d)
 		note(d, "libvirt", "ok", "", "no domains are shown: %.150s", s.why);
 }
 
+/* ---- for one guest that spans nodes ---- */
+
+static void check_rdma_there(struct doctor *d)
+{
+	char path[] = "/sys/class/infiniband";
+	DIR *dir = opendir(path);
+	struct dirent *e;
+	bool any = false;
+
+	while (dir && (e = readdir(dir)))
+		any |= e->d_name[0] != '.';
+	if (dir)
+		closedir(dir);
+	if (!any)
+		note(d, "rdma", "fail",
+		     "use transport tcp, or: modprobe rdma_rxe; rdma link add r0 type rxe netdev eth0",
+		     "there is no RDMA device");
+}
+
+bool agent_doctor_span(struct agent *a, bool rdma, char why[AGENT_WHY_MAX],
+		       char warning[AGENT_WHY_MAX])
+{
+	struct agent_check checks[AGENT_CHECK_MAX];
+	struct doctor d = {.agent = a, .out = checks, .flags = ""};
+	size_t used = 0;
+
+	warning[0] = 0;
+	agent_host_read(&d.host);
+	read_flags(&d);
+	check_kvm(&d);
+	check_paging(&d);
+	check_kernel(&d);
+	check_userfaultfd(&d);
+	check_tsc(&d);
+	if (rdma)
+		check_rdma_there(&d);
+	for (size_t i = 0; i < d.count; i++) {
+		const struct agent_check *c = &checks[i];
+		bool warn = !strcmp(c->level, "warn");
+
+		if (!strcmp(c->level, "fail")) {
+			snprintf(why, AGENT_WHY_MAX, "%s: %s; %s", c->name, c->text, c->mend);
+			text_clean(why);
+			return false;
+		}
+		if (warn && used < AGENT_WHY_MAX)
+			used += (size_t)snprintf(warning + used, AGENT_WHY_MAX - used,
+						 "%s%s: %s; %s", used ? "; " : "", c->name, c->text,
+						 c->mend);
+	}
+	text_clean(warning);
+	return true;
+}
+
 size_t agent_doctor(struct agent *a, struct agent_check *out)
 {
 	struct doctor d = {.agent = a, .out = out, .flags = ""};

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "node/agent/migrate.h"
+#include "node/agent/span.h"
 #include "node/agent/vm.h"
 
 /* ---- answers that need no waiting ---- */
@@ -63,6 +64,7 @@ int agent_local_now(struct agent *a, const struct control_request *req, uint8_t 
 	struct control_item items[AGENT_VIRT_ITEMS];
 	struct control_reply reply = {.items = items};
 	struct node_virt_status virt;
+	const struct vmspec *spec;
 	struct control_node node;
 	struct agent_host h;
 
@@ -80,6 +82,9 @@ int agent_local_now(struct agent *a, const struct control_request *req, uint8_t 
 	if (!req->vm[0] || !reply.vm_count)
 		reply.vm_count += agent_virt_records(a, req->vm, domains, vms + reply.vm_count,
 						     NODE_VIRT_MAX_DOMAINS);
+	/* Who asks for one by name may want to know how it ended. */
+	if (req->op == CONTROL_VM_LS && req->vm[0] && !reply.vm_count)
+		reply.vm_count = agent_gone_find(a, req->vm, vms, &spec);
 	if (req->op == CONTROL_NODE_INFO) {
 		node_record(a, &h, &node);
 		reply.item_count = agent_virt_items(a, &virt, items);
@@ -159,6 +164,9 @@ static void question_done(void *arg, const struct vmmctl_reply *r)
 				 r->text && r->text[0] ? r->text : strerror(-r->error));
 	else if (q->op == CONTROL_VM_STATS)
 		answer_stats(q, r);
+	else if (q->op == CONTROL_VM_PAGEMAP)
+		agent_reply(q->call,
+			    &(struct control_reply){.data = r->data, .data_len = r->data_len});
 	else
 		agent_reply_text(q->call, CONTROL_OK, "%s",
 				 q->op == CONTROL_VM_REGISTERS && r->text ? r->text : "");
@@ -169,6 +177,7 @@ static enum vmmctl_op vmm_op(enum control_op op)
 {
 	switch (op) {
 	case CONTROL_VM_STATS: return VMMCTL_STATS;
+	case CONTROL_VM_PAGEMAP: return VMMCTL_PAGEMAP;
 	case CONTROL_VM_PAUSE: return VMMCTL_PAUSE;
 	case CONTROL_VM_RESUME: return VMMCTL_RESUME;
 	case CONTROL_VM_RESET: return VMMCTL_RESET;
@@ -177,9 +186,10 @@ static enum vmmctl_op vmm_op(enum control_op op)
 	}
 }
 
-static void ask_vm(struct agent_vm *vm, struct chan_call *call, enum control_op op)
+static void ask_vm(struct agent_vm *vm, struct chan_call *call, const struct control_request *creq)
 {
-	struct vmmctl_request req = {.op = vmm_op(op)};
+	enum control_op op = creq->op;
+	struct vmmctl_request req = {.op = vmm_op(op), .cols = creq->cols};
 	struct question *q = calloc(1, sizeof(*q));
 	int rc = q ? -ENOTCONN : -ENOMEM;
 
@@ -213,18 +223,56 @@ static void cancel_migration(struct agent_vm *vm, struct chan_call *call)
 		agent_reply_text(call, CONTROL_OK, "%s", "");
 }
 
+/* What only the lead's process does, and what no spanning guest can. True: refused. */
+static bool refuse_slice(const struct agent_vm *vm, struct chan_call *call, enum control_op op)
+{
+	if (!vmspec_spans(&vm->spec))
+		return false;
+	if (op == CONTROL_VM_MIGRATE || op == CONTROL_VM_MIGRATE_CANCEL) {
+		agent_reply_text(call, CONTROL_USAGE, "%s spans %zu nodes and does not migrate",
+				 vm->spec.name, vm->spec.part_count);
+		return true;
+	}
+	if (!vm->slice.index || op == CONTROL_VM_KILL || op == CONTROL_VM_INFO ||
+	    op == CONTROL_VM_STATS || op == CONTROL_VM_REGISTERS || op == CONTROL_VM_PAGEMAP)
+		return false;
+	agent_reply_text(call, CONTROL_USAGE,
+			 "node %s has a follower of %s; its lead is on node %s (leave out --node)",
+			 vm->agent->self->name, vm->spec.name, vm->spec.parts[0].node);
+	return true;
+}
+
+/* Nothing runs under this name: what is known of its end. */
+static void no_vm(struct agent *a, struct chan_call *call, const struct control_request *req)
+{
+	const struct vmspec *spec;
+	struct control_vm record;
+
+	if (!agent_gone_find(a, req->vm, &record, &spec))
+		agent_reply_text(call, CONTROL_NOT_FOUND, "there is no VM '%s' on node %s", req->vm,
+				 a->self->name);
+	else if (req->op == CONTROL_VM_INFO)
+		agent_reply(call,
+			    &(struct control_reply){.vms = &record, .vm_count = 1, .spec = spec});
+	else
+		agent_reply_text(call, CONTROL_NOT_FOUND,
+				 "there is no VM '%s' any more; it %s on node %s: %s", req->vm,
+				 !strcmp(record.state, "failed") ? "failed" : "ended",
+				 a->self->name, record.reason);
+}
+
 static void vm_request(struct agent *a, struct chan_call *call, const struct control_request *req)
 {
 	struct agent_vm *vm = agent_vm_find(a, req->vm);
 	uint64_t ms = req->timeout_ms ? req->timeout_ms : AGENT_STOP_MS;
 
 	if (!vm) {
-		if (agent_virt_request(a, call, req))
-			return;
-		agent_reply_text(call, CONTROL_NOT_FOUND, "there is no VM '%s' on node %s", req->vm,
-				 a->self->name);
+		if (!agent_virt_request(a, call, req))
+			no_vm(a, call, req);
 		return;
 	}
+	if (refuse_slice(vm, call, req->op))
+		return;
 	switch (req->op) {
 	case CONTROL_VM_CONSOLE: agent_console(vm, call, req); break;
 	case CONTROL_VM_STOP:
@@ -237,7 +285,7 @@ static void vm_request(struct agent *a, struct chan_call *call, const struct con
 		agent_reply_text(call, CONTROL_EXISTS, "%s is %s already", vm->spec.name,
 				 vmmctl_state_name(vm->state));
 		break;
-	default: ask_vm(vm, call, req->op); break;
+	default: ask_vm(vm, call, req); break;
 	}
 }
 
@@ -246,6 +294,12 @@ void agent_local(struct agent *a, struct chan_call *call, struct control_request
 	if (req->node[0] && strcmp(req->node, a->self->name) != 0) {
 		agent_reply_text(call, CONTROL_FAILED, "this is node %s, not %s", a->self->name,
 				 req->node);
+		control_request_fini(req);
+		return;
+	}
+	if (req->op >= CONTROL_SLICE_PREPARE && req->op <= CONTROL_SLICE_STOP &&
+	    !cluster_find(a->cluster, chan_call_user(call))) {
+		agent_reply_text(call, CONTROL_DENIED, "only agents ask that of each other");
 		control_request_fini(req);
 		return;
 	}
@@ -260,6 +314,9 @@ void agent_local(struct agent *a, struct chan_call *call, struct control_request
 	case CONTROL_VM_RUN: agent_vm_run(a, call, req); return;
 	case CONTROL_MIGRATE_PREPARE: agent_migrate_in(a, call, req); return;
 	case CONTROL_MIGRATE_VERDICT: agent_verdict_answer(a, call, req); break;
+	case CONTROL_SLICE_PREPARE: agent_slice_prepare(a, call, req); return;
+	case CONTROL_SLICE_START: agent_slice_start(a, call, req); break;
+	case CONTROL_SLICE_STOP: agent_slice_stop(a, call, req); break;
 	case CONTROL_EVENTS:
 		req->local = true;
 		agent_events(a, call, req);

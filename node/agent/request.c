@@ -112,12 +112,46 @@ static void unreached(const struct agent_gather *g, char *out, size_t cap)
 						 g->answers[i].node->name);
 }
 
+/* How it ended, where some node still knows; NULL: nobody does. */
+static const struct control_vm *ended(const struct agent_gather *g)
+{
+	const struct control_vm *last = NULL;
+
+	for (size_t i = 0; i < g->count; i++) {
+		const struct agent_answer *n = &g->answers[i];
+
+		for (size_t j = 0; !n->error && j < n->reply.vm_count; j++) {
+			const struct control_vm *v = &n->reply.vms[j];
+
+			/* Of the slices of one guest the lead's record; else the youngest. */
+			if (v->ended_ns &&
+			    (!last || (v->slices && !v->slice) ||
+			     (!(last->slices && !last->slice) && v->ended_ns < last->ended_ns)))
+				last = v;
+		}
+	}
+	return last;
+}
+
 static void refuse_unknown_vm(struct agent_gather *g)
 {
-	char away[256];
+	const struct control_vm *gone = ended(g);
+	const struct cluster_node *n = gone ? cluster_find(g->agent->cluster, gone->node) : NULL;
+	char away[256], ago[32];
 
 	unreached(g, away, sizeof(away));
-	if (away[0])
+	if (n && !strcmp(gone->state, "failed") && g->req.op == CONTROL_VM_INFO) {
+		send_to(g->agent, n, g->call, &g->req);
+		g->req.spec = NULL;
+		return;
+	}
+	if (gone)
+		agent_reply_text(g->call, CONTROL_NOT_FOUND,
+				 "there is no VM '%s' any more: it %s %s ago on node %s: %s",
+				 g->req.vm, !strcmp(gone->state, "failed") ? "failed" : "ended",
+				 text_duration_print(gone->ended_ns, ago, sizeof(ago)), gone->node,
+				 gone->reason);
+	else if (away[0])
 		agent_reply_text(g->call, CONTROL_NOT_FOUND,
 				 "no reachable node has a VM '%s'; not reached: %s", g->req.vm,
 				 away);
@@ -126,15 +160,40 @@ static void refuse_unknown_vm(struct agent_gather *g)
 				 "there is no VM '%s'; 'pangaea vm ls' lists them", g->req.vm);
 }
 
+/* A slice answers for its guest where its lead cannot. */
+static bool slice_can(enum control_op op)
+{
+	return op == CONTROL_VM_KILL || op == CONTROL_VM_INFO || op == CONTROL_VM_STATS;
+}
+
+static void send_to_slice(struct agent_gather *g, const struct cluster_node *slice)
+{
+	if (!slice) {
+		refuse_unknown_vm(g);
+	} else if (slice_can(g->req.op)) {
+		send_to(g->agent, slice, g->call, &g->req);
+		g->req.spec = NULL;
+	} else {
+		agent_reply_text(g->call, CONTROL_UNREACHABLE,
+				 "the node of the lead of '%s' is not reached; node %s has a "
+				 "follower, which only 'kill', 'info' and 'stats' can use",
+				 g->req.vm, slice->name);
+	}
+}
+
 static void send_to_owner(struct agent_gather *g)
 {
-	const struct cluster_node *owner = NULL;
+	const struct cluster_node *owner = NULL, *slice = NULL;
 
 	for (size_t i = 0; i < g->count; i++) {
 		const struct agent_answer *n = &g->answers[i];
 
-		if (n->error || !n->reply.vm_count)
+		if (n->error || !n->reply.vm_count || n->reply.vms[0].ended_ns)
 			continue;
+		if (n->reply.vms[0].slice) {
+			slice = n->node;
+			continue;
+		}
 		if (owner) {
 			agent_reply_text(g->call, CONTROL_USAGE,
 					 "'%s' is on %s and on %s: choose by --node", g->req.vm,
@@ -144,7 +203,7 @@ static void send_to_owner(struct agent_gather *g)
 		owner = n->node;
 	}
 	if (!owner) {
-		refuse_unknown_vm(g);
+		send_to_slice(g, slice);
 		return;
 	}
 	send_to(g->agent, owner, g->call, &g->req);
@@ -177,7 +236,8 @@ static const struct cluster_node *place(struct agent_gather *g, char why[AGENT_W
 		if (n->error || n->reply.node_count != 1) {
 			snprintf(one, sizeof(one), "%s: %s", n->node->name,
 				 control_error_text(n->error));
-		} else if (agent_vm_fits(&n->reply.nodes[0], g->req.spec, g->req.overcommit, one)) {
+		} else if (agent_vm_fits(&n->reply.nodes[0], g->req.spec->vcpus,
+					 g->req.spec->memory_bytes, g->req.overcommit, one)) {
 			score = place_score(&n->reply.nodes[0], g->req.spec);
 			if (!best || score > best_score) {
 				best = n->node;
@@ -190,6 +250,33 @@ static const struct cluster_node *place(struct agent_gather *g, char why[AGENT_W
 						 used ? "; " : "", one);
 	}
 	return best;
+}
+
+/* Is there room for every part? false: the call has ended. */
+static bool parts_fit(struct agent_gather *g)
+{
+	const struct vmspec *s = g->req.spec;
+	char why[AGENT_WHY_MAX];
+
+	for (size_t i = 0; i < s->part_count; i++) {
+		const struct cluster_node *to = node_or_refuse(g->agent, g->call, s->parts[i].node);
+		const struct agent_answer *n;
+
+		if (!to)
+			return false;
+		n = &g->answers[to - g->agent->cluster->nodes];
+		if (n->error || n->reply.node_count != 1) {
+			agent_reply_text(g->call, control_code_of(n->error), "%s: node %s: %s",
+					 s->name, to->name, control_error_text(n->error));
+			return false;
+		}
+		if (!agent_vm_fits(&n->reply.nodes[0], s->parts[i].vcpus, s->parts[i].memory_bytes,
+				   g->req.overcommit, why)) {
+			agent_reply_text(g->call, CONTROL_NO_ROOM, "%s", why);
+			return false;
+		}
+	}
+	return true;
 }
 
 static void run_placed(struct agent_gather *g)
@@ -210,6 +297,8 @@ static void run_placed(struct agent_gather *g)
 			return;
 		}
 	}
+	if (vmspec_spans(g->req.spec) && !parts_fit(g))
+		return;
 	if (g->req.node[0]) {
 		to = cluster_find(g->agent->cluster, g->req.node);
 	} else {
@@ -223,26 +312,22 @@ static void run_placed(struct agent_gather *g)
 	g->req.spec = NULL;
 }
 
-/* A guest of one part is an ordinary guest of that node. */
+/* A guest of one part is an ordinary guest of that node; one of several starts from its first. */
 static bool settle_parts(struct control_request *req, char why[AGENT_WHY_MAX])
 {
 	struct vmspec *s = req->spec;
 
-	if (s->part_count > 1) {
-		snprintf(why, AGENT_WHY_MAX,
-			 "spanning guests need the distributed memory, which this version's agents "
-			 "do not start yet: name one node only");
+	if (s->part_count && s->node[0] && strcmp(s->node, s->parts[0].node) != 0) {
+		snprintf(why, AGENT_WHY_MAX, "node '%s' and '%s' contradict each other%s", s->node,
+			 s->parts[0].node,
+			 vmspec_spans(s) ? ": the first part is the lead's, where the devices are"
+					 : "");
 		return false;
 	}
-	if (s->part_count == 1) {
-		if (s->node[0] && strcmp(s->node, s->parts[0].node) != 0) {
-			snprintf(why, AGENT_WHY_MAX, "node '%s' and '%s' contradict each other",
-				 s->node, s->parts[0].node);
-			return false;
-		}
+	if (s->part_count)
 		memcpy(s->node, s->parts[0].node, sizeof(s->node));
+	if (s->part_count == 1)
 		s->part_count = 0;
-	}
 	if (s->node[0])
 		memcpy(req->node, s->node, sizeof(req->node));
 	return true;

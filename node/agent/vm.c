@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "node/agent/migrate.h"
+#include "node/agent/span.h"
 #include "node/agent/vm.h"
 
 enum { RETRY_MS = 10, KILL_MS = 2000, SOCKET_NAME_LEN = 14 };
@@ -55,6 +56,23 @@ void agent_vm_record(const struct agent_vm *vm, struct control_vm *out)
 				   .memory_bytes = vm->spec.memory_bytes,
 				   .uptime_ns = (uint64_t)(base_clock_ns() - vm->started_ns),
 				   .pid = (uint64_t)vm->pid};
+	if (vmspec_spans(&vm->spec)) {
+		const struct vmspec_part *p = &vm->spec.parts[vm->slice.index];
+
+		out->slice = vm->slice.index;
+		out->slices = vm->spec.part_count;
+		out->group = vm->slice.group;
+		out->slice_vcpus = p->vcpus;
+		out->slice_memory_bytes = p->memory_bytes;
+	}
+}
+
+struct vmspec_part agent_vm_share(const struct agent *a, const struct vmspec *s)
+{
+	for (size_t i = 0; vmspec_spans(s) && i < s->part_count; i++)
+		if (!strcmp(s->parts[i].node, a->self->name))
+			return s->parts[i];
+	return (struct vmspec_part){.vcpus = s->vcpus, .memory_bytes = s->memory_bytes};
 }
 
 uint64_t agent_vms_memory(const struct agent *a)
@@ -62,7 +80,7 @@ uint64_t agent_vms_memory(const struct agent *a)
 	uint64_t sum = 0;
 
 	base_list_foreach (vm, &a->vms, struct agent_vm, link)
-		sum += vm->spec.memory_bytes;
+		sum += agent_vm_share(a, &vm->spec).memory_bytes;
 	return sum;
 }
 
@@ -71,7 +89,7 @@ uint64_t agent_vms_vcpus(const struct agent *a)
 	uint64_t sum = 0;
 
 	base_list_foreach (vm, &a->vms, struct agent_vm, link)
-		sum += vm->spec.vcpus;
+		sum += agent_vm_share(a, &vm->spec).vcpus;
 	return sum;
 }
 
@@ -166,6 +184,13 @@ static void vm_set_state(struct agent_vm *vm, enum vmmctl_state state, const cha
 {
 	enum vmmctl_state old = vm->state;
 
+	/* Slices stand for a moment between having found each other and the first instruction. */
+	if (vmspec_spans(&vm->spec) && !vm->found && old == VMMCTL_STARTING &&
+	    state == VMMCTL_PAUSED)
+		return;
+	/* What has been decided stays: its process may not know yet. */
+	if (old == VMMCTL_FAILED || old == VMMCTL_STOPPED)
+		return;
 	vm->state = state;
 	snprintf(vm->reason, sizeof(vm->reason), "%s", reason);
 	text_clean(vm->reason);
@@ -181,7 +206,8 @@ static void vm_set_state(struct agent_vm *vm, enum vmmctl_state state, const cha
 			    vm->reason[0] ? ": " : "", vm->reason);
 	if (old == VMMCTL_STARTING && (state == VMMCTL_RUNNING || state == VMMCTL_PAUSED)) {
 		agent_event(vm->agent, vm->spec.name, vm->found ? "found" : "started",
-			    "pid %d, %u vCPUs", (int)vm->pid, vm->spec.vcpus);
+			    "pid %d, %u vCPUs", (int)vm->pid,
+			    agent_vm_share(vm->agent, &vm->spec).vcpus);
 		waiters_running(vm);
 	}
 	if (old == VMMCTL_STARTING && state == VMMCTL_FAILED)
@@ -276,6 +302,10 @@ static bool vm_why_over(struct agent_vm *vm)
 {
 	bool failed = vm->state == VMMCTL_FAILED || (vm->status != 0 && vm->status != -1);
 
+	/* Found by a new agent, so its status is nobody's: a good end would have been announced. */
+	if (vm->status == -1 && vm->state != VMMCTL_STOPPED && !vm->incoming && !vm->departed)
+		failed = true;
+
 	if (vm->reason[0])
 		return failed;
 	if (vm->status > 0 && WIFSIGNALED(vm->status))
@@ -289,9 +319,10 @@ static bool vm_why_over(struct agent_vm *vm)
 	return failed;
 }
 
-static void vm_free(struct agent_vm *vm)
+void agent_vm_free(struct agent_vm *vm)
 {
 	agent_migration_vm_gone(vm);
+	agent_slice_close(vm);
 	agent_nics_close(vm);
 	vmmctl_client_free(vm->control);
 	base_loop_timer_cancel(&vm->retry);
@@ -315,7 +346,10 @@ static void vm_over(struct agent_vm *vm)
 		agent_event(vm->agent, vm->spec.name, failed ? "failed" : "ended", "%s",
 			    vm->reason);
 	waiters_over(vm, failed);
-	vm_free(vm);
+	if (!vm->incoming && !vm->departed)
+		agent_gone_keep(vm, failed);
+	agent_slice_over(vm, failed);
+	agent_vm_free(vm);
 }
 
 static void process_ended(struct base_watch *w, uint32_t events)
@@ -353,7 +387,7 @@ static int vm_watch(struct agent_vm *vm)
 
 /* ---- starting ---- */
 
-static struct agent_vm *vm_new(struct agent *a, const struct vmspec *spec)
+struct agent_vm *agent_vm_new(struct agent *a, const struct vmspec *spec)
 {
 	struct agent_vm *vm = calloc(1, sizeof(*vm));
 
@@ -363,6 +397,7 @@ static struct agent_vm *vm_new(struct agent *a, const struct vmspec *spec)
 	vm->spec = *spec;
 	vm->state = VMMCTL_STARTING;
 	vm->process.fd = -1;
+	vm->slice.listen_fd = -1;
 	vm->retry.fire = vm_connect;
 	vm->started_ns = base_clock_ns();
 	snprintf(vm->dir, sizeof(vm->dir), "%.400s/vm/%s", a->run_dir, spec->name);
@@ -372,13 +407,15 @@ static struct agent_vm *vm_new(struct agent *a, const struct vmspec *spec)
 	return vm;
 }
 
-static int vm_launch(struct agent_vm *vm)
+int agent_vm_launch(struct agent_vm *vm)
 {
 	int rc = agent_vm_dir_make(vm);
 
 	if (rc)
 		return rc;
-	rc = agent_nics_open(vm);
+	rc = vmspec_spans(&vm->spec) ? agent_vm_group_write(vm) : 0;
+	if (!rc)
+		rc = agent_nics_open(vm);
 	if (!rc)
 		rc = agent_vm_spawn(vm);
 	if (rc)
@@ -402,12 +439,35 @@ err_dir:
 	return rc;
 }
 
+int agent_vm_wait_run(struct agent_vm *vm, struct chan_call *call)
+{
+	return waiter_add(vm, call, WAIT_RUN, AGENT_START_MS);
+}
+
+void agent_vm_fail(struct agent_vm *vm, const char *reason)
+{
+	if (vm->state == VMMCTL_STOPPED || vm->state == VMMCTL_FAILED)
+		return;
+	vm->state = VMMCTL_FAILED;
+	snprintf(vm->reason, sizeof(vm->reason), "%s", reason);
+	text_clean(vm->reason);
+	vm_signal(vm, SIGKILL);
+}
+
+bool agent_vm_name_fits(const struct agent *a, const char *name, char why[AGENT_WHY_MAX])
+{
+	if (strlen(a->run_dir) + strlen(name) + 4 + SOCKET_NAME_LEN <= 107)
+		return true;
+	snprintf(why, AGENT_WHY_MAX, "the name is too long for the run-dir %.100s", a->run_dir);
+	return false;
+}
+
 static void vm_start(struct agent *a, struct chan_call *call, const struct vmspec *spec)
 {
-	struct agent_vm *vm = vm_new(a, spec);
-	int rc = vm ? vm_launch(vm) : -ENOMEM;
+	struct agent_vm *vm = agent_vm_new(a, spec);
+	int rc = vm ? agent_vm_launch(vm) : -ENOMEM;
 
-	if (!rc && waiter_add(vm, call, WAIT_RUN, AGENT_START_MS) == 0)
+	if (!rc && agent_vm_wait_run(vm, call) == 0)
 		return;
 	if (!rc) {
 		/* It runs, but nobody can be told so later. */
@@ -421,7 +481,7 @@ static void vm_start(struct agent *a, struct chan_call *call, const struct vmspe
 		agent_reply_text(call, CONTROL_FAILED, "%s cannot be started on node %s: %s",
 				 spec->name, a->self->name, strerror(-rc));
 	if (vm)
-		vm_free(vm);
+		agent_vm_free(vm);
 }
 
 void agent_vm_run(struct agent *a, struct chan_call *call, struct control_request *req)
@@ -430,10 +490,11 @@ void agent_vm_run(struct agent *a, struct chan_call *call, struct control_reques
 	struct vmspec *s = req->spec;
 	enum control_code code = agent_vm_check(a, s, req->overcommit, why);
 
-	if (!code && strlen(a->run_dir) + strlen(s->name) + 4 + SOCKET_NAME_LEN > 107) {
+	if (!code && !agent_vm_name_fits(a, s->name, why))
 		code = CONTROL_USAGE;
-		snprintf(why, sizeof(why), "the name is too long for the run-dir %.100s",
-			 a->run_dir);
+	if (!code && vmspec_spans(s)) {
+		agent_span_run(a, call, req);
+		return;
 	}
 	if (code) {
 		agent_reply_text(call, code, "%s", why);
@@ -448,15 +509,15 @@ void agent_vm_run(struct agent *a, struct chan_call *call, struct control_reques
 
 int agent_vm_incoming(struct agent *a, const struct vmspec *spec, struct agent_vm **out)
 {
-	struct agent_vm *vm = vm_new(a, spec);
+	struct agent_vm *vm = agent_vm_new(a, spec);
 	int rc;
 
 	if (!vm)
 		return -ENOMEM;
 	vm->incoming = true;
-	rc = vm_launch(vm);
+	rc = agent_vm_launch(vm);
 	if (rc)
-		vm_free(vm);
+		agent_vm_free(vm);
 	else
 		*out = vm;
 	return rc;
@@ -482,6 +543,11 @@ void agent_vm_end(struct agent_vm *vm, struct chan_call *call, bool kill_it, uin
 			 ? vmmctl_client_call(vm->control, &req, -1, AGENT_VMM_MS, end_asked, NULL)
 			 : -ENOTCONN;
 
+	if (kill_it && agent_slice_unstarted(vm)) {
+		agent_slice_cancel(vm);
+		agent_reply_text(call, CONTROL_OK, "%s", "");
+		return;
+	}
 	if (rc && !kill_it) {
 		agent_reply_text(call, CONTROL_FAILED,
 				 "%s: its process takes no requests; 'pangaea vm kill %s' ends it",
@@ -512,15 +578,17 @@ static int vm_adopt(struct agent *a, const char *dir)
 		log_error("a VM runs as process %d, but %s", (int)pid, why);
 		return rc;
 	}
-	vm = vm_new(a, spec);
+	vm = agent_vm_new(a, spec);
 	free(spec);
 	if (!vm)
 		return -ENOMEM;
 	vm->pid = pid;
 	vm->found = true;
-	rc = vm_watch(vm);
+	rc = agent_slice_found(vm);
+	if (!rc)
+		rc = vm_watch(vm);
 	if (rc) {
-		vm_free(vm);
+		agent_vm_free(vm);
 		return rc;
 	}
 	agent_nics_take_back(vm);
@@ -559,5 +627,5 @@ void agent_vm_forget(struct agent_vm *vm)
 		agent_reply_text(w->call, CONTROL_UNREACHABLE, "the agent is ending");
 		waiter_end(w);
 	}
-	vm_free(vm);
+	agent_vm_free(vm);
 }

@@ -12,6 +12,17 @@ struct agent_nic {
 	uint8_t mac[6];
 };
 
+/* What makes a VM a slice of a guest that spans nodes (vmspec_spans()); see span.h. */
+struct agent_slice {
+	unsigned index; /* of the spec's parts; 0: the lead */
+	uint64_t group;
+	int listen_fd;			   /* until the process has it; -1 */
+	const struct control_slice *start; /* while the process is being started */
+	struct base_timer timer;	   /* prepared and not started; or about to be ended */
+	struct agent_span *span;	   /* the lead's, while it asks the other nodes */
+	bool told;			   /* the others know that it is over */
+};
+
 /* The VMM's descriptor of interface i; the next one is the switch's end of it. */
 #define AGENT_NIC_FD(i) (3 + 2 * (int)(i))
 
@@ -34,17 +45,31 @@ struct agent_vm {
 	bool incoming; /* its machine is on the way; nobody's VM yet */
 	bool departed; /* it runs on another node; the process is ending */
 	struct agent_migration *migration;
+	struct agent_slice slice;
 	struct agent_nic nics[VMSPEC_MAX_NICS];
 };
 
 struct agent_vm *agent_vm_find(struct agent *a, const char *name);
 /* The record of a VM; its strings live as long as the VM and its next change. */
 void agent_vm_record(const struct agent_vm *vm, struct control_vm *out);
+/* What of a spec is this node's: all of it, or its part. */
+struct vmspec_part agent_vm_share(const struct agent *a, const struct vmspec *s);
 uint64_t agent_vms_memory(const struct agent *a);
 uint64_t agent_vms_vcpus(const struct agent *a);
 
 /* VM_RUN on this node; ends the call when the VM runs or cannot. Takes over req. */
 void agent_vm_run(struct agent *a, struct chan_call *call, struct control_request *req);
+/* A record without a process, and its end; launched, it ends by itself. */
+struct agent_vm *agent_vm_new(struct agent *a, const struct vmspec *spec);
+void agent_vm_free(struct agent_vm *vm);
+/* Starts its process. */
+BASE_MUST_CHECK int agent_vm_launch(struct agent_vm *vm);
+/* Ends the call when the VM runs or has failed. */
+BASE_MUST_CHECK int agent_vm_wait_run(struct agent_vm *vm, struct chan_call *call);
+/* Ends it at once, for this reason unless there is one already. */
+void agent_vm_fail(struct agent_vm *vm, const char *reason);
+/* A name that is too long for the run-dir: false, and why. */
+bool agent_vm_name_fits(const struct agent *a, const char *name, char why[AGENT_WHY_MAX]);
 /* An empty VM for a migration; agent_migrate_in_ready() follows. */
 BASE_MUST_CHECK int agent_vm_incoming(struct agent *a, const struct vmspec *spec,
 				      struct agent_vm **out);
@@ -64,8 +89,8 @@ void agent_vm_end(struct agent_vm *vm, struct chan_call *call, bool kill, uint64
 enum control_code agent_vm_check(struct agent *a, const struct vmspec *s, bool overcommit,
 				 char why[AGENT_WHY_MAX]);
 /* Room for this many vCPUs and bytes in a node's record? Used for placement as well. */
-bool agent_vm_fits(const struct control_node *n, const struct vmspec *s, bool overcommit,
-		   char why[AGENT_WHY_MAX]);
+bool agent_vm_fits(const struct control_node *n, uint64_t vcpus, uint64_t memory_bytes,
+		   bool overcommit, char why[AGENT_WHY_MAX]);
 
 /* ---- vm_dir.c: the folder of a VM ---- */
 
@@ -76,8 +101,20 @@ void agent_vm_dir_remove(const char *dir);
 /* Writes and reads the pid, with the process's start time against reuse. -ESRCH: it is no more. */
 BASE_MUST_CHECK int agent_vm_pid_write(const struct agent_vm *vm);
 BASE_MUST_CHECK int agent_vm_pid_read(const char *dir, pid_t *out);
+/* The group of a slice. */
+BASE_MUST_CHECK int agent_vm_group_write(const struct agent_vm *vm);
+BASE_MUST_CHECK int agent_vm_group_read(const char *dir, uint64_t *out);
 /* The last line of the log, or "". */
 void agent_vm_log_tail(const char *dir, char *out, size_t cap);
+
+/* ---- gone.c: what became of VMs that have ended ---- */
+
+/* Remembers it for AGENT_GONE_MINUTES. */
+void agent_gone_keep(const struct agent_vm *vm, bool failed);
+/* The record of the last one of this name; false: nothing is known. Valid until the next end. */
+bool agent_gone_find(struct agent *a, const char *name, struct control_vm *out,
+		     const struct vmspec **spec);
+void agent_gone_free(struct agent *a);
 
 /* ---- vm_spawn.c ---- */
 

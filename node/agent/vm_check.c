@@ -8,8 +8,8 @@
 
 #include "node/agent/vm.h"
 
-bool agent_vm_fits(const struct control_node *n, const struct vmspec *s, bool overcommit,
-		   char why[AGENT_WHY_MAX])
+bool agent_vm_fits(const struct control_node *n, uint64_t vcpus, uint64_t memory_bytes,
+		   bool overcommit, char why[AGENT_WHY_MAX])
 {
 	uint64_t left =
 		n->memory_bytes > n->vm_memory_bytes ? n->memory_bytes - n->vm_memory_bytes : 0;
@@ -18,17 +18,17 @@ bool agent_vm_fits(const struct control_node *n, const struct vmspec *s, bool ov
 	left = BASE_MIN(left, n->available_bytes);
 	if (overcommit)
 		return true;
-	if (s->vcpus > n->cpus) {
+	if (vcpus > n->cpus) {
 		snprintf(why, AGENT_WHY_MAX,
 			 "%s has %u CPUs, %u vCPUs are beyond that (--overcommit allows it)",
-			 n->name, (unsigned)n->cpus, s->vcpus);
+			 n->name, (unsigned)n->cpus, (unsigned)vcpus);
 		return false;
 	}
-	if (s->memory_bytes > left) {
+	if (memory_bytes > left) {
 		snprintf(why, AGENT_WHY_MAX,
 			 "%s has %s of memory free, %s is beyond that (--overcommit allows it)",
 			 n->name, text_size_print(left, have, sizeof(have)),
-			 text_size_print(s->memory_bytes, want, sizeof(want)));
+			 text_size_print(memory_bytes, want, sizeof(want)));
 		return false;
 	}
 	return true;
@@ -99,22 +99,22 @@ enum control_code agent_vm_check(struct agent *a, const struct vmspec *s, bool o
 {
 	struct agent_host h;
 	struct control_node n = {.name = a->self->name};
+	struct vmspec_part share = agent_vm_share(a, s);
 
 	if (agent_vm_find(a, s->name)) {
 		snprintf(why, AGENT_WHY_MAX, "there is a VM '%s' already, on node %s", s->name,
 			 a->self->name);
 		return CONTROL_EXISTS;
 	}
-	if (s->part_count > 1) {
-		snprintf(why, AGENT_WHY_MAX, "this agent does not start spanning guests yet");
-		return CONTROL_USAGE;
-	}
 	agent_host_read(&h);
 	n.cpus = h.cpus;
 	n.memory_bytes = h.memory_bytes;
 	n.available_bytes = h.available_bytes;
 	n.vm_memory_bytes = agent_vms_memory(a);
-	if (!agent_vm_fits(&n, s, overcommit, why))
+	if (!agent_vm_fits(&n, share.vcpus, share.memory_bytes, overcommit, why))
 		return CONTROL_NO_ROOM;
+	/* Devices and what boots are the lead's. */
+	if (vmspec_spans(s) && strcmp(s->parts[0].node, a->self->name) != 0)
+		return CONTROL_OK;
 	return check_files(a, s, why);
 }

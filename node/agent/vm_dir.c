@@ -111,6 +111,31 @@ int agent_vm_pid_read(const char *dir, pid_t *out)
 	return 0;
 }
 
+int agent_vm_group_write(const struct agent_vm *vm)
+{
+	BASE_AUTO_FILE FILE *f = NULL;
+	char path[AGENT_PATH_MAX + 16];
+
+	snprintf(path, sizeof(path), "%s/group", vm->dir);
+	f = fopen(path, "we");
+	if (!f)
+		return -errno;
+	fprintf(f, "%016" PRIx64 "\n", vm->slice.group);
+	return fflush(f) ? -errno : 0;
+}
+
+int agent_vm_group_read(const char *dir, uint64_t *out)
+{
+	BASE_AUTO_FILE FILE *f = NULL;
+	char path[AGENT_PATH_MAX + 16];
+
+	snprintf(path, sizeof(path), "%s/group", dir);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	return fscanf(f, "%16" SCNx64, out) == 1 && *out ? 0 : -EBADMSG;
+}
+
 void agent_vm_log_tail(const char *dir, char *out, size_t cap)
 {
 	BASE_AUTO_FD int fd = -1;

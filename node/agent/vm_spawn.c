@@ -10,9 +10,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "node/agent/vm.h"
+#include "node/agent/span.h"
 
-enum { ARGS_MAX = 64 };
+enum { ARGS_MAX = 192 };
 
 struct args {
 	char *argv[ARGS_MAX + 1];
@@ -64,40 +64,82 @@ static void add_nic(struct args *a, const struct agent_vm *vm, size_t i)
 			 mac);
 }
 
-static void build_args(struct args *a, const struct agent_vm *vm)
+/* The descriptors of a slice come after those of the interfaces. */
+static int slice_fd(const struct agent_vm *vm)
+{
+	return AGENT_NIC_FD(vm->spec.nic_count);
+}
+
+static void add_slice(struct args *a, const struct agent_vm *vm)
+{
+	const struct vmspec *s = &vm->spec;
+
+	args_add(a, "--slice");
+	args_add(a, "%u", vm->slice.index);
+	for (size_t i = 0; i < s->part_count; i++) {
+		args_add(a, "--part");
+		args_add(a, "%" PRIu32 ":%" PRIu64, s->parts[i].vcpus, s->parts[i].memory_bytes);
+		args_add(a, "--peer");
+		args_add(a, "%s", vm->slice.start->peers[i]);
+	}
+	args_add(a, "--group");
+	args_add(a, "%016" PRIx64, vm->slice.group);
+	args_add(a, "--listen-fd");
+	args_add(a, "%d", slice_fd(vm));
+	args_add(a, "--key-fd");
+	args_add(a, "%d", slice_fd(vm) + 1);
+	if (s->encrypt)
+		args_add(a, "--encrypt");
+	args_option(a, "--transport", s->transport);
+}
+
+static void build_devices(struct args *a, const struct agent_vm *vm)
 {
 	const struct vmspec *s = &vm->spec;
 	char text[VMSPEC_PATH_MAX + 64];
 
-	args_add(a, "pangaea-vmm");
-	args_option(a, "--name", s->name);
 	args_option(a, "--kernel", s->kernel);
 	args_option(a, "--initrd", s->initrd);
 	args_option(a, "--cmdline", s->cmdline);
-	if (!vm->incoming)
-		args_option(a, "--restore", s->restore);
-	args_add(a, "--vcpus");
-	args_add(a, "%" PRIu32, s->vcpus);
-	args_add(a, "--memory");
-	args_add(a, "%" PRIu64, s->memory_bytes);
 	for (size_t i = 0; i < s->disk_count; i++) {
 		vmspec_disk_print(&s->disks[i], text, sizeof(text));
 		args_option(a, "--disk", text);
 	}
 	for (size_t i = 0; i < s->nic_count; i++)
 		add_nic(a, vm, i);
-	if (vm->incoming)
-		args_add(a, "--incoming");
-	args_option(a, "--run-dir", vm->dir);
-	args_option(a, "--console", "none");
 	if (s->gdb_port) {
 		args_add(a, "--gdb");
 		args_add(a, "%u", s->gdb_port);
 	}
 }
 
-/* Standard streams, the interfaces' sockets at their numbers, and no other descriptor. */
-static int add_files(posix_spawn_file_actions_t *files, const struct agent_vm *vm, const char *log)
+static void build_args(struct args *a, const struct agent_vm *vm)
+{
+	const struct vmspec *s = &vm->spec;
+
+	args_add(a, "pangaea-vmm");
+	args_option(a, "--name", s->name);
+	if (!vm->slice.index)
+		build_devices(a, vm);
+	if (!vm->incoming)
+		args_option(a, "--restore", s->restore);
+	if (vmspec_spans(s)) {
+		add_slice(a, vm);
+	} else {
+		args_add(a, "--vcpus");
+		args_add(a, "%" PRIu32, s->vcpus);
+		args_add(a, "--memory");
+		args_add(a, "%" PRIu64, s->memory_bytes);
+	}
+	if (vm->incoming)
+		args_add(a, "--incoming");
+	args_option(a, "--run-dir", vm->dir);
+	args_option(a, "--console", "none");
+}
+
+/* Standard streams, the interfaces' sockets at their numbers, a slice's, and no other descriptor. */
+static int add_files(posix_spawn_file_actions_t *files, const struct agent_vm *vm, const char *log,
+		     int key_fd)
 {
 	int rc = posix_spawn_file_actions_addopen(files, 0, "/dev/null", O_RDONLY, 0), next = 3;
 
@@ -116,13 +158,18 @@ static int add_files(posix_spawn_file_actions_t *files, const struct agent_vm *v
 			next++;
 		}
 	}
+	if (!rc && vmspec_spans(&vm->spec))
+		rc = posix_spawn_file_actions_adddup2(files, vm->slice.listen_fd, next++);
+	if (!rc && vmspec_spans(&vm->spec))
+		rc = posix_spawn_file_actions_adddup2(files, key_fd, next++);
 	if (!rc)
 		rc = posix_spawn_file_actions_addclosefrom_np(files, next);
 	return rc;
 }
 
 /* No signal mask or handler of ours, a session of its own. */
-static int spawn(const struct agent_vm *vm, char *const argv[], const char *log, pid_t *pid)
+static int spawn(const struct agent_vm *vm, char *const argv[], const char *log, int key_fd,
+		 pid_t *pid)
 {
 	static char path_env[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 	char *const env[] = {path_env, NULL};
@@ -139,7 +186,7 @@ static int spawn(const struct agent_vm *vm, char *const argv[], const char *log,
 		posix_spawn_file_actions_destroy(&files);
 		return -ENOMEM;
 	}
-	rc = add_files(&files, vm, log);
+	rc = add_files(&files, vm, log, key_fd);
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setsigdefault(&attr, &all);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK |
@@ -154,13 +201,16 @@ static int spawn(const struct agent_vm *vm, char *const argv[], const char *log,
 int agent_vm_spawn(struct agent_vm *vm)
 {
 	char log[AGENT_PATH_MAX + 16];
+	BASE_AUTO_FD int key_fd = -1;
 	struct args args = {0};
-	int rc = -ENOMEM;
+	int rc = 0;
 
 	snprintf(log, sizeof(log), "%s/log", vm->dir);
+	if (vmspec_spans(&vm->spec))
+		rc = agent_slice_key(vm, &key_fd);
 	build_args(&args, vm);
-	if (!args.failed)
-		rc = spawn(vm, args.argv, log, &vm->pid);
+	if (!rc)
+		rc = args.failed ? -ENOMEM : spawn(vm, args.argv, log, key_fd, &vm->pid);
 	args_free(&args);
 	agent_nics_unpark(vm);
 	return rc;

@@ -128,6 +128,28 @@ static void answer_registers(struct vmm_control *c, struct vmmctl_call *call)
 	free(text);
 }
 
+static void answer_pagemap(struct vmm_control *c, struct vmmctl_call *call, unsigned parts)
+{
+	uint8_t *map = NULL;
+	struct vmmctl_reply reply = {0};
+
+	if (parts < 1 || parts > VMMCTL_PAGEMAP_MAX) {
+		vmmctl_call_fail(call, -EINVAL, "1 to %d parts", VMMCTL_PAGEMAP_MAX);
+		return;
+	}
+	map = malloc((size_t)parts * VMMCTL_PAGEMAP_STEP);
+	if (!map) {
+		vmmctl_call_fail(call, -ENOMEM, "out of memory");
+	} else if (!vmm_vm_pagemap(c->vm, parts, map)) {
+		vmmctl_call_fail(call, -EOPNOTSUPP, "all of it is on this node");
+	} else {
+		reply.data = map;
+		reply.data_len = (size_t)parts * VMMCTL_PAGEMAP_STEP;
+		vmmctl_call_reply(call, &reply);
+	}
+	free(map);
+}
+
 /* ---- saving ---- */
 
 static void save_done(void *arg)
@@ -227,6 +249,7 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 	case VMMCTL_RESET: answer_step(c, call, vmm_vm_reset(c->vm)); break;
 	case VMMCTL_SAVE: start_save(c, call, fd); break;
 	case VMMCTL_STATS: answer_stats(c, call); break;
+	case VMMCTL_PAGEMAP: answer_pagemap(c, call, req->cols); break;
 	case VMMCTL_CONSOLE_RESIZE:
 		vmm_vm_console_resize(c->vm, req->cols, req->rows);
 		vmmctl_call_ok(call);

@@ -85,6 +85,9 @@ unsigned vmm_span_first_vcpu(const struct vmm_slice_config *s, unsigned slice);
 /* Bytes of guest memory, in the order of the memory file, before the slice's. */
 uint64_t vmm_span_first_byte(const struct vmm_slice_config *s, unsigned slice);
 
+/* Of `parts` even parts of guest memory, two bytes each: see VMMCTL_PAGEMAP. */
+void vmm_span_pagemap(struct vmm_span *s, unsigned parts, uint8_t *out);
+
 void vmm_span_stats(struct vmm_span *s, void (*put)(void *arg, const char *name, uint64_t value),
 		    void *arg);
 

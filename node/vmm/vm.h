@@ -67,6 +67,8 @@ struct vmm_mem *vmm_vm_mem(struct vmm_vm *vm);
 const struct base_list *vmm_vm_devices(const struct vmm_vm *vm);
 void vmm_vm_stats(struct vmm_vm *vm, void (*put)(void *arg, const char *name, uint64_t value),
 		  void *arg);
+/* As vmm_span_pagemap(); false: all of it is here. */
+bool vmm_vm_pagemap(struct vmm_vm *vm, unsigned parts, uint8_t *out);
 /* Registers of all vCPUs as text; pauses a running VM for a moment. */
 void vmm_vm_dump(struct vmm_vm *vm, char *out, size_t cap);
 

@@ -166,3 +166,11 @@ int vm_span_start(struct vmm_vm *vm, bool resume)
 	vm->resume_when_linked = resume;
 	return vmm_span_start(vm->span);
 }
+
+bool vmm_vm_pagemap(struct vmm_vm *vm, unsigned parts, uint8_t *out)
+{
+	if (!vm->span)
+		return false;
+	vmm_span_pagemap(vm->span, parts, out);
+	return true;
+}

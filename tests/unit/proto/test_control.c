@@ -28,7 +28,9 @@ static struct vmspec *make_spec(void)
 	snprintf(s->kernel, sizeof(s->kernel), "/boot/vmlinuz");
 	snprintf(s->cmdline, sizeof(s->cmdline), "console=ttyS0");
 	assert_true(vmspec_set_vcpus(s, "a=1,b=2", why));
-	assert_true(vmspec_set_memory(s, "64M", why));
+	assert_true(vmspec_set_memory(s, "a=32M,b=64M", why));
+	assert_true(vmspec_set_transport(s, "verbs", why));
+	s->encrypt = true;
 	assert_true(vmspec_add_disk(s, "/a,ro,format=raw", why));
 	assert_true(vmspec_add_nic(s, "net,mac=52:00:00:00:00:01", why));
 	s->gdb_port = 1234;
@@ -55,6 +57,39 @@ static void request_round_trip(void **state)
 	control_request_fini(&in);
 	control_request_fini(&out);
 	assert_memory_equal(&in, &out, sizeof(in));
+}
+
+static void slice_round_trip(void **state)
+{
+	struct control_request in = {.op = CONTROL_SLICE_START, .vm = "web", .node = "b"}, out;
+
+	in.slice = (struct control_slice){.index = 15,
+					  .group = UINT64_MAX,
+					  .key = {1, 2, 3},
+					  .peer_count = 2,
+					  .peers = {"10.0.0.1:7500", "[fd00::1]:65535"},
+					  .reason = "slice 1 on node b: its process was ended"};
+	assert_int_equal(control_request_encode(&in, &bytes, &len), 0);
+	assert_int_equal(control_request_decode(bytes, len, &out, why), 0);
+	assert_memory_equal(&in, &out, sizeof(in));
+	teardown(NULL);
+	in.slice.group = 0; /* none */
+	assert_int_equal(control_request_encode(&in, &bytes, &len), 0);
+	assert_int_equal(control_request_decode(bytes, len, &out, why), -EBADMSG);
+	teardown(NULL);
+	in.slice.group = 1;
+	in.slice.index = VMSPEC_MAX_PARTS;
+	assert_int_equal(control_request_encode(&in, &bytes, &len), 0);
+	assert_int_equal(control_request_decode(bytes, len, &out, why), -EBADMSG);
+	teardown(NULL);
+	in.slice.index = 1;
+	in.op = CONTROL_SLICE_PREPARE; /* needs a spec */
+	assert_int_equal(control_request_encode(&in, &bytes, &len), 0);
+	assert_int_equal(control_request_decode(bytes, len, &out, why), -EBADMSG);
+	teardown(NULL);
+	in.op = CONTROL_SLICE_PREPARE - 1; /* a number between the groups */
+	assert_int_equal(control_request_encode(&in, &bytes, &len), 0);
+	assert_int_equal(control_request_decode(bytes, len, &out, why), -EBADMSG);
 }
 
 static void bad_requests_say_why(void **state)
@@ -90,7 +125,8 @@ static void reply_round_trip(void **state)
 {
 	static const struct control_node node = {"n", "ad", "st", "re", "so", "ke", "cpu", 1,  2,
 						 3,   4,    5,	  6,	7,    8,    9,	   10, 11};
-	static const struct control_vm vm = {"n", "no", "st", "re", "ke", 1, 2, 3, 4, "kind"};
+	static const struct control_vm vm = {"n", "no",	  "st", "re", "ke", 1, 2, 3,
+					     4,	  "kind", 5,	6,    7,    8, 9, 10};
 	static const struct control_event event = {1, 2, "no", "vm", "ki", "te"};
 	static const struct control_item item = {"n", "te", 1};
 	static const struct control_check check = {"no", "na", "le", "te", "me"};
@@ -125,6 +161,7 @@ static void reply_round_trip(void **state)
 		assert_string_equal(texts[i], (&vm.name)[i]);
 	assert_memory_equal(&out.vms[0].vcpus, &vm.vcpus, 4 * 8);
 	assert_string_equal(out.vms[0].kind, "kind");
+	assert_memory_equal(&out.vms[0].slice, &vm.slice, 6 * 8);
 	texts = &out.events[0].node;
 	for (int i = 0; i < 4; i++)
 		assert_string_equal(texts[i], (&event.node)[i]);
@@ -171,8 +208,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, teardown)
 	const struct CMUnitTest tests[] = {
-		T(request_round_trip),	T(bad_requests_say_why), T(reply_round_trip),
-		T(replies_are_bounded), T(input_round_trip),
+		T(request_round_trip), T(slice_round_trip),    T(bad_requests_say_why),
+		T(reply_round_trip),   T(replies_are_bounded), T(input_round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

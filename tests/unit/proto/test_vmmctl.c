@@ -62,13 +62,16 @@ static void reply_round_trip(void **state)
 	struct vmmctl_msg in = {.kind = VMMCTL_REPLY, .id = 3};
 	struct vmmctl_msg *out;
 
-	in.reply = (struct vmmctl_reply){-ENOSPC, "disk full", &status, stats, 2};
+	in.reply = (struct vmmctl_reply){
+		-ENOSPC, "disk full", &status, stats, 2, (const uint8_t *)"\0\377", 2};
 	out = through(&in);
 	assert_int_equal(out->reply.error, -ENOSPC);
 	assert_string_equal(out->reply.text, "disk full");
 	assert_memory_equal(out->reply.status, &status, sizeof(status));
 	assert_int_equal(out->reply.stat_count, 2);
 	assert_memory_equal(out->reply.stats, stats, sizeof(stats));
+	assert_int_equal(out->reply.data_len, 2);
+	assert_memory_equal(out->reply.data, "\0\377", 2);
 	free(out);
 }
 
@@ -89,6 +92,8 @@ static void bounds_hold_on_both_sides(void **state)
 	}
 	m.reply.stat_count = VMMCTL_MAX_STATS;
 	assert_int_equal(vmmctl_encode(&m, bytes, &len), 0);
+	m.reply = (struct vmmctl_reply){.data = (uint8_t *)text, .data_len = VMMCTL_DATA_MAX + 1};
+	assert_int_equal(vmmctl_encode(&m, bytes, &len), -E2BIG);
 	m.reply = (struct vmmctl_reply){.text = text};
 	memset(text, 'x', VMMCTL_TEXT_MAX);
 	assert_int_equal(vmmctl_encode(&m, bytes, &len), -E2BIG);

@@ -92,13 +92,70 @@ static void checks(void **state)
 	}
 }
 
+/* What only a guest over several nodes has, and what each of its parts needs. */
+static void spans(void **state)
+{
+	static const struct {
+		const char *vcpus, *memory, *why; /* why NULL: fine */
+	} cases[] = {
+		{"a=2,b=1", "a=512M,b=64M", NULL},
+		{"a=1,b=1,c=1,d=1", "d=16M,c=16M,b=16M,a=16M", NULL},
+		{"a=2", "a=64M", NULL}, /* all on one node */
+		{"a=2,b=1", "a=512M", "node 'b' has vCPUs of the guest but no memory"},
+		{"a=2,b=1", "512M", "node 'a' has vCPUs of the guest but no memory"},
+		{"a=2", "a=512M,b=64M", "node 'b' has memory of the guest but no vCPUs"},
+		{"4", "a=512M,b=64M", "node 'a' has memory of the guest but no vCPUs"},
+		{"a=1,b=1", "a=64M,b=8M", "memory of node 'b': expected at least 16M"},
+		{"a=1,b=1", "a=67112960,b=16781312", NULL},
+		{"a=1,b=1", "a=67110912,b=16779264", "memory of node 'a': expected at least 16M"},
+		{"a=1,b=1", "a=16M,b=16M", "memory: a guest that spans nodes needs 64M"},
+	};
+
+	for (size_t i = 0; i < BASE_ARRAY_LEN(cases); i++) {
+		setup(NULL);
+		memcpy(s.name, "big", 4);
+		memcpy(s.kernel, "/k", 3);
+		assert_true(vmspec_set_vcpus(&s, cases[i].vcpus, why));
+		assert_true(vmspec_set_memory(&s, cases[i].memory, why));
+		assert_int_equal(vmspec_check(&s, why), cases[i].why == NULL);
+		if (cases[i].why)
+			assert_memory_equal(why, cases[i].why, strlen(cases[i].why));
+	}
+	setup(NULL);
+	memcpy(s.name, "big", 4);
+	memcpy(s.kernel, "/k", 3);
+	assert_true(vmspec_set_vcpus(&s, "a=1,b=1", why));
+	assert_true(vmspec_set_memory(&s, "a=32M,b=32M", why));
+	assert_false(vmspec_set_transport(&s, "udp", why));
+	assert_true(vmspec_set_transport(&s, "verbs", why));
+	s.encrypt = true;
+	assert_true(vmspec_check(&s, why));
+	memcpy(s.parts[1].node, "a", 2);
+	assert_false(vmspec_check(&s, why));
+	assert_string_equal(why, "node 'a' stands there twice");
+	memcpy(s.parts[1].node, "b", 2);
+	memcpy(s.restore, "/r", 3);
+	assert_false(vmspec_check(&s, why));
+	assert_string_equal(why, "restore: a guest that spans nodes starts by booting");
+	setup(NULL);
+	memcpy(s.name, "web", 4);
+	memcpy(s.kernel, "/k", 3);
+	assert_true(vmspec_set_vcpus(&s, "1", why));
+	assert_true(vmspec_set_memory(&s, "64M", why));
+	s.encrypt = true;
+	assert_false(vmspec_check(&s, why));
+	assert_memory_equal(why, "encrypt and transport are for a guest that spans", 48);
+}
+
 static const char file[] = "name: web\n"
 			   "node: a\n"
 			   "kernel: /boot/vmlinuz\n"
 			   "initrd: /boot/initrd.img\n"
 			   "cmdline: console=ttyS0 panic='x'\n"
 			   "vcpus: a=1,b=2\n"
-			   "memory: 512M\n"
+			   "memory: a=256M,b=256M\n"
+			   "encrypt: on\n"
+			   "transport: tcp\n"
 			   "gdb: 1234\n"
 			   "disks: ['/a,ro', /b]\n"
 			   "nics:\n"
@@ -138,11 +195,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, setup)
 	const struct CMUnitTest tests[] = {
-		T(disks_and_nics),
-		T(shares),
-		T(checks),
-		T(file_round_trip),
-		T(file_errors_name_the_line),
+		T(disks_and_nics), T(shares),	       T(checks),
+		T(spans),	   T(file_round_trip), T(file_errors_name_the_line),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

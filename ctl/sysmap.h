@@ -1,0 +1,21 @@
+/* Names for guest pages out of a kernel's System.map. */
+#ifndef CTL_SYSMAP_H
+#define CTL_SYSMAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct sysmap;
+
+/* -errno of open(2); -EBADMSG: no line of it is "ADDRESS TYPE NAME" of a kernel's image. */
+BASE_MUST_CHECK int sysmap_read(const char *path, struct sysmap **out);
+void sysmap_free(struct sysmap *m);
+/*
+ * What of the kernel's image lies in the page at this guest-physical address, where x86-64 puts an
+ * image that is not moved (nokaslr): "name", "first..last", or "" for memory outside the image.
+ */
+const char *sysmap_page(const struct sysmap *m, uint64_t address, char *out, size_t cap);
+
+#endif

@@ -1,0 +1,109 @@
+#!/bin/bash
+# labels: agent kvm
+# timeout: 240
+# One guest over three agents on loopback: started by all or by none, seen and commanded from any
+# node, ended everywhere when one of its slices dies.
+if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
+. "$(dirname "$0")/agent_lib.bash"
+if ! [ -x "$vmm" ] || ! [ -f "$guests/pingpong" ]; then echo "pangaea-vmm or the test guests are not built"; exit 77; fi
+
+two=(--vcpus "a=1,b=1" --memory "a=48M,b=32M")
+three=(--vcpus "a=1,b=2,c=1" --memory "a=64M,b=32M,c=48M")
+folders() { find "$dir"/run-*/vm -mindepth 1 -maxdepth 1 -printf '%P %h\n'; }
+nothing_left() {
+  timeout 20 bash -c "while [ -n \"\$(find '$dir'/run-*/vm -mindepth 1)\" ]; do read -rt 0.1 <> <(:); done; true" \
+    && ok "nothing is left" || fail "left behind: $(folders)"
+}
+slice_pid() { local p; read -r p _ <"$dir/run-$2/vm/$1/pid"; echo "$p"; }
+# Until every agent sees all three.
+all_up() {
+  timeout 30 bash -c "for n in a b c; do until [ \$('$pangaea' node ls --agent \$n 2>/dev/null | grep -c ' up ') = 3 ]; do read -rt 0.1 <> <(:); done; done; true" \
+    || fail "the agents do not see each other"
+}
+gone() { timeout 20 tail --pid="$1" -f /dev/null || fail "process $1 is still there"; }
+
+make_cluster a b c
+for n in a b c; do start_agent "$n"; done
+all_up
+
+# What cannot be, named.
+expect 2 "node 'a' has vCPUs of the guest but no memory" "$pangaea" vm run no -k "$guests/hello" --vcpus a=1,b=1 --memory 64M
+expect 3 "there is no node 'x'" "$pangaea" vm run no -k "$guests/hello" --vcpus a=1,x=1 --memory a=64M,x=64M
+expect 8 "b has " "$pangaea" vm run no -k "$guests/hello" --vcpus a=1,b=60 --memory a=64M,b=64M
+expect 8 "b has " "$pangaea" vm run no -k "$guests/hello" --vcpus a=1,b=1 --memory a=64M,b=16T
+expect 2 "the first part is the lead's" "$pangaea" vm run no -k "$guests/hello" "${two[@]}" --node b
+expect 3 "kernel /none on node a" "$pangaea" vm run no -k /none "${two[@]}" --agent c
+expect 1 "RDMA" "$pangaea" vm run no -k "$guests/hello" "${two[@]}" --transport verbs
+expect 1 "no: " "$pangaea" vm run no -k "$0" "${two[@]}"
+nothing_left
+
+# A guest that ends by itself, over three nodes, asked for at the one that is not its lead.
+expect 0 "hello: running on node" "$pangaea" vm run hello -k "$guests/hello" "${three[@]}" --agent c
+nothing_left
+expect 3 "there is no VM 'hello' any more: it ended" "$pangaea" vm info hello
+
+# One that goes on: what is seen from everywhere.
+expect 0 '"state":"running"' "$pangaea" vm run big -k "$guests/pingpong" -c rounds=100000000 "${three[@]}" --encrypt --agent b --json
+expect 7 "there is a VM 'big' already" "$pangaea" vm run big -k "$guests/hello" -m 64M --agent c
+expect 0 "big   a+b+c  running      4    144M" "$pangaea" vm ls --agent c
+expect 0 "slice 1   node b, 2 vCPUs, 32M, running" "$pangaea" vm info big --agent c
+expect 0 "links     tcp, encrypted" "$pangaea" vm info big --agent c
+expect 0 '{"slice":2,"node":"c","state":"running","reason":"","vcpus":1,"memory":50331648,' "$pangaea" vm info big --json --agent b
+expect 0 "both run" "$pangaea" vm console big --until "both run" --timeout 20 --agent c
+expect 0 "write" "$pangaea" vm stats big --agent c
+expect 0 '"dsm.faults.write":' "$pangaea" vm stats big --json --agent b
+expect 0 "8 looks" "$pangaea" vm heatmap big --seconds 2 -o "$dir/pages.svg" --agent b
+grep -q 'fill="#1f77b4"' "$dir/pages.svg" && ok "the picture has owners" || fail "the picture is empty"
+expect 0 "big: paused" "$pangaea" vm pause big --agent c
+wait_event "paused" big --node c
+expect 0 "big: running" "$pangaea" vm resume big --agent c
+expect 2 "its lead is on node a" "$pangaea" vm pause big --node b
+expect 2 "does not migrate" "$pangaea" vm migrate big --to b
+
+# An agent that is killed finds its slice again.
+pid=$(slice_pid big b)
+stop_agent b KILL
+start_agent b
+wait_event "found" big --agent b
+all_up
+expect 0 "slice 1   node b, 2 vCPUs, 32M, running" "$pangaea" vm info big --agent a
+[ "$(slice_pid big b)" = "$pid" ] && ok "the same process" || fail "another process"
+
+# One slice is killed: all end at once, and say why, for a while.
+lead=$(slice_pid big a) other=$(slice_pid big c)
+kill -9 "$pid"
+start=$SECONDS
+gone "$lead"; gone "$other"
+[ $((SECONDS - start)) -le 3 ] && ok "all ended within $((SECONDS - start)) s" || fail "the end took $((SECONDS - start)) s"
+nothing_left
+expect 0 "state     failed: slice 1 on node b: " "$pangaea" vm info big --agent c
+expect 0 "slice 1   node b, 2 vCPUs, 32M, failed" "$pangaea" vm info big --agent a
+expect 3 "there is no VM 'big' any more" "$pangaea" vm console big </dev/null
+
+# Killed on request, from a node that has no part in it.
+expect 0 "running" "$pangaea" vm run big -k "$guests/pingpong" -c rounds=100000000 "${two[@]}"
+expect 0 "big: killed" "$pangaea" vm kill big --agent c
+nothing_left
+
+# A node whose agent and slice are gone: its links tell the others; the agent that comes back clears up.
+expect 0 "running" "$pangaea" vm run big -k "$guests/pingpong" -c rounds=100000000 "${two[@]}"
+lead=$(slice_pid big a) pid=$(slice_pid big b)
+stop_agent b KILL
+kill -9 "$pid"
+start=$SECONDS
+gone "$lead"
+[ $((SECONDS - start)) -le 15 ] && ok "the lead ended within $((SECONDS - start)) s" || fail "the end took $((SECONDS - start)) s"
+expect 0 "lost slice 1" "$pangaea" vm info big --agent c
+start_agent b
+nothing_left
+
+all_up
+# A node that cannot: nothing is left of those that could.
+stop_agent c
+expect 4 "big: node c: " "$pangaea" vm run big -k "$guests/hello" "${three[@]}" --agent a
+start_agent c --vmm /bin/false
+all_up
+expect 1 "node c: " "$pangaea" vm run big -k "$guests/hello" "${three[@]}" --agent a
+nothing_left
+for n in a b c; do stop_agent "$n"; done
+exit $bad
