@@ -96,6 +96,17 @@ static size_t console_fill(struct virtio_console *con, struct virtio_queue *q, c
 	return done;
 }
 
+bool virtio_console_listens(struct virtio_console *con)
+{
+	struct virtio_queue *q = &con->vd.queues[CONSOLE_RX];
+	bool running;
+
+	pthread_mutex_lock(&q->lock);
+	running = q->running;
+	pthread_mutex_unlock(&q->lock);
+	return running;
+}
+
 size_t virtio_console_input(struct virtio_console *con, const void *data, size_t len)
 {
 	struct virtio_queue *q = &con->vd.queues[CONSOLE_RX];

@@ -30,6 +30,8 @@ BASE_MUST_CHECK int virtio_console_new(struct vmm_env *env, struct vmm_virtio_sl
 struct virtio_console *virtio_console_of(struct vmm_device *dev);
 
 /* Types `len` bytes; returns how many the guest has room for now. */
+/* Any thread. Has the guest's driver set the device up? */
+bool virtio_console_listens(struct virtio_console *c);
 size_t virtio_console_input(struct virtio_console *c, const void *data, size_t len);
 void virtio_console_output_ready(struct virtio_console *c);
 /* Any thread. */

@@ -25,7 +25,10 @@ static void machine_refuse(char *why, const char *what, int err)
 
 /* ---- the console: all on the device loop's thread, but for the serial port's output ---- */
 
-/* Typed bytes go to the terminal that the guest wrote to last. */
+/*
+ * Typed bytes go to the serial port once the guest has read from it, else to the virtio console if
+ * the guest drives that: a guest with a login on both must not see a line torn between them.
+ */
 static size_t console_input(void *arg, const uint8_t *data, size_t len)
 {
 	struct vmm_vm *vm = arg;
@@ -33,10 +36,11 @@ static size_t console_input(void *arg, const uint8_t *data, size_t len)
 	/* A slice without devices: the guest's console is the lead's. */
 	if (!vm->serial)
 		return len;
-
-	if (atomic_load(&vm->hvc_spoke_last))
-		return virtio_console_input(virtio_console_of(vm->hvc), data, len);
-	return vmm_serial_input(vm->serial, data, len);
+	if (vmm_serial_listens(vm->serial))
+		vm->serial_listened = true;
+	if (vm->serial_listened || !virtio_console_listens(virtio_console_of(vm->hvc)))
+		return vmm_serial_input(vm->serial, data, len);
+	return virtio_console_input(virtio_console_of(vm->hvc), data, len);
 }
 
 static void console_quit(void *arg)
@@ -48,7 +52,6 @@ static void serial_output(void *arg, const uint8_t *data, size_t len)
 {
 	struct vmm_vm *vm = arg;
 
-	atomic_store(&vm->hvc_spoke_last, false);
 	vmm_console_write(vm->console, data, len);
 }
 
@@ -56,7 +59,6 @@ static size_t hvc_output(void *arg, const void *data, size_t len)
 {
 	struct vmm_vm *vm = arg;
 
-	atomic_store(&vm->hvc_spoke_last, true);
 	vmm_console_write(vm->console, data, len);
 	return len;
 }

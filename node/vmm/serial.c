@@ -223,6 +223,17 @@ static void serial_write(void *opaque, uint64_t offset, unsigned len, const uint
 		s->ops->input_ready(s->arg);
 }
 
+bool vmm_serial_listens(struct vmm_device *dev)
+{
+	struct serial *s = serial_of(dev);
+	bool listens;
+
+	pthread_mutex_lock(&s->lock);
+	listens = s->ier & IER_RX;
+	pthread_mutex_unlock(&s->lock);
+	return listens;
+}
+
 size_t vmm_serial_input(struct vmm_device *dev, const uint8_t *data, size_t len)
 {
 	struct serial *s = serial_of(dev);

@@ -23,4 +23,7 @@ BASE_MUST_CHECK int vmm_serial_new(const struct vmm_env *env, uint16_t port, uns
 /* Any thread. How many bytes were taken; after fewer than `len` input_ready will be called. */
 size_t vmm_serial_input(struct vmm_device *dev, const uint8_t *data, size_t len);
 
+/* Any thread. Has the guest a program that reads this port (by interrupt)? */
+bool vmm_serial_listens(struct vmm_device *dev);
+
 #endif

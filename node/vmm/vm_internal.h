@@ -55,7 +55,7 @@ struct vmm_vm {
 	struct vmm_device *serial, *pm;		      /* of the list, for what only they can do */
 	struct vmm_device *hvc;			      /* virtio-console */
 	struct vmm_console *console;		      /* on the device loop */
-	_Atomic(bool) hvc_spoke_last;		      /* where typed input goes */
+	bool serial_listened;			      /* of the device loop's thread */
 	struct vmm_virtio_slot slots[VMM_VIRTIO_MAX]; /* taken by virtio devices */
 	unsigned slot_count;
 	int kernel_fd, initrd_fd;

@@ -138,6 +138,19 @@ static bool interrupted(struct fixture *f, int vector)
 	return true;
 }
 
+static void tells_whether_somebody_reads(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_false(vmm_serial_listens(f->serial));
+	out8(f, COM1 + IER, 2);
+	assert_false(vmm_serial_listens(f->serial));
+	out8(f, COM1 + IER, 3);
+	assert_true(vmm_serial_listens(f->serial));
+	f->serial->ops->reset(f->serial);
+	assert_false(vmm_serial_listens(f->serial));
+}
+
 /* What Linux does to find a 16550A (8250_port.c, autoconfig). */
 static void looks_like_a_16550a(void **state)
 {
@@ -335,6 +348,7 @@ static void states_survive(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(tells_whether_somebody_reads),
 		TEST(looks_like_a_16550a),    TEST(sends_and_tells_that_it_did),
 		TEST(receives_without_loss),  TEST(loops_back),
 		TEST(powers_off_and_resets),  TEST(button_is_one_event),
