@@ -76,7 +76,7 @@ debian_kernel() {
   package=$(apt-cache "${apt[@]}" depends "$meta" 2>/dev/null | awk '$1 == "Depends:" {print $2; exit}')
   [ -n "$package" ] || { echo "apt does not know $meta; run apt-get update" >&2; return 1; }
   version=$(apt-cache "${apt[@]}" policy "$package" | awk '$1 == "Candidate:" {print $2}')
-  cache_get "kernel-$1${2+-$2}" "$(cache_key 1 "$package=$version")" kernel_fill "$package=$version"
+  cache_get "kernel-$1${2+-$2}" "$(cache_key 2 "$package=$version")" kernel_fill "$package=$version"
 }
 
 kernel_fill() { # PACKAGE=VERSION DIR
@@ -88,8 +88,9 @@ kernel_fill() { # PACKAGE=VERSION DIR
   rm -rf "$dir/x" "$dir"/*.deb
   ls "$dir/lib/modules" >"$dir/version"
   # Hardware that no virtual host has.
-  (cd "$dir/lib/modules/"*/kernel && rm -rf sound drivers/{gpu,media,iio,staging,hid,usb,scsi,ata,video,mtd,isdn,hwmon,input,comedi,nfc,mmc,firewire,bluetooth} \
+  (cd "$dir/lib/modules/"*/kernel && rm -rf sound drivers/{gpu,media,iio,staging,hid,usb,scsi,ata,video,mtd,isdn,hwmon,comedi,nfc,mmc,firewire,bluetooth} \
     drivers/net/{ethernet,wireless,usb,can,wwan,dsa} net/{bluetooth,mac80211,wireless,can,nfc,sctp,dccp})
+  find "$dir"/lib/modules/*/kernel/drivers/input -type f ! -name 'evdev.ko*' -delete
   depmod -b "$dir" "$(cat "$dir/version")" 2>/dev/null
   kernel_unpack "$dir/vmlinuz" >"$dir/vmlinux"
 }
