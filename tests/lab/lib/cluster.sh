@@ -24,3 +24,13 @@ cluster_wait() {
 }
 lab_build() { echo "${PANGAEA_BUILD:-$scenario_top/build/release}"; }
 pangaea() { lab exec h1 pangaea "$@"; }
+
+# Not under `check`, whose subshell would forget what was heard. hears WHAT TEXT SECONDS
+hears() {
+  if heard "$2" "$3" 2>/dev/null; then
+    echo "ok: $1"
+  else
+    failures=$((failures + 1))
+    printf 'FAILED: %s: no "%s" in %s s\n%s\n' "$1" "$2" "$3" "$session_shown" | tail -n 30
+  fi
+}

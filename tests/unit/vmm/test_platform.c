@@ -349,10 +349,14 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(tells_whether_somebody_reads),
-		TEST(looks_like_a_16550a),    TEST(sends_and_tells_that_it_did),
-		TEST(receives_without_loss),  TEST(loops_back),
-		TEST(powers_off_and_resets),  TEST(button_is_one_event),
-		TEST(clock_and_timer_answer), TEST(states_survive),
+		TEST(looks_like_a_16550a),
+		TEST(sends_and_tells_that_it_did),
+		TEST(receives_without_loss),
+		TEST(loops_back),
+		TEST(powers_off_and_resets),
+		TEST(button_is_one_event),
+		TEST(clock_and_timer_answer),
+		TEST(states_survive),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
