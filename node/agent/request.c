@@ -181,9 +181,15 @@ static void send_to_slice(struct agent_gather *g, const struct cluster_node *sli
 	}
 }
 
+/* A libvirt domain is seen on both nodes while it moves; this is the side where it does not run. */
+static bool is_half_moved(const struct control_vm *vm)
+{
+	return vm->kind[0] && !strcmp(vm->state, "migrating");
+}
+
 static void send_to_owner(struct agent_gather *g)
 {
-	const struct cluster_node *owner = NULL, *slice = NULL;
+	const struct cluster_node *owner = NULL, *slice = NULL, *half = NULL;
 
 	for (size_t i = 0; i < g->count; i++) {
 		const struct agent_answer *n = &g->answers[i];
@@ -194,6 +200,10 @@ static void send_to_owner(struct agent_gather *g)
 			slice = n->node;
 			continue;
 		}
+		if (is_half_moved(&n->reply.vms[0])) {
+			half = n->node;
+			continue;
+		}
 		if (owner) {
 			agent_reply_text(g->call, CONTROL_USAGE,
 					 "'%s' is on %s and on %s: choose by --node", g->req.vm,
@@ -202,6 +212,8 @@ static void send_to_owner(struct agent_gather *g)
 		}
 		owner = n->node;
 	}
+	if (!owner)
+		owner = half;
 	if (!owner) {
 		send_to_slice(g, slice);
 		return;

@@ -101,9 +101,10 @@ size_t agent_virt_items(struct agent *a, struct node_virt_status *s, struct cont
 
 static enum control_code code_of(int error)
 {
-	return error == -ENOTCONN ? CONTROL_UNREACHABLE
-	       : error == -EINVAL ? CONTROL_USAGE
-				  : control_code_of(error);
+	return error == -ENOTCONN    ? CONTROL_UNREACHABLE
+	       : error == -EINVAL    ? CONTROL_USAGE
+	       : error == -ECANCELED ? CONTROL_FAILED
+				     : control_code_of(error);
 }
 
 static void call_end(struct virt_call *c, const struct control_reply *reply)

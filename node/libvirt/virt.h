@@ -32,7 +32,7 @@ struct node_virt;
 
 struct node_virt_domain {
 	char name[NODE_VIRT_NAME_MAX], uuid[NODE_VIRT_UUID_MAX];
-	const char *state; /* running, paused, "shut off" and such; a constant */
+	const char *state; /* running, paused, off, migrating (at the other side) ..; a constant */
 	bool active, persistent;
 	uint64_t vcpus, memory_bytes, cpu_time_ns;
 };

@@ -21,6 +21,7 @@
 	F(virConnectDomainEventRegisterAny) F(virConnectDomainEventDeregisterAny) \
 	F(virConnectListAllDomains) F(virDomainListGetStats) F(virDomainStatsRecordListFree) \
 	F(virDomainFree) F(virDomainGetName) F(virDomainGetUUIDString) F(virDomainGetInfo) \
+	F(virDomainGetState) \
 	F(virDomainIsPersistent) F(virDomainLookupByUUIDString) \
 	F(virDomainCreate) F(virDomainShutdown) F(virDomainDestroy) F(virDomainSuspend) \
 	F(virDomainResume) F(virDomainReset) \

@@ -14,8 +14,11 @@ enum { CONNECT_AGAIN_MS = 3000, REFRESH_MS = 5000, PROGRESS_MS = 250, KEEPALIVE_
 
 /* ---- the state of a domain ---- */
 
-static const char *state_name(unsigned char state)
+static const char *state_name(int state, int reason)
 {
+	/* At the destination until it arrives, and at the source from its pause on. */
+	if (state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_MIGRATION)
+		return "migrating";
 	switch (state) {
 	case VIR_DOMAIN_RUNNING: return "running";
 	case VIR_DOMAIN_BLOCKED: return "blocked";
@@ -28,7 +31,7 @@ static const char *state_name(unsigned char state)
 	}
 }
 
-static bool state_active(unsigned char state)
+static bool state_active(int state)
 {
 	return state != VIR_DOMAIN_SHUTOFF && state != VIR_DOMAIN_CRASHED &&
 	       state != VIR_DOMAIN_NOSTATE;
@@ -39,12 +42,14 @@ static bool domain_read(const struct virt_lib *lib, virDomainPtr dom, struct nod
 	const char *name = lib->virDomainGetName(dom);
 	char uuid[VIR_UUID_STRING_BUFLEN];
 	virDomainInfo info;
+	int state, reason;
 
 	/* One that has gone meanwhile is no domain of ours any more. */
-	if (!name || lib->virDomainGetUUIDString(dom, uuid) || lib->virDomainGetInfo(dom, &info))
+	if (!name || lib->virDomainGetUUIDString(dom, uuid) || lib->virDomainGetInfo(dom, &info) ||
+	    lib->virDomainGetState(dom, &state, &reason, 0))
 		return false;
-	*out = (struct node_virt_domain){.state = state_name(info.state),
-					 .active = state_active(info.state),
+	*out = (struct node_virt_domain){.state = state_name(state, reason),
+					 .active = state_active(state),
 					 .persistent = lib->virDomainIsPersistent(dom) == 1,
 					 .vcpus = info.nrVirtCpu,
 					 .memory_bytes = (uint64_t)info.maxMem * 1024,

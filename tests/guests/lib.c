@@ -171,6 +171,8 @@ uint64_t guest_tsc_hz(void)
 	uint64_t hz;
 
 	wrmsr(0x4b564d01, (uintptr_t)&page | 1);
+	if (!page.mul) /* no such clock: not under KVM */
+		return guest_arg("hz", 2000000000);
 	hz = (UINT64_C(1000000000) << 32) / page.mul;
 	return page.shift < 0 ? hz << -page.shift : hz >> page.shift;
 }

@@ -26,6 +26,9 @@
 pvh_entry:
 	movl %ebx, start_info
 	lgdt gdtr
+	movb $0xff, %al		/* a PC's PIC, left open by its BIOS: masked */
+	outb %al, $0x21
+	outb %al, $0xa1
 	xorl %edi, %edi
 	/* fall through: edi is the index of this CPU */
 
