@@ -7,6 +7,7 @@
 #include "dsm/engine_impl.h"
 
 #define MARKER_WEIGHT 16
+#define TAKE_AROUND   2 /* times `around` */
 
 /* ---- making ---- */
 
@@ -409,12 +410,44 @@ static void count_message(struct dsm_engine *e, uint8_t from, const struct dsm_m
 	case DSM_MSG_GET_X: p->requests++; break;
 	case DSM_MSG_INV: p->invalidations++; break;
 	case DSM_MSG_DATA:
+		if (m->kind == DSM_DATA_DENIED && e->pages[m->gfn.v].want == DSM_X)
+			e->stats.take_denied++;
 		p->pages_in += m->kind == DSM_DATA_PAGE;
 		e->stats.without_data += m->kind == DSM_DATA_NONE || m->kind == DSM_DATA_ZERO;
 		e->stats.prefetch_denied += m->kind == DSM_DATA_DENIED;
 		break;
 	default: break;
 	}
+}
+
+/* Every other grant for writing makes a new version. */
+static bool is_dormant_grant(const struct dsm_msg *m)
+{
+	return m->kind == DSM_DATA_ZERO && m->access == DSM_X && m->version == 1;
+}
+
+/*
+ * Whoever touches a page first mostly touches its neighbours first too: one round trip for all of
+ * them. It happens once in each such block, because then none of it is dormant any more.
+ */
+static int take_around(struct dsm_engine *e, uint64_t gfn)
+{
+	uint64_t span = e->cfg.around ? TAKE_AROUND * (uint64_t)e->cfg.around : 1;
+	uint64_t first = gfn & ~(span - 1), end = BASE_MIN(first + span, e->cfg.page_count);
+	uint8_t home = dsm_engine_home(e, gfn);
+
+	for (uint64_t g = first; g < end; g++) {
+		const struct dsm_page *p = &e->pages[g];
+
+		if (p->state != DSM_I || p->want || p->version || dsm_engine_home(e, g) != home)
+			continue;
+		e->stats.taken++;
+		int err = local(e, g, DSM_IN_TAKE);
+
+		if (err)
+			return err;
+	}
+	return 0;
 }
 
 int dsm_engine_msg(struct dsm_engine *e, uint8_t from, const struct dsm_msg *msg, const void *bytes,
@@ -425,15 +458,19 @@ int dsm_engine_msg(struct dsm_engine *e, uint8_t from, const struct dsm_msg *msg
 
 	if (gfn >= e->cfg.page_count || from >= DSM_NODE_MAX || from == e->cfg.self)
 		return -EPROTO;
+	bool waited = e->slots[gfn].waiting, taking = e->pages[gfn].want == DSM_X;
+
 	e->now_ns = now_ns;
 	count_message(e, from, msg);
 	int err = step(e, gfn, &in, bytes);
 
-	if (!err && msg->type == DSM_MSG_DATA && msg->kind == DSM_DATA_DENIED) {
+	if (err || msg->type != DSM_MSG_DATA)
+		return err;
+	if (msg->kind == DSM_DATA_DENIED && !taking) {
 		e->slots[gfn].marker = false;
 		dsm_prefetch_bad(&e->ahead, 1, now_ns);
 	}
-	return err;
+	return waited && is_dormant_grant(msg) ? take_around(e, gfn) : 0;
 }
 
 int dsm_engine_time(struct dsm_engine *e, int64_t now_ns)

@@ -43,7 +43,9 @@ struct dsm_engine_config {
 	uint32_t hold_ns; /* 0: no hold time */
 	uint8_t hold_level_max;
 	uint32_t prefetch_max; /* pages ahead at most; 0: no prefetch */
-	uint32_t around; /* local untouched pages mapped at one fault; a power of 2, 0 or 1: one */
+	/* Untouched pages that come with one that a thread touches first: so many at home, twice as
+	 * many where their home is elsewhere. A power of 2; 0: none. */
+	uint32_t around;
 	uint64_t seed;
 };
 

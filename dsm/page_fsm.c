@@ -39,6 +39,8 @@
  *  WRITE              I or S, nothing wanted        GET_X, want X                  fault()
  *  READ, WRITE        enough permission             map again, wake                fault()
  *  READ, WRITE        a request is under way        note the waiter                fault()
+ *  PREFETCH           I, nothing wanted             GET_S that may be denied       prefetch()
+ *  TAKE               I, nothing known of it        GET_X that may be denied       take_dormant()
  *  DATA               wants, acks missing           store the bytes, wait          on_data()
  *  DATA, INV_ACK      the last piece                state = want, map, DONE        complete()
  *  FWD_S              S                             DATA                           supply()
@@ -156,6 +158,13 @@ static void prefetch(struct ctx *c)
 {
 	if (c->p->state == DSM_I && !c->p->want)
 		request(c, DSM_S, DSM_MSG_F_PREFETCH);
+}
+
+/* Of bytes that we have it is plain that somebody has touched the page. */
+static void take_dormant(struct ctx *c)
+{
+	if (c->p->state == DSM_I && !c->p->want && !c->p->has_bytes)
+		request(c, DSM_X, DSM_MSG_F_PREFETCH);
 }
 
 /*
@@ -507,10 +516,13 @@ static void serve_queue(struct ctx *c)
 	}
 }
 
-/* Prefetching must not take a page that its user has not touched, nor queue behind others. */
-static bool prefetch_hurts(const struct dsm_dir *d)
+/*
+ * Reading ahead must not take a page that its user has not touched, nor queue behind others. Taking
+ * is for nothing else than pages that nobody has touched.
+ */
+static bool prefetch_hurts(const struct dsm_dir *d, bool write)
 {
-	return !d->touched || d->pending_x || d->want_s || d->want_x;
+	return d->touched == write || d->pending_x || d->want_s || d->want_x;
 }
 
 static int on_get(struct ctx *c, uint8_t r, const struct dsm_msg *m)
@@ -525,7 +537,7 @@ static int on_get(struct ctx *c, uint8_t r, const struct dsm_msg *m)
 		if ((have && m->version != d->version) || (!have && d->owner == r))
 			return -EPROTO;
 	}
-	if (m->flags & DSM_MSG_F_PREFETCH && !write && prefetch_hurts(d)) {
+	if (m->flags & DSM_MSG_F_PREFETCH && prefetch_hurts(d, write)) {
 		grant(c, r, DSM_S, DSM_DATA_DENIED, 0);
 		return 0;
 	}
@@ -587,6 +599,7 @@ static int on_input(struct ctx *c)
 	case DSM_IN_READ: fault(c, false); return 0;
 	case DSM_IN_WRITE: fault(c, true); return 0;
 	case DSM_IN_PREFETCH: prefetch(c); return 0;
+	case DSM_IN_TAKE: take_dormant(c); return 0;
 	case DSM_IN_DROP: drop(c); return 0;
 	case DSM_IN_TIMER: on_timer(c); return 0;
 	case DSM_IN_POPULATE: populate(c); return 0;

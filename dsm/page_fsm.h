@@ -94,6 +94,7 @@ enum dsm_in_type {
 	DSM_IN_READ,	 /* a local thread waits to read */
 	DSM_IN_WRITE,	 /* a local thread waits to write */
 	DSM_IN_PREFETCH, /* fetch for reading, nobody waits */
+	DSM_IN_TAKE,	 /* get it for writing if nobody has touched it yet; nobody waits */
 	DSM_IN_DROP,	 /* give a read-only copy up silently; the bytes stay */
 	DSM_IN_TIMER,	 /* a DSM_ACT_TIMER expired */
 	DSM_IN_POPULATE, /* home only, before anybody asked: the bytes are in memory here */

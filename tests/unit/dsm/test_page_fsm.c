@@ -220,6 +220,31 @@ static void test_prefetch_of_a_dormant_page_is_denied(void **state)
 	assert_false(n.dir.touched);
 }
 
+static void test_taking_is_for_dormant_pages_only(void **state)
+{
+	struct node n = node_at(ME), home = node_at(HOME);
+	struct dsm_msg m;
+
+	local(&n, DSM_IN_TAKE);
+	m = *sent(&n, HOME, DSM_MSG_GET_X);
+	assert_int_equal(m.flags, DSM_MSG_F_PREFETCH);
+	assert_int_equal(msg(&home, ME, m), 0);
+	assert_int_equal(sent(&home, ME, DSM_MSG_DATA)->kind, DSM_DATA_ZERO);
+	assert_int_equal(msg(&n, HOME, *sent(&home, ME, DSM_MSG_DATA)), 0);
+	assert_int_equal(n.page.state, DSM_X);
+	local(&n, DSM_IN_TAKE); /* ours already */
+	assert_int_equal(n.out.count, 0);
+
+	/* Somebody else has touched it now; who waits meanwhile asks anew. */
+	n = node_at(OTHER);
+	local(&n, DSM_IN_TAKE);
+	local(&n, DSM_IN_READ);
+	assert_int_equal(msg(&home, OTHER, m), 0);
+	assert_int_equal(sent(&home, OTHER, DSM_MSG_DATA)->kind, DSM_DATA_DENIED);
+	assert_int_equal(msg(&n, HOME, *sent(&home, OTHER, DSM_MSG_DATA)), 0);
+	assert_int_equal(sent(&n, HOME, DSM_MSG_GET_S)->flags, 0);
+}
+
 /* Whatever arrives, in any state: refused or taken, never a crash, the invariants hold. */
 static void test_any_message_in_any_state(void **state)
 {
@@ -253,6 +278,7 @@ int main(void)
 		cmocka_unit_test(test_dormant_page_is_granted_for_writing),
 		cmocka_unit_test(test_home_invalidates_in_parallel),
 		cmocka_unit_test(test_prefetch_of_a_dormant_page_is_denied),
+		cmocka_unit_test(test_taking_is_for_dormant_pages_only),
 		cmocka_unit_test(test_any_message_in_any_state),
 	};
 
