@@ -50,6 +50,9 @@ struct vmm_lapic {
 	uint32_t isr[WORDS];
 	uint32_t initial_count, divide;
 	uint64_t deadline; /* guest TSC at which the timer fires; 0: not running */
+	/* See lapic_timer.c: not saved. */
+	bool breathes;
+	uint64_t fired, rest_until; /* guest TSC; fired 0: the timer was set again since */
 	/* ---- */
 	_Atomic uint32_t summary;
 	_Atomic uint32_t irr[WORDS];

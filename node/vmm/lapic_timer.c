@@ -3,6 +3,9 @@
 
 /* A shorter period would keep the vCPU from running at all. */
 #define PERIOD_MIN_NS 50000u
+/* vmm_lapic_let_breathe(): the rest after a tick, in times of what it took, and its limit. */
+#define REST_TIMES  3
+#define REST_MAX_MS 200
 
 static uint64_t timer_scale(uint64_t v, uint64_t mul, uint64_t div)
 {
@@ -27,8 +30,28 @@ static uint64_t timer_period_tsc(const struct vmm_lapic *l)
 	return BASE_MAX(timer_scale(ticks, l->tsc_hz, VMM_LAPIC_TIMER_HZ), UINT64_C(1));
 }
 
+void vmm_lapic_let_breathe(struct vmm_lapic *l)
+{
+	l->breathes = true;
+}
+
+/* A tick's last act is to set the next one: that tells how long it took. */
+static uint64_t timer_rest(struct vmm_lapic *l, uint64_t tsc)
+{
+	uint64_t now = l->ops->tsc(l->cpu), max = l->tsc_hz / 1000 * REST_MAX_MS;
+
+	if (l->fired && now > l->fired)
+		l->rest_until = now + BASE_MIN(REST_TIMES * (now - l->fired), max);
+	else if (l->rest_until > now + max) /* the clock was set back */
+		l->rest_until = 0;
+	l->fired = 0;
+	return tsc ? BASE_MAX(tsc, l->rest_until) : 0;
+}
+
 void lapic_timer_set_deadline(struct vmm_lapic *l, uint64_t tsc)
 {
+	if (l->breathes && lapic_timer_mode(l) != LVT_PERIODIC)
+		tsc = timer_rest(l, tsc);
 	if (l->deadline == 0 && tsc == 0)
 		return;
 	l->deadline = tsc;
@@ -109,6 +132,8 @@ void vmm_lapic_timer_expired(struct vmm_lapic *l)
 		/* The timer that called has fired: nothing is left to disarm. */
 		l->deadline = 0;
 	}
-	if (!(lvt & LVT_MASKED) && (lvt & 0xff) >= VECTOR_MIN)
+	if (!(lvt & LVT_MASKED) && (lvt & 0xff) >= VECTOR_MIN) {
 		lapic_request(l, (uint8_t)lvt, false);
+		l->fired = now;
+	}
 }

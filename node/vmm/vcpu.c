@@ -177,6 +177,8 @@ static int vcpu_set_up(struct vmm_vcpu *v)
 	if (err)
 		return err;
 	err = vmm_lapic_new(all->irq, v->apic_id, all->clock.tsc_hz, &lapic_ops, v, &v->lapic);
+	if (!err && all->shared)
+		vmm_lapic_let_breathe(v->lapic);
 	if (err)
 		return err;
 	vmm_irqchip_attach(all->irq, v->apic_id, v->lapic);

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -51,6 +52,25 @@ static void reap(struct keeper *k)
 		for (unsigned i = 0; i < k->wire.count; i++)
 			if (k->host[i].pid == pid)
 				host_ended(k, i, status);
+}
+
+/*
+ * Hosts wait for each other most of the time: a short slice lets them and the switch between them run
+ * as soon as they wake, for no more of the processor (Linux 6.12; elsewhere no harm). Inherited.
+ */
+static void wake_quickly(void)
+{
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime_ns, deadline_ns, period_ns;
+	} attr = {.size = sizeof(attr), .runtime_ns = 100000};
+
+	errno = 0;
+	attr.nice = getpriority(PRIO_PROCESS, 0);
+	(void)syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
 _Noreturn static void host_exec(const char *name, pid_t parent)
@@ -277,6 +297,7 @@ int main(int argc, char **argv)
 		perror("lab-keeper");
 		return 1;
 	}
+	wake_quickly();
 	leave_parent(ready[1]);
 	run(&k);
 	return 0;

@@ -250,6 +250,38 @@ static void tsc_deadline_mode(void **state)
 	assert_int_equal(c->deadline, 0);
 }
 
+static void long_ticks_leave_time_between(void **state)
+{
+	struct cpu *c = *state;
+
+	vmm_lapic_let_breathe(c->l);
+	vmm_lapic_write(c->l, LVT_TIMER, DEADLINE | 0x40);
+	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, 5000), 0);
+	c->tsc = 5000;
+	vmm_lapic_timer_expired(c->l);
+	c->tsc = 5010; /* a short tick: the next one is far enough away */
+	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, 6000), 0);
+	assert_int_equal(c->deadline, 6000);
+	c->tsc = 6000;
+	vmm_lapic_timer_expired(c->l);
+	c->tsc = 8000; /* a long one */
+	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, 7000), 0);
+	assert_int_equal(c->deadline, 8000 + 3 * 2000);
+	c->tsc = 8500; /* and what comes meanwhile waits too */
+	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, 8600), 0);
+	assert_int_equal(c->deadline, 14000);
+	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, 0), 0);
+	assert_int_equal(c->deadline, 0);
+	c->tsc = 20000;
+	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, 20001), 0);
+	assert_int_equal(c->deadline, 20001);
+	c->tsc = 20001;
+	vmm_lapic_timer_expired(c->l);
+	c->tsc += TSC_HZ; /* not a tick that set the timer, but a guest that had no need */
+	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, c->tsc), 0);
+	assert_int_equal(c->deadline, c->tsc + TSC_HZ / 5);
+}
+
 static void masked_timer_is_silent(void **state)
 {
 	struct cpu *c = *state;
@@ -416,12 +448,19 @@ static void agrees_with_the_model(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(delivers_by_priority),	  TEST(task_priority_holds_back),
-		TEST(disabled_takes_only_events), TEST(illegal_vectors_are_errors),
-		TEST(self_ipi_needs_no_kick),	  TEST(one_shot_counts_down_once),
-		TEST(periodic_keeps_its_raster),  TEST(tsc_deadline_mode),
-		TEST(masked_timer_is_silent),	  TEST(x2apic_registers),
-		TEST(init_keeps_id_and_base),	  TEST(saves_and_loads),
+		TEST(delivers_by_priority),
+		TEST(task_priority_holds_back),
+		TEST(disabled_takes_only_events),
+		TEST(illegal_vectors_are_errors),
+		TEST(self_ipi_needs_no_kick),
+		TEST(one_shot_counts_down_once),
+		TEST(periodic_keeps_its_raster),
+		TEST(tsc_deadline_mode),
+		TEST(long_ticks_leave_time_between),
+		TEST(masked_timer_is_silent),
+		TEST(x2apic_registers),
+		TEST(init_keeps_id_and_base),
+		TEST(saves_and_loads),
 		TEST(agrees_with_the_model),
 	};
 

@@ -1,0 +1,78 @@
+# Guests that span several pangaea-vmm on this machine. Source it; it sets $dir and skips without KVM.
+# shellcheck shell=bash disable=SC2034
+set -u
+build=${PANGAEA_BUILD:?}
+[ -r /dev/kvm ] && [ -w /dev/kvm ] || { echo "no /dev/kvm"; exit 77; }
+dir=$(mktemp -d) || exit 1
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$dir"' EXIT
+head -c 32 /dev/urandom >"$dir/key"
+bad=0
+more=()
+declare -A reach=() # reach[K,P]: the port by which slice K reaches slice P, where it is not P's own
+
+# A free port each: bound by nobody now; the group keeps strangers out.
+ports() {
+  python3 -c "
+import socket
+s = [socket.socket() for _ in range($1)]
+for x in s: x.bind(('127.0.0.1', 0))
+print(*[x.getsockname()[1] for x in s])"
+}
+
+# slices GUEST CMDLINE PART...: starts all; fills pids[] and the files of $dir. $port_list: their ports.
+slices() {
+  local guest=$1 cmdline=$2 k p
+  shift 2
+  local n=$# parts=("$@") list
+  read -ra list <<<"${port_list:-$(ports $#)}"
+  pids=()
+  for ((k = n - 1; k >= 0; k--)); do
+    local args=(--name "slice$k" --slice $k --group 0123456789abcdef --key-file "$dir/key" --run-dir "$dir/run.$k")
+    for ((p = 0; p < n; p++)); do args+=(--part "${parts[p]}" --peer "127.0.0.1:${reach[$k,$p]:-${list[p]}}"); done
+    [ $k -gt 0 ] || args+=(--kernel "$build/tests/guests/$guest" --cmdline "$cmdline" --console stdio)
+    mkdir -p "$dir/run.$k"
+    "$build/node/vmm/pangaea-vmm" "${args[@]}" "${more[@]}" </dev/null >"$dir/out.$k" 2>"$dir/err.$k" &
+    pids[k]=$!
+  done
+}
+
+show() { tail -n 20 "$dir"/out.* "$dir"/err.*; bad=1; }
+vm() { "$build/tests/lab/lab-vm" "$dir/run.$1" "${@:2}"; }
+
+# Until the guest has said so, for a minute at most.
+wait_for() {
+  local n=0
+  until grep -q "$1" "$dir/out.0" 2>/dev/null; do
+    kill -0 "${pids[0]}" && [ $((n++)) -lt 600 ] || { echo "FAIL: the guest did not say '$1'"; show; return 1; }
+    read -rt 0.1 <> <(:)
+  done
+  return 0
+}
+
+# ended SECONDS: all slices end by themselves in that time; rcs: their exit codes. Kills those that do not.
+ended() {
+  local start=$SECONDS late='' pid watch
+  { read -rt "$1" <> <(:); kill -9 "${pids[@]}" 2>/dev/null; } & watch=$!
+  rcs=''
+  for pid in "${pids[@]}"; do
+    wait "$pid"
+    rcs+="$? "
+  done
+  kill $watch 2>/dev/null
+  [ $((SECONDS - start)) -lt "$1" ] || late=1
+  took=$((SECONDS - start))
+  [ -z "$late" ]
+}
+
+# guest EXPECTED GUEST CMDLINE PART...: every slice ends well, and the guest says EXPECTED.
+guest() {
+  local expected=$1 what="${*:2}"
+  shift
+  slices "$@"
+  if ended 60 && ! tr -d '0 ' <<<"$rcs" | grep -q . && grep -q "$expected" "$dir/out.0"; then
+    echo "ok: $what"
+  else
+    echo "FAIL: $what: exit codes $rcs, expected '$expected'"; show
+  fi
+  rm -rf "$dir"/out.* "$dir"/err.* "$dir"/run.*
+}
