@@ -187,8 +187,8 @@ static void check_userfaultfd(struct doctor *d)
 
 	if (fd < 0) {
 		note(d, "userfaultfd", "fail",
-		     "run pangaead as root, or: sysctl vm.unprivileged_userfaultfd=1, or allow "
-		     "/dev/userfaultfd",
+		     "run pangaead as root, or give its user /dev/userfaultfd (chgrp, chmod 660), or: "
+		     "sysctl vm.unprivileged_userfaultfd=1",
 		     "faults of the kernel itself cannot be handled: %s", strerror(errno));
 		return;
 	}
@@ -206,7 +206,9 @@ static void check_userfaultfd(struct doctor *d)
 		     "use a Linux kernel from 6.1 with CONFIG_USERFAULTFD",
 		     "features are missing:%s", missing);
 	else
-		note(d, "userfaultfd", "ok", "", "missing, minor and write-protect faults");
+		note(d, "userfaultfd", "ok", "", "missing, minor and write-protect faults, by %s",
+		     access("/dev/userfaultfd", R_OK | W_OK) ? "its system call"
+							     : "/dev/userfaultfd");
 }
 
 /* By CPUID where it says so, or else counted over ten milliseconds. */
@@ -404,7 +406,8 @@ bool agent_doctor_span(struct agent *a, bool rdma, char why[AGENT_WHY_MAX],
 		check_rdma_there(&d);
 	for (size_t i = 0; i < d.count; i++) {
 		const struct agent_check *c = &checks[i];
-		bool warn = !strcmp(c->level, "warn");
+		/* That a host's KVM is slow is no matter of spanning. */
+		bool warn = !strcmp(c->level, "warn") && strcmp(c->name, "virtualisation") != 0;
 
 		if (!strcmp(c->level, "fail")) {
 			snprintf(why, AGENT_WHY_MAX, "%s: %s; %s", c->name, c->text, c->mend);

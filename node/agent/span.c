@@ -114,9 +114,13 @@ static void start_done(void *arg, int error, const void *body, size_t len)
 
 	if (!error)
 		error = control_reply_decode(body, len, &r);
+	if (vm)
+		vm->slice.starting--;
 	/* Once the guest runs its slices say themselves what becomes of them. */
 	if (vm && error && vm->state != VMMCTL_STARTING)
 		error = 0;
+	if (vm && !error && !r.code)
+		agent_vm_runs(vm);
 	if (vm && (error || r.code)) {
 		const char *text = error ? control_error_text(error) : r.text;
 		size_t own = strlen(q->vm);
@@ -145,6 +149,8 @@ static int start_others(struct agent_vm *vm, const struct control_slice *slice)
 		       : -ENOMEM;
 		if (rc)
 			free(q);
+		else
+			vm->slice.starting++;
 	}
 	return rc;
 }

@@ -178,6 +178,14 @@ static void waiters_over(struct agent_vm *vm, bool failed)
 	}
 }
 
+void agent_vm_runs(struct agent_vm *vm)
+{
+	bool runs = vm->state == VMMCTL_RUNNING || vm->state == VMMCTL_PAUSED;
+
+	if (runs && !vm->slice.starting)
+		waiters_running(vm);
+}
+
 /* ---- the control connection ---- */
 
 static void vm_set_state(struct agent_vm *vm, enum vmmctl_state state, const char *reason)
@@ -208,7 +216,7 @@ static void vm_set_state(struct agent_vm *vm, enum vmmctl_state state, const cha
 		agent_event(vm->agent, vm->spec.name, vm->found ? "found" : "started",
 			    "pid %d, %u vCPUs", (int)vm->pid,
 			    agent_vm_share(vm->agent, &vm->spec).vcpus);
-		waiters_running(vm);
+		agent_vm_runs(vm);
 	}
 	if (old == VMMCTL_STARTING && state == VMMCTL_FAILED)
 		vm_signal(vm, SIGKILL);

@@ -21,6 +21,7 @@ struct agent_slice {
 	struct base_timer timer;	   /* prepared and not started; or about to be ended */
 	struct agent_span *span;	   /* the lead's, while it asks the other nodes */
 	bool told;			   /* the others know that it is over */
+	unsigned starting;		   /* of the lead: slices that have not answered yet */
 };
 
 /* The VMM's descriptor of interface i; the next one is the switch's end of it. */
@@ -66,6 +67,8 @@ void agent_vm_free(struct agent_vm *vm);
 BASE_MUST_CHECK int agent_vm_launch(struct agent_vm *vm);
 /* Ends the call when the VM runs or has failed. */
 BASE_MUST_CHECK int agent_vm_wait_run(struct agent_vm *vm, struct chan_call *call);
+/* It runs, and so does all that it waited for: tells who waits. */
+void agent_vm_runs(struct agent_vm *vm);
 /* Ends it at once, for this reason unless there is one already. */
 void agent_vm_fail(struct agent_vm *vm, const char *reason);
 /* A name that is too long for the run-dir: false, and why. */

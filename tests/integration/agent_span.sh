@@ -85,6 +85,16 @@ expect 0 "running" "$pangaea" vm run big -k "$guests/pingpong" -c rounds=1000000
 expect 0 "big: killed" "$pangaea" vm kill big --agent c
 nothing_left
 
+# A host that hangs: the links give up after their window, and what hangs is ended by its agent.
+expect 0 "running" "$pangaea" vm run big -k "$guests/pingpong" -c rounds=100000000 "${two[@]}"
+lead=$(slice_pid big a) pid=$(slice_pid big b)
+kill -STOP "$pid"
+start=$SECONDS
+gone "$lead"; gone "$pid"
+[ $((SECONDS - start)) -le 15 ] && ok "all ended within $((SECONDS - start)) s" || fail "the end took $((SECONDS - start)) s"
+expect 0 "state     failed: " "$pangaea" vm info big --agent b
+nothing_left
+
 # A node whose agent and slice are gone: its links tell the others; the agent that comes back clears up.
 expect 0 "running" "$pangaea" vm run big -k "$guests/pingpong" -c rounds=100000000 "${two[@]}"
 lead=$(slice_pid big a) pid=$(slice_pid big b)
