@@ -2,8 +2,8 @@
 
 #include <immintrin.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#define PAGES_HASH mig_hash_plain
+#include "migrate/pages_hash.h"
 
 bool mig_page_is_zero(const uint8_t *page)
 {
@@ -22,7 +22,7 @@ bool mig_page_is_zero(const uint8_t *page)
 
 uint64_t mig_page_hash(const uint8_t *page)
 {
-	uint64_t h = XXH3_64bits(page, MIG_PAGE_SIZE);
+	uint64_t h = __builtin_cpu_supports("avx2") ? mig_hash_avx2(page) : mig_hash_plain(page);
 
 	return h > MIG_HASH_ZERO_PAGE ? h : h + 2;
 }

@@ -50,6 +50,9 @@ static inline uint64_t mig_memory_pages(const struct mig_memory *m)
 }
 
 bool mig_page_is_zero(const uint8_t *page);
+/* Of mig_page_hash(): whichever the processor can do. */
+uint64_t mig_hash_plain(const uint8_t *page);
+uint64_t mig_hash_avx2(const uint8_t *page);
 /* XXH3-64 of the page; never 0 (not sent yet) nor MIG_HASH_ZERO_PAGE. */
 uint64_t mig_page_hash(const uint8_t *page);
 /*
