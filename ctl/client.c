@@ -213,8 +213,10 @@ static int call_timeout(const struct ctl *c, const struct control_request *req)
 	/* These wait for something: the agent keeps the time, we only back it up. */
 	if (req->op == CONTROL_VM_STOP)
 		ms = req->timeout_ms + CTL_CALL_MS;
-	else if (req->op == CONTROL_VM_RUN)
+	else if (req->op == CONTROL_VM_RUN || req->op == CONTROL_VM_RESTORE)
 		ms = 60000;
+	else if (req->op == CONTROL_VM_CHECKPOINT && !ms)
+		ms = 3600000;
 	else if (!ms)
 		ms = CTL_CALL_MS;
 	return (int)BASE_MIN(ms, UINT64_C(0x7fffffff));

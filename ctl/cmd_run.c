@@ -7,7 +7,7 @@
 #include "ctl/ctl.h"
 
 /* A path as the node sees it: relative ones are meant from here. */
-static bool make_absolute(const struct ctl *c, const char *what, char *path, size_t cap)
+bool ctl_make_absolute(const struct ctl *c, const char *what, char *path, size_t cap)
 {
 	char cwd[VMSPEC_PATH_MAX], full[2 * VMSPEC_PATH_MAX];
 
@@ -28,21 +28,21 @@ static bool make_absolute(const struct ctl *c, const char *what, char *path, siz
 
 static bool make_all_absolute(const struct ctl *c, struct vmspec *s)
 {
-	if (!make_absolute(c, "kernel", s->kernel, sizeof(s->kernel)) ||
-	    !make_absolute(c, "initrd", s->initrd, sizeof(s->initrd)) ||
-	    !make_absolute(c, "restore", s->restore, sizeof(s->restore)))
+	if (!ctl_make_absolute(c, "kernel", s->kernel, sizeof(s->kernel)) ||
+	    !ctl_make_absolute(c, "initrd", s->initrd, sizeof(s->initrd)) ||
+	    !ctl_make_absolute(c, "restore", s->restore, sizeof(s->restore)))
 		return false;
 	for (size_t i = 0; i < s->disk_count; i++)
-		if (!make_absolute(c, "disk", s->disks[i].path, sizeof(s->disks[i].path)))
+		if (!ctl_make_absolute(c, "disk", s->disks[i].path, sizeof(s->disks[i].path)))
 			return false;
 	for (size_t i = 0; i < s->nic_count; i++)
 		if (s->nics[i].kind == VMSPEC_NIC_PORT &&
-		    !make_absolute(c, "nic", s->nics[i].target, sizeof(s->nics[i].target)))
+		    !ctl_make_absolute(c, "nic", s->nics[i].target, sizeof(s->nics[i].target)))
 			return false;
 	return true;
 }
 
-static bool run_item(void *arg, const struct control_reply *item)
+bool ctl_run_item(void *arg, const struct control_reply *item)
 {
 	const struct ctl *c = arg;
 
@@ -57,7 +57,7 @@ static bool run_item(void *arg, const struct control_reply *item)
 	return true;
 }
 
-static void print_started(const struct ctl *c, const struct control_vm *v)
+void ctl_print_started(const struct ctl *c, const struct control_vm *v)
 {
 	struct print_json j = {.f = stdout};
 
@@ -80,13 +80,13 @@ static int send_run(struct ctl *c)
 	struct control_request req = {
 		.op = CONTROL_VM_RUN, .spec = c->spec, .overcommit = c->overcommit};
 	struct control_reply r;
-	int code = ctl_call(c, &req, run_item, c, &r);
+	int code = ctl_call(c, &req, ctl_run_item, c, &r);
 
 	if (code)
 		return code;
 	code = ctl_check(c, &r);
 	if (!code && r.vm_count == 1)
-		print_started(c, &r.vms[0]);
+		ctl_print_started(c, &r.vms[0]);
 	control_reply_fini(&r);
 	return code;
 }

@@ -103,6 +103,11 @@ TAKE(seconds_option)
 	return true;
 }
 
+TAKE(live)
+{
+	return c->live = true;
+}
+
 /* One mode is there so far; a script may name it. */
 TAKE(mode)
 {
@@ -288,6 +293,17 @@ static const struct ctl_option migrate_options[] = {
 	NODE_OPTION,
 	END,
 };
+static const struct ctl_option checkpoint_options[] = {
+	{"live", 0, NULL, "let the guest run on while most of its memory is written", take_live},
+	NODE_OPTION,
+	END,
+};
+static const struct ctl_option restore_options[] = {
+	{"node", 'n', "NODE", "where (default: the node that is asked)", take_node},
+	{"overcommit", 0, NULL, "allow more vCPUs or memory than the host has free",
+	 take_overcommit},
+	END,
+};
 static const struct ctl_option events_options[] = {
 	{"node", 'n', "NODE", "of this node only", take_node},
 	{"follow", 'f', NULL, "go on printing what happens", take_follow},
@@ -366,6 +382,14 @@ const struct ctl_command ctl_commands[] = {
 	 "pangaea vm migrate web --to b --max-downtime 10 --bandwidth 200M --json\n"
 	 "pangaea vm migrate web --cancel",
 	 migrate_options, ctl_vm_migrate},
+	{"vm", "checkpoint", "NAME FILE", 2, 2, "write a VM's state to a file; it goes on",
+	 "FILE is made on the VM's node: whole or not at all, and only its owner may read it. It\n"
+	 "holds memory and devices, not the disks: these must not change until it is restored.",
+	 "pangaea vm checkpoint web /srv/web.ckpt --live", checkpoint_options, ctl_vm_checkpoint},
+	{"vm", "restore", "FILE", 1, 1, "start a VM from a checkpoint",
+	 "FILE is one of the node. The VM has the name, disks and networks that it had; its clock\n"
+	 "goes on where it stood.",
+	 "pangaea vm restore /srv/web.ckpt --node b", restore_options, ctl_vm_restore},
 	{"events", NULL, "[VM]", 0, 1, "show what has happened in the cluster", NULL,
 	 "pangaea events --follow\npangaea events web", events_options, ctl_events},
 	{"init", NULL, "cluster|key FILE", 1, 2, "make keys and the cluster file",

@@ -26,6 +26,8 @@ _pangaea() {
           w='--json --help --home --agent --timeout --quiet'
           case "${words[0]} ${words[1]}" in
             'vm run') w+=' --kernel --initrd --cmdline --disk --vcpus --memory --nic --node --file --restore --gdb --overcommit --console --encrypt --transport' ;;
+            'vm checkpoint') w+=' --live --node' ;;
+            'vm restore') w+=' --node --overcommit' ;;
             'vm console') w+=' --node --escape --until' ;;
             'vm migrate') w+=' --node --to --mode --max-downtime --bandwidth --channels --encrypt --cancel' ;;
             'vm stats') w+=' --node --watch --interval --system-map' ;;

@@ -27,7 +27,7 @@ struct ctl {
 	uint64_t seconds;
 	/* vm migrate */
 	const char *target;
-	bool cancel, encrypt;
+	bool cancel, encrypt, live;
 	uint32_t max_downtime_ms, channels;
 	uint64_t bandwidth;
 	/* init */
@@ -116,10 +116,18 @@ int ctl_vm_stats(struct ctl *c);
 int ctl_vm_registers(struct ctl *c);
 int ctl_vm_heatmap(struct ctl *c);
 int ctl_vm_migrate(struct ctl *c);
+int ctl_vm_checkpoint(struct ctl *c);
+int ctl_vm_restore(struct ctl *c);
 int ctl_events(struct ctl *c);
 int ctl_init(struct ctl *c);
 int ctl_version(struct ctl *c);
 int ctl_completion(struct ctl *c);
+
+/* A path as the node sees it: relative ones are meant from here. false: reported. */
+bool ctl_make_absolute(const struct ctl *c, const char *what, char *path, size_t cap);
+/* What vm run and vm restore print: of the stream, and of the VM that runs. */
+bool ctl_run_item(void *arg, const struct control_reply *item);
+void ctl_print_started(const struct ctl *c, const struct control_vm *v);
 
 /* Attaches to a console until the user leaves or the VM ends. */
 int ctl_console_attach(struct ctl *c, const char *vm);

@@ -294,6 +294,8 @@ int control_request_encode(const struct control_request *r, uint8_t **out, size_
 	pb.overcommit = r->overcommit;
 	pb.cols = r->cols;
 	pb.rows = r->rows;
+	pb.path = lend(r->path);
+	pb.live = r->live;
 	put_migrate(&r->migrate, &migrate);
 	if (has_migrate(r->op))
 		pb.migrate = &migrate;
@@ -350,6 +352,21 @@ static bool get_slice(const PB(Slice) * pb, struct control_slice *s, char why[VM
 	return vmspec_set_text(s->reason, sizeof(s->reason), "reason", pb->reason, why);
 }
 
+static bool get_path(int op, const char *in, char out[VMSPEC_PATH_MAX], char why[VMSPEC_WHY_MAX])
+{
+	bool wanted = op == CONTROL_VM_CHECKPOINT || op == CONTROL_VM_RESTORE;
+
+	if (wanted != (*in != 0))
+		return false;
+	if (wanted && (*in != '/' || strlen(in) >= VMSPEC_PATH_MAX)) {
+		snprintf(why, VMSPEC_WHY_MAX, "the file's path must be absolute and below %d bytes",
+			 VMSPEC_PATH_MAX);
+		return false;
+	}
+	memcpy(out, in, strlen(in) + 1);
+	return true;
+}
+
 static bool get_request(const PB(Request) * pb, struct control_request *r, struct vmspec *spec,
 			char why[VMSPEC_WHY_MAX])
 {
@@ -370,6 +387,9 @@ static bool get_request(const PB(Request) * pb, struct control_request *r, struc
 	r->overcommit = pb->overcommit;
 	r->cols = (uint16_t)pb->cols;
 	r->rows = (uint16_t)pb->rows;
+	r->live = pb->live;
+	if (!get_path((int)pb->op, pb->path, r->path, why))
+		return false;
 	if (!get_name("node", pb->node, r->node, why) || !get_name("VM", pb->vm, r->vm, why))
 		return false;
 	r->spec = pb->spec ? spec : NULL;

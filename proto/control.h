@@ -67,6 +67,8 @@ enum control_op {
 	CONTROL_VM_MIGRATE_CANCEL,
 	CONTROL_MIGRATE_PREPARE,
 	CONTROL_MIGRATE_VERDICT,
+	CONTROL_VM_CHECKPOINT, /* of `vm` to `path`, on its node */
+	CONTROL_VM_RESTORE,    /* from `path` on `node` */
 	CONTROL_VM_START = 32,
 	CONTROL_SLICE_PREPARE = 48,
 	CONTROL_SLICE_START,
@@ -113,6 +115,8 @@ struct control_request {
 	struct vmspec *spec; /* VM_RUN and the _PREPAREs, always: checked */
 	struct control_migrate migrate;
 	struct control_slice slice;
+	char path[VMSPEC_PATH_MAX]; /* absolute, or "" */
+	bool live;
 	uint64_t timeout_ms;
 	bool follow, overcommit;
 	uint16_t cols, rows;

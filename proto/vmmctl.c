@@ -21,14 +21,15 @@ const char *vmmctl_state_name(enum vmmctl_state state)
 
 bool vmmctl_op_has_fd(enum vmmctl_op op)
 {
-	return op == VMMCTL_SAVE || op == VMMCTL_MIGRATE_OUT || op == VMMCTL_MIGRATE_IN;
+	return op == VMMCTL_SAVE || op == VMMCTL_SAVE_LIVE || op == VMMCTL_MIGRATE_OUT ||
+	       op == VMMCTL_MIGRATE_IN;
 }
 
 static bool op_valid(PB(Op) op)
 {
 	return (op >= VMMCTL__PB__OP__OP_STATUS && op <= VMMCTL__PB__OP__OP_REGISTERS) ||
 	       op == VMMCTL__PB__OP__OP_MIGRATE_OUT || op == VMMCTL__PB__OP__OP_MIGRATE_IN ||
-	       op == VMMCTL__PB__OP__OP_PAGEMAP;
+	       op == VMMCTL__PB__OP__OP_PAGEMAP || op == VMMCTL__PB__OP__OP_SAVE_LIVE;
 }
 
 /* ---- encode ---- */

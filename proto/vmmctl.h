@@ -52,6 +52,7 @@ enum vmmctl_op {
 	/* The descriptor is a socket of proto/migctl.h; answered when it is taken over. */
 	VMMCTL_MIGRATE_OUT = 32,
 	VMMCTL_MIGRATE_IN,
+	VMMCTL_SAVE_LIVE, /* SAVE, and the guest runs on for most of it */
 	/*
 	 * Who owns the memory of a guest that spans nodes, as its homes here know: `cols` even parts
 	 * of all of it, VMMCTL_PAGEMAP_STEP bytes each. -EOPNOTSUPP: it does not span.

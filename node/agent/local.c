@@ -280,6 +280,7 @@ static void vm_request(struct agent *a, struct chan_call *call, const struct con
 		break;
 	case CONTROL_VM_KILL: agent_vm_end(vm, call, true, 0); break;
 	case CONTROL_VM_MIGRATE: agent_migrate_out(vm, call, req); break;
+	case CONTROL_VM_CHECKPOINT: agent_checkpoint(vm, call, req); break;
 	case CONTROL_VM_MIGRATE_CANCEL: cancel_migration(vm, call); break;
 	case CONTROL_VM_START:
 		agent_reply_text(call, CONTROL_EXISTS, "%s is %s already", vm->spec.name,
@@ -312,6 +313,7 @@ void agent_local(struct agent *a, struct chan_call *call, struct control_request
 	case CONTROL_NODE_DOCTOR:
 	case CONTROL_VM_LS: answer_now(a, call, req); break;
 	case CONTROL_VM_RUN: agent_vm_run(a, call, req); return;
+	case CONTROL_VM_RESTORE: agent_restore(a, call, req); return;
 	case CONTROL_MIGRATE_PREPARE: agent_migrate_in(a, call, req); return;
 	case CONTROL_MIGRATE_VERDICT: agent_verdict_answer(a, call, req); break;
 	case CONTROL_SLICE_PREPARE: agent_slice_prepare(a, call, req); return;

@@ -82,6 +82,8 @@ static int relay_timeout(const struct control_request *req)
 	switch (req->op) {
 	case CONTROL_VM_RUN:
 	case CONTROL_VM_MIGRATE: return AGENT_START_MS + 2 * AGENT_PEER_MS;
+	case CONTROL_VM_CHECKPOINT: return AGENT_SAVE_MS;
+	case CONTROL_VM_RESTORE: return AGENT_START_MS + 2 * AGENT_PEER_MS;
 	case CONTROL_VM_STOP: return (int)BASE_MIN(ms, (uint64_t)INT_MAX / 2) + AGENT_PEER_MS;
 	default: return 2 * AGENT_VMM_MS;
 	}
@@ -89,8 +91,8 @@ static int relay_timeout(const struct control_request *req)
 
 static int relay_start(struct relay *r, struct chan_link *link, const struct control_request *req)
 {
-	bool stream = req->op == CONTROL_VM_RUN || req->op == CONTROL_VM_CONSOLE ||
-		      req->op == CONTROL_VM_MIGRATE || req->follow;
+	bool stream = req->op == CONTROL_VM_RUN || req->op == CONTROL_VM_RESTORE ||
+		      req->op == CONTROL_VM_CONSOLE || req->op == CONTROL_VM_MIGRATE || req->follow;
 	uint8_t *body;
 	size_t len;
 	int rc = control_request_encode(req, &body, &len);

@@ -400,6 +400,7 @@ static void route(struct agent *a, struct chan_call *call, struct control_reques
 			agent_gather(a, call, req, CONTROL_NODE_DOCTOR, list_checks);
 		break;
 	case CONTROL_VM_RUN: request_run(a, call, req); break;
+	case CONTROL_VM_RESTORE: request_node(a, call, req); break;
 	case CONTROL_VM_LS:
 		if (one)
 			request_node(a, call, req);

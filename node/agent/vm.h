@@ -139,4 +139,9 @@ void agent_nics_announce(struct agent_vm *vm);
 
 void agent_console(struct agent_vm *vm, struct chan_call *call, const struct control_request *req);
 
+/* checkpoint.c: VM_CHECKPOINT and VM_RESTORE; each ends the call. The latter takes over req. */
+void agent_checkpoint(struct agent_vm *vm, struct chan_call *call,
+		      const struct control_request *req);
+void agent_restore(struct agent *a, struct chan_call *call, struct control_request *req);
+
 #endif

@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "node/vmm/migration.h"
@@ -17,7 +19,9 @@ struct vmm_control {
 	struct vmmctl_server *server;
 
 	/* One save at a time. */
-	bool saving, resume_after;
+	bool saving, resume_after, save_live;
+	sem_t paused; /* posted when the main thread has paused the VM for the saver */
+	int pause_error;
 	pthread_t saver;
 	struct vmmctl_call *save_call;
 	int save_fd, save_error;
@@ -152,6 +156,15 @@ static void answer_pagemap(struct vmm_control *c, struct vmmctl_call *call, unsi
 
 /* ---- saving ---- */
 
+static void save_resume(void *arg)
+{
+	struct vmm_control *c = arg;
+
+	if (c->resume_after && vmm_vm_resume(c->vm) < 0)
+		log_error("cannot resume after the save");
+	c->resume_after = false;
+}
+
 static void save_done(void *arg)
 {
 	struct vmm_control *c = arg;
@@ -161,33 +174,64 @@ static void save_done(void *arg)
 	pthread_join(c->saver, NULL);
 	close(c->save_fd);
 	c->saving = false;
-	if (c->resume_after && vmm_vm_resume(c->vm) < 0)
-		log_error("cannot resume after the save");
+	save_resume(c);
 	answer_step(c, c->save_call, c->save_error);
+}
+
+static void save_pause_main(void *arg)
+{
+	struct vmm_control *c = arg;
+
+	c->pause_error = vmm_vm_pause(c->vm);
+	c->resume_after = !c->pause_error;
+	sem_post(&c->paused);
+}
+
+/* The saver's thread asks the main thread. */
+static int save_pause(void *arg)
+{
+	struct vmm_control *c = arg;
+	int err = base_loop_post(c->loop, save_pause_main, c);
+
+	if (err)
+		return err;
+	while (sem_wait(&c->paused) && errno == EINTR)
+		;
+	return c->pause_error;
 }
 
 static void *save_main(void *arg)
 {
 	struct vmm_control *c = arg;
 
-	c->save_error = vmm_vm_save(c->vm, c->save_fd);
+	c->save_error = c->save_live ? vmm_vm_save_live(c->vm, c->save_fd, save_pause, c)
+				     : vmm_vm_save(c->vm, c->save_fd);
+	/* The guest need not wait for the disk. */
+	if (base_loop_post(c->loop, save_resume, c) < 0)
+		log_error("the main loop takes no posts");
+	/* Not on a pipe. */
+	if (!c->save_error && fsync(c->save_fd) < 0 && errno != EINVAL && errno != EROFS)
+		c->save_error = -errno;
 	if (base_loop_post(c->loop, save_done, c) < 0)
 		log_error("the main loop takes no posts");
 	return NULL;
 }
 
-static void start_save(struct vmm_control *c, struct vmmctl_call *call, int fd)
+static void start_save(struct vmm_control *c, struct vmmctl_call *call, int fd, bool live)
 {
 	bool running = vmm_vm_state(c->vm) == VMM_RUNNING;
-	int err = vmm_vm_pause(c->vm);
+	int err = 0;
 
+	c->save_live = live && running;
+	if (!c->save_live)
+		err = vmm_vm_pause(c->vm);
 	c->save_call = call;
 	c->save_fd = fd;
-	c->resume_after = running;
+	c->resume_after = running && !c->save_live;
 	if (!err)
 		err = -pthread_create(&c->saver, NULL, save_main, c);
 	if (err) {
-		if (running && vmm_vm_resume(c->vm) < 0)
+		if (c->resume_after && vmm_vm_resume(c->vm) < 0)
 			log_error("cannot resume after a failed save");
 		close(fd);
 		answer_step(c, call, err);
@@ -215,7 +259,8 @@ static void start_migration(struct vmm_control *c, struct vmmctl_call *call,
 static bool needs_quiet(enum vmmctl_op op)
 {
 	return op == VMMCTL_PAUSE || op == VMMCTL_RESUME || op == VMMCTL_RESET ||
-	       op == VMMCTL_SAVE || op == VMMCTL_MIGRATE_OUT || op == VMMCTL_MIGRATE_IN;
+	       op == VMMCTL_SAVE || op == VMMCTL_SAVE_LIVE || op == VMMCTL_MIGRATE_OUT ||
+	       op == VMMCTL_MIGRATE_IN;
 }
 
 static const char *control_busy(const struct vmm_control *c)
@@ -247,7 +292,8 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 		vmm_vm_kill(c->vm, "killed on request");
 		break;
 	case VMMCTL_RESET: answer_step(c, call, vmm_vm_reset(c->vm)); break;
-	case VMMCTL_SAVE: start_save(c, call, fd); break;
+	case VMMCTL_SAVE: start_save(c, call, fd, false); break;
+	case VMMCTL_SAVE_LIVE: start_save(c, call, fd, true); break;
 	case VMMCTL_STATS: answer_stats(c, call); break;
 	case VMMCTL_PAGEMAP: answer_pagemap(c, call, req->cols); break;
 	case VMMCTL_CONSOLE_RESIZE:
@@ -313,6 +359,7 @@ int vmm_control_new(struct base_loop *loop, struct vmm_vm *vm, const char *run_d
 	c->loop = loop;
 	c->vm = vm;
 	c->journal_fd = -1;
+	sem_init(&c->paused, 0, 0);
 	/* The agent looks for the control socket: the console must be there before it. */
 	err = open_journal(c, run_dir);
 	if (!err)
@@ -335,10 +382,14 @@ void vmm_control_free(struct vmm_control *c)
 	if (!c)
 		return;
 	c->resume_after = false;
+	/* The saver may wait for this very thread. */
+	c->pause_error = -ECANCELED;
+	sem_post(&c->paused);
 	save_done(c);
 	vmm_migration_free(c->migration);
 	close(c->journal_fd);
 	vmmctl_server_free(c->server);
+	sem_destroy(&c->paused);
 	free(c);
 }
 

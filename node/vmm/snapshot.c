@@ -95,9 +95,17 @@ int vmm_snap_write_header(int fd)
 	return write_all(fd, &iov, 1);
 }
 
-static int section_write(int fd, const char *name, uint32_t instance, uint32_t version,
-			 const struct iovec *parts, int count)
+uint64_t vmm_snap_digest(uint64_t digest, uint64_t checksum_)
 {
+	uint64_t both[2] = {digest, checksum_};
+
+	return XXH3_64bits(both, sizeof(both));
+}
+
+static int section_write(int fd, const char *name, uint32_t instance, uint32_t version,
+			 const struct iovec *parts, int count, uint64_t *digest)
+{
+	uint64_t sum;
 	uint8_t head[SECTION_BYTES] = {0};
 	struct iovec iov[3] = {{head, sizeof(head)}};
 	size_t len = 0;
@@ -113,16 +121,19 @@ static int section_write(int fd, const char *name, uint32_t instance, uint32_t v
 	put_le(head + 24, instance, 4);
 	put_le(head + 28, version, 4);
 	put_le(head + 32, len, 8);
-	put_le(head + CHECKSUM_AT, checksum(head, parts, count), 8);
+	sum = checksum(head, parts, count);
+	put_le(head + CHECKSUM_AT, sum, 8);
+	if (digest)
+		*digest = vmm_snap_digest(*digest, sum);
 	return write_all(fd, iov, count + 1);
 }
 
 int vmm_snap_write(int fd, const char *name, uint32_t instance, uint32_t version, const void *data,
-		   size_t len)
+		   size_t len, uint64_t *digest)
 {
 	struct iovec part = {(void *)(uintptr_t)data, len};
 
-	return section_write(fd, name, instance, version, &part, len ? 1 : 0);
+	return section_write(fd, name, instance, version, &part, len ? 1 : 0, digest);
 }
 
 static bool page_is_zero(const uint8_t *p)
@@ -130,17 +141,28 @@ static bool page_is_zero(const uint8_t *p)
 	return p[0] == 0 && memcmp(p, p + 1, VMM_PAGE_SIZE - 1) == 0;
 }
 
-static int write_run(int fd, uint64_t gpa, const uint8_t *host, uint64_t len)
+struct writer {
+	int fd;
+	uint64_t *digest;
+	uint8_t *copy; /* VMM_SNAP_RUN_PAGES, or NULL: the guest is still */
+};
+
+static int write_run(const struct writer *w, uint64_t gpa, const uint8_t *host, uint64_t len)
 {
 	uint8_t addr[8];
 	struct iovec parts[2] = {{addr, sizeof(addr)}, {(void *)(uintptr_t)host, len}};
 
+	if (w->copy) {
+		memcpy(w->copy, host, len);
+		parts[1].iov_base = w->copy;
+	}
 	put_le(addr, gpa, 8);
-	return section_write(fd, "memory", 0, 1, parts, 2);
+	return section_write(w->fd, "memory", 0, 1, parts, 2, w->digest);
 }
 
 /* One region's bytes [from, to), which are not holes of the memfd. */
-static int write_range(int fd, const struct vmm_mem_region *r, uint64_t from, uint64_t to)
+static int write_range(const struct writer *w, const struct vmm_mem_region *r, uint64_t from,
+		       uint64_t to)
 {
 	while (from < to) {
 		uint64_t run = 0, most = BASE_MIN(to - from, VMM_SNAP_RUN_PAGES * VMM_PAGE_SIZE);
@@ -152,7 +174,7 @@ static int write_range(int fd, const struct vmm_mem_region *r, uint64_t from, ui
 			from += VMM_PAGE_SIZE;
 			continue;
 		}
-		err = write_run(fd, r->gpa + from, r->host + from, run);
+		err = write_run(w, r->gpa + from, r->host + from, run);
 		if (err)
 			return err;
 		from += run;
@@ -160,7 +182,7 @@ static int write_range(int fd, const struct vmm_mem_region *r, uint64_t from, ui
 	return 0;
 }
 
-static int write_region(int fd, int memfd, const struct vmm_mem_region *r)
+static int write_region(const struct writer *w, int memfd, const struct vmm_mem_region *r)
 {
 	uint64_t at = r->fd_offset, end = r->fd_offset + r->len;
 
@@ -177,7 +199,7 @@ static int write_region(int fd, int memfd, const struct vmm_mem_region *r)
 		hole = lseek(memfd, data, SEEK_HOLE);
 		if (hole < 0)
 			return -errno;
-		err = write_range(fd, r, (uint64_t)data - r->fd_offset,
+		err = write_range(w, r, (uint64_t)data - r->fd_offset,
 				  BASE_MIN((uint64_t)hole, end) - r->fd_offset);
 		if (err)
 			return err;
@@ -186,12 +208,68 @@ static int write_region(int fd, int memfd, const struct vmm_mem_region *r)
 	return 0;
 }
 
-int vmm_snap_write_memory(int fd, const struct vmm_mem *mem)
+static int write_regions(const struct writer *w, const struct vmm_mem *mem)
 {
 	int err = 0;
 
 	for (unsigned i = 0; i < vmm_mem_region_count(mem) && !err; i++)
-		err = write_region(fd, vmm_mem_fd(mem), vmm_mem_region_at(mem, i));
+		err = write_region(w, vmm_mem_fd(mem), vmm_mem_region_at(mem, i));
+	return err;
+}
+
+int vmm_snap_write_memory(int fd, const struct vmm_mem *mem, uint64_t *digest)
+{
+	struct writer w = {.fd = fd, .digest = digest};
+
+	return write_regions(&w, mem);
+}
+
+int vmm_snap_write_memory_live(int fd, const struct vmm_mem *mem, uint64_t *digest)
+{
+	BASE_AUTO_FREE uint8_t *copy = malloc(VMM_SNAP_RUN_PAGES * VMM_PAGE_SIZE);
+	struct writer w = {.fd = fd, .digest = digest, .copy = copy};
+
+	return copy ? write_regions(&w, mem) : -ENOMEM;
+}
+
+static bool bit(const uint64_t *bitmap, uint64_t i)
+{
+	return bitmap[i / 64] >> (i % 64) & 1;
+}
+
+static int write_region_pages(const struct writer *w, const struct vmm_mem_region *r,
+			      const uint64_t *bitmap)
+{
+	uint64_t first = r->fd_offset / VMM_PAGE_SIZE, count = r->len / VMM_PAGE_SIZE;
+
+	for (uint64_t i = 0; i < count;) {
+		uint64_t run = 0;
+		int err;
+
+		while (i + run < count && run < VMM_SNAP_RUN_PAGES && bit(bitmap, first + i + run))
+			run++;
+		if (!run) {
+			i++;
+			continue;
+		}
+		err = write_run(w, r->gpa + i * VMM_PAGE_SIZE, r->host + i * VMM_PAGE_SIZE,
+				run * VMM_PAGE_SIZE);
+		if (err)
+			return err;
+		i += run;
+	}
+	return 0;
+}
+
+int vmm_snap_write_pages(int fd, const struct vmm_mem *mem, const uint64_t *bitmap,
+			 uint64_t *digest)
+{
+	BASE_AUTO_FREE uint8_t *copy = malloc(VMM_SNAP_RUN_PAGES * VMM_PAGE_SIZE);
+	struct writer w = {.fd = fd, .digest = digest, .copy = copy};
+	int err = copy ? 0 : -ENOMEM;
+
+	for (unsigned i = 0; i < vmm_mem_region_count(mem) && !err; i++)
+		err = write_region_pages(&w, vmm_mem_region_at(mem, i), bitmap);
 	return err;
 }
 
@@ -244,7 +322,8 @@ int vmm_snap_read(int fd, struct vmm_snap_section *s)
 	if (err)
 		return err;
 	part = (struct iovec){s->data, len};
-	if (checksum(head, &part, len ? 1 : 0) != get_le(head + CHECKSUM_AT, 8))
+	s->checksum = get_le(head + CHECKSUM_AT, 8);
+	if (checksum(head, &part, len ? 1 : 0) != s->checksum)
 		return -EBADMSG;
 	memcpy(s->name, head, VMM_SNAP_NAME_MAX);
 	s->instance = (uint32_t)get_le(head + 24, 4);

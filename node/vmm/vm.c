@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "node/vmm/snapshot.h"
 #include "node/vmm/vm_internal.h"
 
 static int vm_refuse(char *why, int err, const char *fmt, ...) BASE_PRINTF(3, 4);
@@ -372,11 +373,24 @@ static int vm_make_vcpus(struct vmm_vm *vm, char *why)
 	return 0;
 }
 
+/* An agent's checkpoint has what the agent needs before the machine. */
+static int vm_skip_checkpoint_head(int fd)
+{
+	char magic[sizeof(VMM_SNAP_CHECKPOINT_MAGIC) - 1];
+
+	if (pread(fd, magic, sizeof(magic), 0) != sizeof(magic) ||
+	    memcmp(magic, VMM_SNAP_CHECKPOINT_MAGIC, sizeof(magic)) != 0)
+		return 0;
+	return lseek(fd, VMM_SNAP_CHECKPOINT_BYTES, SEEK_SET) < 0 ? -errno : 0;
+}
+
 static int vm_restore(struct vmm_vm *vm, char *why)
 {
 	BASE_AUTO_FD int fd = -1;
 	int err = vm_open(vm->config.restore, "--restore", &fd, why);
 
+	if (!err)
+		err = vm_skip_checkpoint_head(fd);
 	return err ? err : vm_load(vm, fd, why);
 }
 

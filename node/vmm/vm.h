@@ -51,6 +51,11 @@ BASE_MUST_CHECK int vmm_vm_powerdown(struct vmm_vm *vm);
 void vmm_vm_kill(struct vmm_vm *vm, const char *reason);
 /* Writes the paused machine to `fd`. */
 BASE_MUST_CHECK int vmm_vm_save(struct vmm_vm *vm, int fd);
+/*
+ * The same of a running machine: it goes on while its memory is written, then pause() is called to
+ * stop it for the rest. On a thread of its own; the caller resumes it.
+ */
+BASE_MUST_CHECK int vmm_vm_save_live(struct vmm_vm *vm, int fd, int (*pause)(void *arg), void *arg);
 
 enum vmm_state vmm_vm_state(const struct vmm_vm *vm);
 const char *vmm_vm_reason(const struct vmm_vm *vm);

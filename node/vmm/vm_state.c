@@ -15,7 +15,9 @@ enum {
 	MACHINE_VERSION = 1,
 	IRQCHIP_VERSION = 1,
 	LAPIC_VERSION = 1,
-	END_VERSION = 1,
+	LIVE_ROUNDS = 5,
+	LIVE_REST_PAGES = 1024, /* so few are written while the guest stands still */
+	END_VERSION = 2,	/* 1 had no digest */
 };
 
 /* ---- save ---- */
@@ -23,6 +25,7 @@ enum {
 struct saver {
 	int fd;
 	int err;
+	uint64_t digest;
 	struct base_wbuf buf;
 };
 
@@ -31,7 +34,8 @@ static void saver_section(struct saver *s, const char *name, uint32_t instance, 
 	if (!s->err)
 		s->err = s->buf.error;
 	if (!s->err)
-		s->err = vmm_snap_write(s->fd, name, instance, version, s->buf.data, s->buf.len);
+		s->err = vmm_snap_write(s->fd, name, instance, version, s->buf.data, s->buf.len,
+					&s->digest);
 	s->buf.len = 0;
 }
 
@@ -60,27 +64,110 @@ static void save_vcpus(struct vmm_vm *vm, struct saver *s)
 	}
 }
 
+/* All behind the memory. */
+static void save_rest(struct vmm_vm *vm, struct saver *s)
+{
+	vmm_irqchip_save(vm->irq, &s->buf);
+	saver_section(s, "irqchip", 0, IRQCHIP_VERSION);
+	save_vcpus(vm, s);
+	base_list_foreach (dev, &vm->devices, struct vmm_device, link) {
+		dev->ops->save(dev, &s->buf);
+		saver_section(s, dev->ops->name, dev->instance, dev->ops->version);
+	}
+	base_wbuf_u64(&s->buf, s->digest);
+	saver_section(s, "end", 0, END_VERSION);
+}
+
+static void saver_begin(struct vmm_vm *vm, int fd, struct saver *s)
+{
+	*s = (struct saver){.fd = fd};
+	base_wbuf_init(&s->buf, VMM_SNAP_SECTION_MAX);
+	s->err = vmm_snap_write_header(fd);
+	save_machine(vm, s);
+}
+
 /* Without memory where something else carries it. */
 static int vm_save_sections(struct vmm_vm *vm, int fd, bool memory)
 {
-	struct saver s = {.fd = fd};
+	struct saver s;
 
 	if (vm->state != VMM_PAUSED)
 		return -EINVAL;
-	base_wbuf_init(&s.buf, VMM_SNAP_SECTION_MAX);
-	s.err = vmm_snap_write_header(fd);
-	save_machine(vm, &s);
+	saver_begin(vm, fd, &s);
 	if (!s.err && memory)
-		s.err = vmm_snap_write_memory(fd, vm->mem);
-	vmm_irqchip_save(vm->irq, &s.buf);
-	saver_section(&s, "irqchip", 0, IRQCHIP_VERSION);
-	save_vcpus(vm, &s);
-	base_list_foreach (dev, &vm->devices, struct vmm_device, link) {
-		dev->ops->save(dev, &s.buf);
-		saver_section(&s, dev->ops->name, dev->instance, dev->ops->version);
-	}
-	saver_section(&s, "end", 0, END_VERSION);
+		s.err = vmm_snap_write_memory(fd, vm->mem, &s.digest);
+	save_rest(vm, &s);
 	base_wbuf_fini(&s.buf);
+	return s.err;
+}
+
+/* ---- save while it runs ---- */
+
+static int live_fetch(struct vmm_vm *vm, uint64_t *bitmap, uint64_t *ours, size_t words,
+		      uint64_t *count)
+{
+	int err;
+
+	memset(bitmap, 0, words * sizeof(*bitmap));
+	err = vmm_kvm_dirty_fetch(&vm->kvm, vm->mem, bitmap);
+	if (err)
+		return err;
+	vmm_mem_dirty_fetch_and_clear(vm->mem, ours);
+	*count = 0;
+	for (size_t i = 0; i < words; i++) {
+		bitmap[i] |= ours[i];
+		*count += (uint64_t)__builtin_popcountll(bitmap[i]);
+	}
+	return 0;
+}
+
+/* What was written meanwhile goes out again, and supersedes; the guest stops for the rest. */
+static int live_rounds(struct vmm_vm *vm, struct saver *s, int (*pause)(void *arg), void *arg)
+{
+	size_t words = (vmm_mem_size(vm->mem) / VMM_PAGE_SIZE + 63) / 64;
+	BASE_AUTO_FREE uint64_t *bitmap = calloc(words, sizeof(*bitmap));
+	BASE_AUTO_FREE uint64_t *ours = calloc(words, sizeof(*ours));
+	uint64_t count = 0, before = UINT64_MAX;
+	int err = bitmap && ours ? 0 : -ENOMEM;
+
+	if (!err)
+		err = vmm_snap_write_memory_live(s->fd, vm->mem, &s->digest);
+	for (int round = 0; !err && round < LIVE_ROUNDS; round++) {
+		err = live_fetch(vm, bitmap, ours, words, &count);
+		if (!err)
+			err = vmm_snap_write_pages(s->fd, vm->mem, bitmap, &s->digest);
+		if (count <= LIVE_REST_PAGES || count > before / 2)
+			break;
+		before = count;
+	}
+	if (!err)
+		err = pause(arg);
+	if (!err)
+		err = live_fetch(vm, bitmap, ours, words, &count);
+	return err ? err : vmm_snap_write_pages(s->fd, vm->mem, bitmap, &s->digest);
+}
+
+int vmm_vm_save_live(struct vmm_vm *vm, int fd, int (*pause)(void *arg), void *arg)
+{
+	struct saver s;
+	int err = vmm_mem_dirty_start(vm->mem);
+
+	if (!err)
+		err = vmm_kvm_map_memory(&vm->kvm, vm->mem, true);
+	if (err)
+		return err;
+	saver_begin(vm, fd, &s);
+	if (!s.err)
+		s.err = live_rounds(vm, &s, pause, arg);
+	if (!s.err) {
+		/* Once more: now the clock stands still. */
+		save_machine(vm, &s);
+		save_rest(vm, &s);
+	}
+	base_wbuf_fini(&s.buf);
+	vmm_mem_dirty_stop(vm->mem);
+	if (vmm_kvm_map_memory(&vm->kvm, vm->mem, false))
+		log_warn("the dirty log cannot be switched off; the guest runs on slower");
 	return s.err;
 }
 
@@ -101,6 +188,7 @@ struct loader {
 	struct vmm_vm *vm;
 	bool machine, irqchip, end;
 	uint64_t cpuids, vcpus, lapics; /* bit per vCPU */
+	uint64_t digest;		/* of the sections so far */
 	unsigned devices;
 	char *why;
 };
@@ -182,6 +270,18 @@ static int load_device(struct loader *l, const struct vmm_snap_section *s, struc
 	return loader_refuse(l, -EINVAL, "this machine has no device %s.%u", s->name, s->instance);
 }
 
+static int load_end(struct loader *l, const struct vmm_snap_section *s, struct base_rbuf *in)
+{
+	uint64_t digest = s->version > 1 ? base_rbuf_u64(in) : l->digest;
+
+	if (in->error)
+		return -EPROTO;
+	if (digest != l->digest)
+		return -EBADMSG;
+	l->end = true;
+	return 0;
+}
+
 static int load_section(struct loader *l, const struct vmm_snap_section *s)
 {
 	struct base_rbuf in;
@@ -194,10 +294,8 @@ static int load_section(struct loader *l, const struct vmm_snap_section *s)
 		return -EBADMSG;
 	if (strcmp(s->name, "memory") == 0)
 		return vmm_snap_load_memory(s, l->vm->mem);
-	if (strcmp(s->name, "end") == 0) {
-		l->end = true;
-		return 0;
-	}
+	if (strcmp(s->name, "end") == 0)
+		return load_end(l, s, &in);
 	if (strcmp(s->name, "irqchip") == 0) {
 		err = vmm_irqchip_load(l->vm->irq, &in, s->version);
 		l->irqchip = true;
@@ -237,6 +335,8 @@ int vm_load(struct vmm_vm *vm, int fd, char *why)
 		err = vmm_snap_read(fd, &s);
 		if (!err)
 			err = load_section(&l, &s);
+		if (!err)
+			l.digest = vmm_snap_digest(l.digest, s.checksum);
 	}
 	if (err && !why[0])
 		err = loader_refuse(&l, err, "section '%s': %s", s.name,

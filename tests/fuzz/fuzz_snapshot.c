@@ -125,7 +125,7 @@ static int load_part(unsigned part, const struct vmm_snap_section *s, struct bas
 static void frame(int fd, const void *data, size_t len, struct vmm_snap_section *s)
 {
 	must(ftruncate(fd, 0) || lseek(fd, 0, SEEK_SET));
-	must(vmm_snap_write(fd, "part", 7, 1, data, len));
+	must(vmm_snap_write(fd, "part", 7, 1, data, len, NULL));
 	must(lseek(fd, 0, SEEK_SET) != 0);
 	must(vmm_snap_read(fd, s));
 	if (s->len != len || s->instance != 7 || s->version != 1 || strcmp(s->name, "part") != 0)

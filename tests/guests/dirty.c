@@ -1,6 +1,6 @@
 /*
  * Dirties memory at a set rate: mib=N (of memory from 16 MiB on), rate=MiB/s (0: no limit),
- * seconds=S (0: for ever). Each page of a pass gets the number of the pass, and each pass checks
+ * seconds=S, passes=P (0: for ever). Each page of a pass gets the number of the pass, and each pass checks
  * what the one before left: a page that lost or reordered a write is found.
  */
 #include "guest.h"
@@ -15,7 +15,8 @@ static uint64_t *page_at(uint64_t i)
 void guest_main(void)
 {
 	uint64_t pages = guest_arg("mib", 32) * 256, rate = guest_arg("rate", 0);
-	uint64_t seconds = guest_arg("seconds", 0), hz = guest_tsc_hz();
+	uint64_t seconds = guest_arg("seconds", 0), passes = guest_arg("passes", 0),
+		 hz = guest_tsc_hz();
 	uint64_t start = rdtsc(), next = start + hz, pass = 0, written = 0;
 
 	guest_printf("dirty: %lu pages, %lu MiB/s\n", pages, rate);
@@ -41,7 +42,8 @@ void guest_main(void)
 					goto done;
 			}
 		}
-		pass++;
+		if (++pass == passes)
+			break;
 	}
 done:
 	guest_printf("dirty: PASS\n");

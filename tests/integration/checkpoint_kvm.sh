@@ -1,0 +1,69 @@
+#!/bin/bash
+# labels: agent kvm
+# timeout: 120
+# Checkpoints of a guest that checks all its memory: written while it stands still and while it runs,
+# restored on another node; damaged files are refused.
+if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
+. "$(dirname "$0")/agent_lib.bash"
+
+size() { stat -c %s "$1"; }
+# damage FILE NEW OFFSET: a copy with one bit flipped.
+damage() {
+  cp "$1" "$2" && printf "\\x$(printf %x $(($(od -An -tu1 -j"$3" -N1 "$1") ^ 1)))" |
+    dd of="$2" bs=1 seek="$3" conv=notrunc status=none
+}
+
+make_cluster a b
+start_agent a
+start_agent b
+wait_event "b is reachable" --node a
+wait_event "a is reachable" --node b --agent b
+
+expect 0 running "$pangaea" vm run work -k "$guests/dirty" -m 128M -c 'mib=64 rate=150 passes=14' --node a
+expect 0 "MiB written" "$pangaea" vm console work --until "MiB written" --timeout 20
+expect 0 "in $dir/still on its node" "$pangaea" vm checkpoint work "$dir/still"
+expect 0 "in $dir/live on its node" "$pangaea" vm checkpoint work "$dir/live" --live
+expect 0 '"file":"'"$dir/live"'"' "$pangaea" vm checkpoint work "$dir/live" --live --json
+expect 0 "dirty: PASS" "$pangaea" vm console work --until "dirty: PASS" --timeout 30
+wait_event " ended " work
+[ "$(stat -c %a "$dir/live")" = 600 ] && [ -z "$(find "$dir" -name '*.tmp')" ] && ok "files are whole and private" || fail "files: $(ls -l "$dir")"
+
+for kind in still live; do
+  expect 0 "work: running on node b" "$pangaea" vm restore "$dir/$kind" --node b
+  expect 0 "mib=64 rate=150" "$pangaea" vm info work
+  expect 7 "there is a VM 'work' already" "$pangaea" vm restore "$dir/$kind" --node b
+  expect 0 "dirty: PASS" "$pangaea" vm console work --until "dirty: PASS" --timeout 30
+  timeout 20 bash -c "while '$pangaea' vm ls -q | grep -q work; do :; done" || fail "it does not end"
+done
+
+bytes=$(size "$dir/still")
+damage "$dir/still" "$dir/head" 80
+expect 1 "damaged or cut off" "$pangaea" vm restore "$dir/head" --node b
+damage "$dir/still" "$dir/memory" $((bytes / 2))
+expect 1 "damaged or cut off" "$pangaea" vm restore "$dir/memory" --node b
+damage "$dir/still" "$dir/last" $((bytes - 1))
+expect 1 "damaged or cut off" "$pangaea" vm restore "$dir/last" --node b
+head -c $((bytes - 40)) "$dir/still" >"$dir/cut"
+expect 1 "damaged or cut off" "$pangaea" vm restore "$dir/cut" --node b
+head -c 30000 "$dir/still" >"$dir/cut"
+expect 1 "damaged or cut off" "$pangaea" vm restore "$dir/cut" --node b
+# One section of memory left out, all others as they were: the first one that follows "machine".
+machine=$((65536 + 16)) length=$(od -An -tu8 -j$((machine + 32)) -N8 "$dir/still" | tr -d ' ')
+first=$((machine + 48 + length)) length=$(od -An -tu8 -j$((first + 32)) -N8 "$dir/still" | tr -d ' ')
+{ head -c "$first" "$dir/still"; tail -c +$((first + 48 + length + 1)) "$dir/still"; } >"$dir/gap"
+expect 1 "damaged or cut off" "$pangaea" vm restore "$dir/gap" --node b
+echo hello >"$dir/text"
+expect 1 "is not a checkpoint" "$pangaea" vm restore "$dir/text" --node b
+expect 3 "No such file" "$pangaea" vm restore "$dir/none" --node b
+[ -z "$("$pangaea" vm ls -q)" ] && ok "nothing runs after the refusals" || fail "left: $("$pangaea" vm ls)"
+
+expect 0 running "$pangaea" vm run work -k "$guests/dirty" -m 64M -c 'mib=16 rate=20' --node a
+mkdir "$dir/folder"
+expect 7 "something else is there" "$pangaea" vm checkpoint work "$dir/folder"
+expect 3 "No such file" "$pangaea" vm checkpoint work "$dir/nowhere/x"
+expect 3 "there is no VM" "$pangaea" vm checkpoint other "$dir/x"
+expect 0 "work: paused" "$pangaea" vm pause work
+expect 0 "on its node" "$pangaea" vm checkpoint work "$dir/paused" --live
+expect 0 paused "$pangaea" vm ls
+expect 0 killed "$pangaea" vm kill work
+exit $bad
