@@ -168,9 +168,18 @@ void agent_checkpoint(struct agent_vm *vm, struct chan_call *call,
 		      const struct control_request *req)
 {
 	struct vmmctl_request save = {.op = req->live ? VMMCTL_SAVE_LIVE : VMMCTL_SAVE};
-	struct checkpoint *p = calloc(1, sizeof(*p));
-	int rc = p ? 0 : -ENOMEM;
+	struct checkpoint *p;
+	int rc;
 
+	if (vm->spec.part_count > 1) {
+		agent_reply_text(
+			call, CONTROL_USAGE,
+			"%s spans nodes: only guests of one node can be checkpointed so far",
+			vm->spec.name);
+		return;
+	}
+	p = calloc(1, sizeof(*p));
+	rc = p ? 0 : -ENOMEM;
 	if (!rc) {
 		p->agent = vm->agent;
 		p->call = call;

@@ -265,6 +265,10 @@ static bool out_refuse(struct agent_vm *vm, struct chan_call *call, const struct
 	else if (to == a->self)
 		agent_reply_text(call, CONTROL_USAGE, "%s is on node %s already", vm->spec.name,
 				 to->name);
+	else if (vm->spec.part_count > 1)
+		agent_reply_text(call, CONTROL_USAGE,
+				 "%s spans nodes: only guests of one node migrate so far",
+				 vm->spec.name);
 	else if (vm->migration)
 		agent_reply_text(call, CONTROL_BUSY, "%s is migrating already", vm->spec.name);
 	else if (vm->state != VMMCTL_RUNNING)
