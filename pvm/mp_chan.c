@@ -23,10 +23,17 @@
 #include "pvm/include/pvm3.h"
 #include "pvm/mp_globals.h"
 #include "pvm/mp_chan.h"
+#include "pvm/mp_net.h"
 #include "pvm/mp_rt.h"
 #include "pvm/mp_task.h"
 
 struct mp_chan mp_chan;
+
+enum {
+	LOOK = 100, /* looks before the clock is read: a few microseconds */
+	LOOK_NET = 4,
+	TAKEN_NS = 50000, /* others had the processor */
+};
 
 struct mp_seg_head *mp_chan_self(void)
 {
@@ -168,6 +175,8 @@ uint32_t mp_chan_bell(void)
 
 static bool news(uint32_t bell)
 {
+	if (!mp_chan.open)
+		return false;
 	return atomic_load_explicit(&mp_chan_self()->summary, memory_order_acquire) ||
 	       atomic_load_explicit(&mp_chan_self()->bell, memory_order_acquire) != bell;
 }
@@ -183,34 +192,75 @@ static int64_t spin_ns(void)
 	return (int64_t)mp_rt.poll_us * BASE_NS_PER_US >> BASE_MIN(mp_chan.spin_fails / 4, 3u);
 }
 
+static bool look(uint32_t bell, bool net)
+{
+	for (int i = 0; i < (net ? LOOK_NET : LOOK); i++) {
+		if (news(bell))
+			return true;
+		__builtin_ia32_pause();
+	}
+	return net && mp_net_ready();
+}
+
+/*
+ * Between looks the processor is offered to others: the one that we wait for may be on it. Where
+ * they keep it for long it is not ours to burn.
+ */
 static bool spin(uint32_t bell, int64_t deadline_ns)
 {
-	int64_t window = spin_ns(), end;
+	int64_t window = spin_ns(), now, end;
+	bool net = mp_net_active();
+	int taken = 0;
 
 	if (news(bell))
 		return true;
 	if (!window)
 		return false;
-	end = base_clock_ns() + window;
+	now = base_clock_ns();
+	end = now + window;
 	if (deadline_ns >= 0)
 		end = BASE_MIN(end, deadline_ns);
 	do {
-		for (int i = 0; i < 200; i++) {
-			if (news(bell)) {
-				mp_chan.spin_fails = 0;
-				return true;
-			}
-			__builtin_ia32_pause();
+		int64_t before = now;
+
+		if (look(bell, net)) {
+			mp_chan.spin_fails = 0;
+			return true;
 		}
-	} while (base_clock_ns() < end);
+		sched_yield();
+		now = base_clock_ns();
+		taken += now - before > TAKEN_NS;
+	} while (now < end && taken < 2);
 	mp_chan.spin_fails++;
-	return false;
+	return news(bell);
+}
+
+static void awake_add(int n)
+{
+	if (mp_chan.page)
+		atomic_fetch_add_explicit(&mp_chan.page->awake, n, memory_order_relaxed);
+}
+
+/* `asleep` says how to wake us: 1 the futex, 2 the bell of mp_net.c. */
+static void block(uint32_t bell, int64_t ns, int out_fd)
+{
+	struct mp_seg_head *h = mp_chan_self();
+	struct timespec ts = base_clock_timespec(ns);
+	bool net = mp_net_active() || out_fd >= 0;
+
+	awake_add(-1);
+	atomic_store(&h->asleep, net ? 2 : 1);
+	if (net && !news(bell))
+		mp_net_block(ns, out_fd);
+	else if (!net && !atomic_load(&h->summary))
+		mp_futex_wait(&h->bell, bell, &ts);
+	atomic_store(&h->asleep, 0);
+	awake_add(1);
 }
 
 bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns)
 {
-	int64_t now, left = MP_CHAN_SLEEP_MAX_MS * BASE_NS_PER_MS;
-	struct timespec ts;
+	int64_t now, left = MP_CHAN_SLEEP_MAX_MS * BASE_NS_PER_MS, begun = base_clock_ns();
 
 	if (spin(bell, deadline_ns))
 		return true;
@@ -220,16 +270,36 @@ bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns)
 			return false;
 		left = BASE_MIN(left, deadline_ns - now);
 	}
-	ts = base_clock_timespec(left);
-	if (mp_chan.page)
-		atomic_fetch_sub_explicit(&mp_chan.page->awake, 1, memory_order_relaxed);
-	atomic_store(&mp_chan_self()->asleep, 1);
-	if (!atomic_load(&mp_chan_self()->summary))
-		mp_futex_wait(&mp_chan_self()->bell, bell, &ts);
-	atomic_store(&mp_chan_self()->asleep, 0);
-	if (mp_chan.page)
-		atomic_fetch_add_explicit(&mp_chan.page->awake, 1, memory_order_relaxed);
+	if (mp_chan.open)
+		block(bell, left, -1);
+	else
+		mp_net_block(left, -1);
+	/* A full window would have been enough: try that again. */
+	if (base_clock_ns() - begun < (int64_t)mp_rt.poll_us * BASE_NS_PER_US)
+		mp_chan.spin_fails = 0;
 	return true;
+}
+
+void mp_chan_sleep_out(int out_fd)
+{
+	int64_t left = MP_CHAN_SLEEP_MAX_MS * BASE_NS_PER_MS;
+
+	if (mp_chan.open)
+		block(mp_chan_bell(), left, out_fd);
+	else
+		mp_net_block(left, out_fd);
+}
+
+void mp_peer_ring(struct mp_peer *p)
+{
+	struct mp_seg_head *h = (struct mp_seg_head *)p->seg;
+
+	if (atomic_load(&h->asleep) == 2) {
+		atomic_fetch_add(&h->bell, 1);
+		mp_net_ring(p->tid);
+	} else {
+		mp_seg_ring_bell(h);
+	}
 }
 
 void mp_chan_want_poke(void)
@@ -350,7 +420,9 @@ bool mp_chan_copy_out(const struct mp_msg *m, void *dst, size_t len)
 				part = BASE_MIN(part, (size_t)MP_CHAN_COPY_STEP);
 			if (foreign && !await_filled(s->block->owner, at + part))
 				return false;
-			memcpy(to, s->data + at, part);
+			/* pvm_precv: it came to its place at once. */
+			if (to != s->data + at)
+				memcpy(to, s->data + at, part);
 			to += part;
 			at += part;
 			len -= part;
@@ -471,7 +543,7 @@ static bool record_read(const struct mp_ring *g, uint64_t tail, uint64_t head, s
 static void ring_wake_sender(struct mp_peer *p, struct mp_ring *g)
 {
 	if (atomic_load(&g->want) && atomic_exchange(&g->want, 0) && p->seg)
-		mp_seg_ring_bell((struct mp_seg_head *)p->seg);
+		mp_peer_ring(p);
 }
 
 static int ring_take(struct mp_peer *p, uint32_t slot)

@@ -69,6 +69,8 @@ struct mp_seg_head *mp_chan_self(void);
 struct mp_peer *mp_peer_find(int tid);
 struct mp_peer *mp_peer_get(int tid); /* makes it; NULL: no memory */
 void mp_peer_unref(struct mp_peer *p);
+/* Wakes it if it sleeps. */
+void mp_peer_ring(struct mp_peer *p);
 /* Takes the descriptor; true when its segment is mapped. */
 bool mp_peer_map(struct mp_peer *p, int fd);
 

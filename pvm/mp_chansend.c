@@ -56,7 +56,7 @@ static void publish(struct mp_peer *p, uint64_t head)
 	if (!(atomic_load(&h->summary) & 1u << w))
 		atomic_fetch_or(&h->summary, 1u << w);
 	if (atomic_load(&h->asleep))
-		mp_seg_ring_bell(h);
+		mp_peer_ring(p);
 	if (atomic_load_explicit(&h->want_poke, memory_order_relaxed) == 1) {
 		uint32_t one = 1;
 		int32_t tid = p->tid;

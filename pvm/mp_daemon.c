@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "pvm/include/pvm3.h"
 #include "pvm/mp_globals.h"
+#include "pvm/mp_net.h"
 #include "pvm/mp_rt.h"
 #include "pvm/mp_task.h"
 
@@ -25,6 +26,7 @@ struct mp_wait {
 	bool done;
 	int rc;
 	struct base_wbuf *body;
+	bool want_fd; /* a result of 0 brings one */
 	int fd;
 };
 
@@ -91,6 +93,7 @@ void mp_rt_lost(void)
 		close(mp_rt.fd);
 	mp_rt.fd = -1;
 	lists_init();
+	mp_net_close();
 	mp_chan_close();
 	base_list_foreach_safe (p, &mp_rt.partial, struct partial, link)
 		partial_free(p);
@@ -231,6 +234,12 @@ static void take_ctl(struct base_rbuf *b)
 		break;
 	case MP_C_SIBLINGS: take_siblings(b); break;
 	case MP_C_POKE: mp_chan_poked(); break; /* looking at the rings follows anyway */
+	case MP_C_NET: mp_net_peer((int32_t)base_rbuf_u32(b), take_fd()); break;
+	case MP_C_NET_OPEN: mp_net_peer_open((int32_t)base_rbuf_u32(b)); break;
+	case MP_C_NET_GONE:
+		tid = (int32_t)base_rbuf_u32(b);
+		mp_net_peer_gone(tid, base_rbuf_u32(b) != 0);
+		break;
 	default: break;
 	}
 }
@@ -241,7 +250,9 @@ static void take_answer(uint32_t req, struct base_rbuf *b)
 		if (w->req != req)
 			continue;
 		w->rc = (int32_t)base_rbuf_u32(b);
-		w->fd = take_fd();
+		/* Others in the queue belong to the notices behind. */
+		if (w->want_fd && w->rc == 0)
+			w->fd = take_fd();
 		if (w->body)
 			base_wbuf_bytes(w->body, b->data + b->pos, base_rbuf_left(b));
 		w->done = true;
@@ -380,6 +391,7 @@ int mp_rt_take(void)
 	int rc;
 
 	mp_chan_poll();
+	mp_net_poll();
 	rc = pump_socket();
 	return rc < 0 ? rc : 0;
 }
@@ -388,7 +400,7 @@ int mp_rt_pump(int64_t deadline_ns)
 {
 	for (;;) {
 		uint32_t bell = mp_chan_bell();
-		int n = mp_chan_poll(), rc = pump_socket();
+		int n = mp_chan_poll() + mp_net_poll(), rc = pump_socket();
 
 		if (rc < 0)
 			return rc;
@@ -397,7 +409,7 @@ int mp_rt_pump(int64_t deadline_ns)
 			mp_rt_run_handlers();
 			return 0;
 		}
-		if (mp_chan_active()) {
+		if (mp_chan_active() || mp_net_active()) {
 			if (!mp_chan_sleep(bell, deadline_ns))
 				return 0;
 		} else if (wait_socket(deadline_ns)) {
@@ -431,7 +443,8 @@ int mp_rt_write(struct iovec *iov, int n, int pass_fd)
 	iov_skip(&iov, &n, 0);
 	while (n) {
 		struct msghdr m = {.msg_iov = iov, .msg_iovlen = (size_t)n};
-		struct pollfd p = {.fd = mp_rt.fd, .events = POLLOUT | POLLIN};
+		struct pollfd p[2] = {{.fd = mp_rt.fd, .events = POLLOUT | POLLIN},
+				      {.fd = mp_net_fd(), .events = POLLIN}};
 		ssize_t k;
 
 		if (mp_rt.fd < 0)
@@ -455,8 +468,9 @@ int mp_rt_write(struct iovec *iov, int n, int pass_fd)
 			return PvmSysErr;
 		}
 		/* The daemon may wait for us to read before it reads from us. */
-		poll(&p, 1, -1);
-		if ((p.revents & POLLIN) && pump_socket() < 0)
+		poll(p, 2, -1);
+		mp_net_poll();
+		if ((p[0].revents & POLLIN) && pump_socket() < 0)
 			return PvmSysErr;
 	}
 	return 0;
@@ -477,7 +491,11 @@ int mp_rt_notice(uint16_t what, const void *p, size_t len)
 static int call(uint16_t op, const struct base_wbuf *args, struct base_wbuf *body, int pass_fd,
 		int *fd)
 {
-	struct mp_wait w = {.outer = mp_rt.waits, .req = ++mp_rt.next_req, .body = body, .fd = -1};
+	struct mp_wait w = {.outer = mp_rt.waits,
+			    .req = ++mp_rt.next_req,
+			    .body = body,
+			    .want_fd = fd != NULL,
+			    .fd = -1};
 	struct mp_frame f = {.type = MP_F_REQ, .req = w.req, .len = 2 + (args ? args->len : 0)};
 	uint8_t hdr[MP_FRAME_HDR + 2];
 	struct iovec iov[2] = {{hdr, sizeof(hdr)}, {NULL, 0}};
@@ -500,8 +518,6 @@ static int call(uint16_t op, const struct base_wbuf *args, struct base_wbuf *bod
 		return rc;
 	if (fd)
 		*fd = w.fd;
-	else if (w.fd >= 0)
-		close(w.fd);
 	return body && body->error ? PvmNoMem : w.rc;
 }
 

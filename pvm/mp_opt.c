@@ -5,6 +5,7 @@
 
 #include "pvm/include/pvm3.h"
 #include "pvm/mp_globals.h"
+#include "pvm/mp_net.h"
 #include "pvm/mp_rt.h"
 
 /* Context and tag of messages with output: the numbers of PVM 3.4. */
@@ -321,7 +322,7 @@ int pvm_getfds(int **fds)
 		return lpvmerr("pvm_getfds", rc);
 	/* The program may now select: from here on news by shared memory also shows there. */
 	mp_chan_want_poke();
-	fd = mp_rt.fd;
+	fd = mp_net_watch() ? mp_net_fd() : mp_rt.fd;
 	if (fds)
 		*fds = &fd;
 	return 1;

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "pvm/include/pvm3.h"
 #include "pvm/mp_globals.h"
+#include "pvm/mp_net.h"
 #include "pvm/mp_rt.h"
 
 struct handler {
@@ -174,6 +175,13 @@ static int give_number(struct mp_msg *m)
 
 static struct mp_item *find_usual(int tid, int tag)
 {
+	/* It is on its way to the buffer of pvm_precv, so nothing else can be. */
+	if (mp_landing.msg) {
+		base_list_foreach (it, &mp_rt.queue, struct mp_item, link)
+			if (it->msg == mp_landing.msg)
+				return it;
+		return NULL;
+	}
 	base_list_foreach (it, &mp_rt.queue, struct mp_item, link) {
 		const struct mp_head *h = &it->msg->head;
 
@@ -346,8 +354,11 @@ static size_t type_size(int type)
 static int precv_take(int tid, int tag, void *buf, size_t cap, struct mp_item **out)
 {
 	for (;;) {
-		int rc = await(tid, tag, -1, false, out);
+		int rc;
 
+		mp_landing = (struct mp_landing){true, tid, tag, buf, cap, NULL};
+		rc = await(tid, tag, -1, false, out);
+		mp_landing = (struct mp_landing){.on = false};
 		if (rc || mp_chan_copy_out((*out)->msg, buf, BASE_MIN(cap, (*out)->msg->len)))
 			return rc;
 		drop(*out);

@@ -109,8 +109,10 @@ void mp_chan_peer_gone(int tid, int slot);
 /* The bell before the last poll, and sleeping until it rings. */
 uint32_t mp_chan_bell(void);
 bool mp_chan_active(void);
-/* False: time is up. */
+/* False: time is up. Also for connections of mp_net.c, and then without a segment as well. */
 bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns);
+/* Sleeps until there is news or `out_fd` can be written. The caller has taken in what was there. */
+void mp_chan_sleep_out(int out_fd);
 /*
  * A body by reference may still be on its way from its sender: wait for all of it, or copy out its
  * first `len` bytes as they come. False: the sender died before, the message is lost.

@@ -1,9 +1,13 @@
-/* Sending: to oneself, by shared memory on this host, else through the daemon. */
+/*
+ * Sending: to oneself, by shared memory on this host, by a connection to another one,
+ * else through the daemon.
+ */
 #include <stdlib.h>
 #include <string.h>
 
 #include "pvm/include/pvm3.h"
 #include "pvm/mp_globals.h"
+#include "pvm/mp_net.h"
 #include "pvm/mp_rt.h"
 
 enum { IOV_MAX_PIECE = 64 };
@@ -79,6 +83,7 @@ static int send_one(int dst, const struct mp_msg *m, int tag)
 	if (dst == pvmmytid)
 		return send_self(m, &h);
 	rc = mp_chan_send(dst, m, &h);
+	rc = rc ? rc : mp_net_send(dst, m, &h);
 	if (rc)
 		return rc < 0 ? rc : 0;
 	return send_daemon(dst, m, &h);

@@ -32,6 +32,17 @@ void mpd_crypt_random(void *out, size_t len)
 	randombytes_buf(out, len);
 }
 
+void mpd_crypt_mac(const uint8_t key[MPD_KEY_LEN], const void *p, size_t len,
+		   uint8_t out[MPD_MAC_LEN])
+{
+	crypto_generichash(out, MPD_MAC_LEN, p, len, key, MPD_KEY_LEN);
+}
+
+bool mpd_crypt_equal(const uint8_t a[MPD_MAC_LEN], const uint8_t b[MPD_MAC_LEN])
+{
+	return !sodium_memcmp(a, b, MPD_MAC_LEN);
+}
+
 int mpd_crypt_new(struct mpd_crypt **out, bool initiator, const uint8_t key[MPD_KEY_LEN],
 		  uint8_t hello[MPD_HELLO_LEN])
 {

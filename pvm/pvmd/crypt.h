@@ -23,11 +23,17 @@ enum {
 	MPD_RECORD_MAX = 1 << 20,
 };
 
+enum { MPD_MAC_LEN = 32 };
+
 struct mpd_crypt;
 
 /* Once per process. -EIO. */
 BASE_MUST_CHECK int mpd_crypt_setup(void);
 void mpd_crypt_random(void *out, size_t len);
+/* A keyed hash, and its comparison in constant time. */
+void mpd_crypt_mac(const uint8_t key[MPD_KEY_LEN], const void *p, size_t len,
+		   uint8_t out[MPD_MAC_LEN]);
+bool mpd_crypt_equal(const uint8_t a[MPD_MAC_LEN], const uint8_t b[MPD_MAC_LEN]);
 
 /* Starts a handshake and writes our hello. -ENOMEM. */
 BASE_MUST_CHECK int mpd_crypt_new(struct mpd_crypt **out, bool initiator,

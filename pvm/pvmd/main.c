@@ -47,6 +47,7 @@ static int parse(struct mpd *pd, int argc, char **argv)
 			return usage("PVM_HOSTTIMEOUT is not a time of 100 to 3600000 ms");
 		pd->config.host_timeout_ms = (int)v;
 	}
+	pd->config.sealed = getenv("PVM_NET") && !strcmp(getenv("PVM_NET"), "sealed");
 	for (int i = 1; i < argc; i++) {
 		if (argv[i][0] == '-') {
 			if (option(pd, argv[i]))

@@ -102,6 +102,7 @@ struct mpd_host {
 	double fresh; /* tasks that we put there and the measure does not show yet */
 	uint32_t tasks;
 	struct base_list blocked; /* senders that wait for the link */
+	int64_t no_direct_ns;	  /* until then: connections between tasks failed */
 };
 
 /* Who asked: a task of ours, or another daemon on behalf of a task. */
@@ -128,6 +129,7 @@ struct mpd_config {
 	char hostfile[MPD_PATH_MAX];
 	unsigned debug;
 	bool slave, manual, nofork;
+	bool sealed; /* $PVM_NET=sealed: messages between hosts by the encrypted links only */
 	int host_timeout_ms;
 	int speed;
 };
@@ -155,7 +157,10 @@ struct mpd {
 	struct base_list calls;
 	uint32_t next_call;
 
-	struct base_watch listen_task, listen_host, signals;
+	struct base_watch listen_task, listen_host, listen_direct, signals;
+	uint16_t direct_port;
+	struct base_list directs, tickets, dials; /* mpd_direct.c */
+	uint64_t next_ticket;
 	char dir[108], socket[108], log[MPD_PATH_MAX];
 	struct base_timer beat;
 	double busy;
@@ -253,6 +258,13 @@ void mpd_fd_shed(struct mpd *pd, int listen_fd);
 void mpd_task_wake(struct mpd_task *t);
 void mpd_task_connect(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b);
 
+/* mpd_direct.c: connections between tasks of two hosts. */
+void mpd_direct_connect(struct mpd *pd, const struct mpd_from *from, int32_t tid);
+void mpd_direct_task_gone(struct mpd *pd, int32_t tid);
+/* What a task elsewhere said of itself by MP_C_NET_GONE to `local`. */
+void mpd_direct_remote_gone(struct mpd *pd, int32_t local, int32_t remote);
+void mpd_direct_host_gone(struct mpd *pd, int host);
+
 /* mpd_call.c: calls and answers. */
 void mpd_call_serve(struct mpd *pd, const struct mpd_from *from, uint16_t op, struct base_rbuf *b);
 void mpd_call_reply(struct mpd *pd, const struct mpd_from *from, int rc,
@@ -272,7 +284,7 @@ mpd_op_fn mpd_op_config, mpd_op_tasks, mpd_op_spawn, mpd_op_exec, mpd_op_signal,
 	mpd_op_addhosts, mpd_op_delhosts, mpd_op_pstat, mpd_op_mstat, mpd_op_tickle, mpd_op_halt,
 	mpd_op_mbox_put, mpd_op_mbox_get, mpd_op_mbox_del, mpd_op_mbox_info, mpd_op_context,
 	mpd_op_hostsync, mpd_op_setopt, mpd_op_register, mpd_op_hosts, mpd_op_exit, mpd_op_started,
-	mpd_op_mbox_reset;
+	mpd_op_mbox_reset, mpd_op_direct;
 
 /* mpd_notify.c */
 /* A task of another host has ended, or was never there. */

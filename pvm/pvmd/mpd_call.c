@@ -37,6 +37,7 @@ static const struct op {
 	[MP_OP_MBOX_RESET] = {mpd_op_mbox_reset, OP_TASK | OP_HOST},
 	[MP_OP_EXEC] = {mpd_op_exec, OP_HOST},
 	[MP_OP_HOSTS] = {mpd_op_hosts, OP_HOST},
+	[MP_OP_DIRECT] = {mpd_op_direct, OP_HOST},
 };
 
 void mpd_call_serve(struct mpd *pd, const struct mpd_from *from, uint16_t op, struct base_rbuf *b)

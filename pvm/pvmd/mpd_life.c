@@ -1,8 +1,6 @@
 /* The daemon from start to end: its directory, lock, log, signals, heartbeat. */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <pvm3.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -20,6 +18,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "pvm/pvmd/mpd.h"
+#include "pvm/pvmd/mpd_addr.h"
 
 enum { BAIL_MS = 60000, END_MS = 500, SPIN_US = 40 };
 
@@ -268,15 +267,9 @@ static int setup_self(struct mpd *pd)
 
 	if (!*pd->config.name && gethostname(pd->config.name, sizeof(pd->config.name) - 1))
 		return -errno;
-	if (!*pd->config.ip) {
-		struct addrinfo hints = {.ai_family = AF_INET}, *ai;
-
-		if (!getaddrinfo(pd->config.name, NULL, &hints, &ai)) {
-			inet_ntop(AF_INET, &((struct sockaddr_in *)ai->ai_addr)->sin_addr,
-				  pd->config.ip, sizeof(pd->config.ip));
-			freeaddrinfo(ai);
-		}
-	}
+	if (!*pd->config.ip &&
+	    mpd_addr_resolve(pd->config.name, pd->config.ip, sizeof(pd->config.ip)))
+		*pd->config.ip = 0;
 	me = mpd_host_new(pd, pd->self, pd->config.name);
 	if (!me)
 		return -ENOMEM;
@@ -293,7 +286,8 @@ static void setup_lists(struct mpd *pd)
 {
 	struct base_list *lists[] = {&pd->tasks,    &pd->calls,	    &pd->watchers,
 				     &pd->host_add, &pd->starts,    &pd->sinks,
-				     &pd->choked,   &pd->strangers, &pd->started_waits};
+				     &pd->choked,   &pd->strangers, &pd->started_waits,
+				     &pd->directs,  &pd->tickets,   &pd->dials};
 
 	for (size_t i = 0; i < BASE_ARRAY_LEN(lists); i++)
 		base_list_init(lists[i]);
@@ -509,6 +503,8 @@ static bool order(struct mpd *pd, struct orders *o, const char *name, const char
 		return number(v, 100, 3600000, &pd->config.host_timeout_ms);
 	if (!strcmp(name, "speed"))
 		return number(v, 0, 1000000, &pd->config.speed);
+	if (!strcmp(name, "net"))
+		pd->config.sealed |= !strcmp(v, "sealed");
 	if (!strcmp(name, "vmid"))
 		return !*v || !setenv("PVM_VMID", v, 1);
 	/* Of a later version: not for us. */

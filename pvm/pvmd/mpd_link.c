@@ -2,10 +2,7 @@
  * Links between daemons. Each pair has one TCP connection, made by the daemon with the higher
  * number. After the handshake of crypt.h the maker says who it is (JOIN); from then on both send.
  */
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pvm3.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "pvm/pvmd/mpd.h"
+#include "pvm/pvmd/mpd_addr.h"
 
 /* A link that was accepted and has not said who it is. */
 struct stranger {
@@ -25,14 +23,6 @@ struct stranger {
 };
 
 enum { STRANGER_MAX = 256 };
-
-static void link_fd_setup(int fd)
-{
-	int one = 1;
-
-	/* Advice only: a failure costs speed. */
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-}
 
 static void link_ctl(struct mpd *pd, struct mpd_host *h, struct base_rbuf *b)
 {
@@ -68,6 +58,11 @@ static void link_ctl(struct mpd *pd, struct mpd_host *h, struct base_rbuf *b)
 	case MP_C_TO_TASK:
 		tid = (int32_t)base_rbuf_u32(b);
 		what = base_rbuf_u16(b);
+		if (!b->error && what == MP_C_NET_GONE && base_rbuf_left(b) >= 4) {
+			struct base_rbuf rest = *b;
+
+			mpd_direct_remote_gone(pd, tid, (int32_t)base_rbuf_u32(&rest));
+		}
 		if (!b->error && mpd_task_get(pd, tid))
 			mpd_task_ctl(mpd_task_get(pd, tid), what, b->data + b->pos,
 				     base_rbuf_left(b), -1);
@@ -152,23 +147,11 @@ static const struct mpd_conn_ops link_ops = {.frame = link_frame,
 
 void mpd_link_connect(struct mpd *pd, struct mpd_host *h)
 {
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(h->port)};
-	int fd, rc;
+	int fd = mpd_addr_connect(h->ip, h->port), rc;
 
 	h->since_ns = base_clock_ns();
-	if (inet_pton(AF_INET, h->ip, &a.sin_addr) != 1) {
-		log_error("host %s has no valid address '%s'", h->name, h->ip);
-		return;
-	}
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0) {
-		log_error("link to %s: %s", h->name, strerror(errno));
-		return;
-	}
-	link_fd_setup(fd);
-	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) && errno != EINPROGRESS) {
-		log_warn("link to %s (%s:%u): %s", h->name, h->ip, h->port, strerror(errno));
-		close(fd);
+		log_warn("link to %s (%s port %u): %s", h->name, h->ip, h->port, strerror(-fd));
 		return;
 	}
 	rc = mpd_conn_new(&h->link, pd->loop, fd, &link_ops, h, pd->key, true);
@@ -274,7 +257,7 @@ static void link_accept(struct base_watch *w, uint32_t events)
 		close(fd);
 		return;
 	}
-	link_fd_setup(fd);
+	mpd_addr_no_delay(fd);
 	s->pd = pd;
 	s->since_ns = base_clock_ns();
 	if (mpd_conn_new(&s->conn, pd->loop, fd, &stranger_ops, s, pd->key, false)) {
@@ -288,30 +271,12 @@ static void link_accept(struct base_watch *w, uint32_t events)
 int mpd_link_listen(struct mpd *pd)
 {
 	struct mpd_host *me = pd->hosts[pd->self];
-	struct sockaddr_in a = {.sin_family = AF_INET};
-	socklen_t len = sizeof(a);
-	int fd, rc;
+	int fd = mpd_addr_listen(me->ip, &me->port);
 
-	if (inet_pton(AF_INET, me->ip, &a.sin_addr) != 1)
-		return -EINVAL;
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
-		return -errno;
-	if (bind(fd, (struct sockaddr *)&a, sizeof(a))) {
-		/* Behind an address translation the name's address is not ours. */
-		a.sin_addr.s_addr = INADDR_ANY;
-		if (errno != EADDRNOTAVAIL || bind(fd, (struct sockaddr *)&a, sizeof(a)))
-			goto err;
-	}
-	if (listen(fd, 256) || getsockname(fd, (struct sockaddr *)&a, &len))
-		goto err;
-	me->port = ntohs(a.sin_port);
+		return fd;
 	pd->listen_host = (struct base_watch){.fd = fd, .events = EPOLLIN, .ready = link_accept};
 	return base_loop_add(pd->loop, &pd->listen_host);
-err:
-	rc = -errno;
-	close(fd);
-	return rc;
 }
 
 void mpd_link_send(struct mpd *pd, struct mpd_host *h, enum mp_frame_type type, uint32_t req,

@@ -4,10 +4,8 @@
  * command line. It prints one line, goes to the background and joins by a link. When all hosts of
  * a call have joined or failed, the table with the new ones goes to everybody.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <pthread.h>
 #include <pvm3.h>
 #include <spawn.h>
@@ -20,6 +18,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "pvm/pvmd/mpd.h"
+#include "pvm/pvmd/mpd_addr.h"
 #include "pvm/pvmd/mpd_hostfile.h"
 
 enum { START_TIMEOUT_MS = 60000, LINE_MAX_LEN = 1024, BATCH_MAX = 1024 };
@@ -62,29 +61,21 @@ static void start_result(struct mpd_start *s, int32_t result);
 
 /* Addresses: by a thread, because a name server may take its time and the daemon may not. */
 
-static int resolve(const char *name, char *out, size_t cap)
-{
-	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *ai;
-
-	if (getaddrinfo(name, NULL, &hints, &ai))
-		return -EHOSTUNREACH;
-	inet_ntop(AF_INET, &((struct sockaddr_in *)ai->ai_addr)->sin_addr, out, (socklen_t)cap);
-	freeaddrinfo(ai);
-	return 0;
-}
-
 /* The address of ours that reaches `ip`. */
 static int route_to(const char *ip, char *out, size_t cap)
 {
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(9)};
-	BASE_AUTO_FD int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	socklen_t len = sizeof(a);
+	BASE_AUTO_FD int fd = -1;
+	struct mpd_addr a;
 
-	if (fd < 0 || inet_pton(AF_INET, ip, &a.sin_addr) != 1 ||
-	    connect(fd, (struct sockaddr *)&a, sizeof(a)) ||
-	    getsockname(fd, (struct sockaddr *)&a, &len))
+	if (mpd_addr_parse(ip, 9, &a))
 		return -EHOSTUNREACH;
-	inet_ntop(AF_INET, &a.sin_addr, out, (socklen_t)cap);
+	fd = socket(a.sa.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&a.sa, a.len))
+		return -EHOSTUNREACH;
+	a.len = sizeof(a.sa);
+	if (getsockname(fd, (struct sockaddr *)&a.sa, &a.len) ||
+	    mpd_addr_text((struct sockaddr *)&a.sa, a.len, out, cap))
+		return -EHOSTUNREACH;
 	return 0;
 }
 
@@ -95,7 +86,8 @@ static int listen_first(struct mpd *pd, const char *peer_ip)
 
 	if (pd->listen_host.loop)
 		return 0;
-	if (!strcmp(pd->config.ip, "") || !strncmp(pd->config.ip, "127.", 4)) {
+	if (!strcmp(pd->config.ip, "") || !strncmp(pd->config.ip, "127.", 4) ||
+	    !strcmp(pd->config.ip, "::1")) {
 		if (route_to(peer_ip, me->ip, sizeof(me->ip)))
 			return -EHOSTUNREACH;
 	} else {
@@ -120,10 +112,10 @@ static void start_config(struct mpd_start *s, char *out, size_t cap)
 	hex(pd->key, sizeof(pd->key), key);
 	snprintf(out, cap,
 		 "key=%s\nself=%d\nname=%s\nip=%s\nmaster=%d\nmaster_name=%s\nmaster_ip=%s\n"
-		 "master_port=%u\ntimeout=%d\nvmid=%s\nspeed=%d\nep=%s\nwd=%s\nbx=%s\n\n",
+		 "master_port=%u\ntimeout=%d\nvmid=%s\nspeed=%d\nep=%s\nwd=%s\nbx=%s\nnet=%s\n\n",
 		 key, s->host, s->line.name, s->ip, pd->self, me->name, me->ip, me->port,
 		 pd->config.host_timeout_ms, vmid ? vmid : "", s->line.speed, s->line.path,
-		 s->line.dir, s->line.debugger);
+		 s->line.dir, s->line.debugger, pd->config.sealed ? "sealed" : "direct");
 	explicit_bzero(key, sizeof(key));
 }
 
@@ -450,7 +442,7 @@ static void *batch_resolve(void *arg)
 		struct mpd_start *s = &b->starts[i];
 
 		if (!s->result &&
-		    resolve(*s->line.ip ? s->line.ip : s->line.name, s->ip, sizeof(s->ip)))
+		    mpd_addr_resolve(*s->line.ip ? s->line.ip : s->line.name, s->ip, sizeof(s->ip)))
 			s->ip[0] = 0;
 	}
 	while (base_loop_post(b->pd->loop, batch_resolved, b))

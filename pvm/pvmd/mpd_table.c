@@ -101,6 +101,7 @@ static void host_remove(struct mpd *pd, struct mpd_host *h, const char *why)
 	mpd_route_unblock(pd, &h->blocked);
 	mpd_route_choke_host_gone(pd, id);
 	mpd_call_host_gone(pd, id);
+	mpd_direct_host_gone(pd, id);
 	if (member) {
 		mpd_notify_host_gone(pd, id);
 		mpd_mbox_host_gone(pd, id);

@@ -107,6 +107,7 @@ void mpd_task_gone(struct mpd_task *t)
 	pd->task_count--;
 	mpd_output_flush(pd, t->tid);
 	task_drop_peers(t);
+	mpd_direct_task_gone(pd, t->tid);
 	mpd_route_forget(pd, t);
 	mpd_notify_task_gone(pd, t);
 	mpd_notify_forget(pd, t->tid);
@@ -464,13 +465,17 @@ static int slot_take(struct mpd_task *t)
  */
 void mpd_task_connect(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b)
 {
-	struct mpd_task *me = mpd_task_get(pd, from->tid);
-	struct mpd_task *to = mpd_task_get(pd, (int32_t)base_rbuf_u32(b));
+	int32_t tid = (int32_t)base_rbuf_u32(b);
+	struct mpd_task *me = mpd_task_get(pd, from->tid), *to = mpd_task_get(pd, tid);
 	struct mpd_peer *p;
 	struct base_wbuf out;
 	uint32_t v[2];
 	int slot;
 
+	if (mp_tid_is_task(tid) && mp_tid_host(tid) != pd->self) {
+		mpd_direct_connect(pd, from, tid);
+		return;
+	}
 	if (me && to && !to->conn) {
 		/* It has been started and will enrol: ask again later. */
 		mpd_call_reply(pd, from, PvmNoData, NULL, -1);

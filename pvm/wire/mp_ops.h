@@ -28,11 +28,13 @@ enum mp_op {
 	MP_OP_MBOX_DEL = 16, /* str name, i32 index */
 	/* str pattern -> u32 n, n x {str name, u32 m, m x {i32 index, owner, flags}} */
 	MP_OP_MBOX_INFO = 17,
-	MP_OP_CONTEXT = 18,    /* i32 0: new -> id; else: free */
-	MP_OP_HOSTSYNC = 19,   /* i32 host -> u64 seconds, u64 microseconds */
-	MP_OP_SETOPT = 20,     /* i32 what (PvmSelf...), i32 value */
-	MP_OP_REGISTER = 21,   /* i32 role */
-	MP_OP_CONNECT = 22,    /* i32 tid -> u32 slot; + descriptor of its segment */
+	MP_OP_CONTEXT = 18,  /* i32 0: new -> id; else: free */
+	MP_OP_HOSTSYNC = 19, /* i32 host -> u64 seconds, u64 microseconds */
+	MP_OP_SETOPT = 20,   /* i32 what (PvmSelf...), i32 value */
+	MP_OP_REGISTER = 21, /* i32 role */
+	/* i32 tid -> 0 and a descriptor: the segment of a task of this host, and u32 slot; or a new
+	 * connection to a task elsewhere. 1: use the connection that it made. */
+	MP_OP_CONNECT = 22,
 	MP_OP_STARTED = 23,    /* answers when no host is being started */
 	MP_OP_MBOX_RESET = 24, /* u32 n, n x i32 tid whose entries stay */
 	MP_OP_TASK_LAST = 31,
@@ -41,7 +43,10 @@ enum mp_op {
 	MP_OP_EXEC = 32,  /* one host's share of a spawn */
 	MP_OP_HOSTS = 33, /* the coordinator's table of hosts */
 	MP_OP_JOIN = 34,  /* first words of a link: who I am */
-	MP_OP_LAST = 34,
+	/* i32 tid (of the callee's host), u32 0 -> u16 port, u64 ticket, 32 bytes key; 1: the caller's
+	 * task will send on the connection that the other one made -> nothing. */
+	MP_OP_DIRECT = 35,
+	MP_OP_LAST = 35,
 };
 
 enum mp_role { MP_ROLE_RM = 1, MP_ROLE_HOSTER = 2, MP_ROLE_TASKER = 3, MP_ROLE_TRACER = 4 };
@@ -54,6 +59,11 @@ enum mp_ctl {
 	MP_C_POKE = 4,	    /* nothing: look at the shared memory */
 	MP_C_SLOT_FREE = 5, /* task to daemon: u32 slot: its ring is empty, its sender is gone */
 	MP_C_POKE_TASK = 6, /* task to daemon: i32 tid: poke it */
+
+	MP_C_NET = 7,	   /* i32 tid; + descriptor: it sends on this connection from now on */
+	MP_C_NET_OPEN = 8, /* i32 tid: it sends on the connection that we asked for, too */
+	MP_C_NET_GONE =
+		9, /* i32 tid, u32 1: its task ended, read until the end; 0: its host died */
 
 	/* Between daemons. */
 	MP_C_BEAT = 32,	   /* u32 busy per mille, u32 tasks */
