@@ -6,7 +6,7 @@
 #include "ctl/ctl.h"
 
 /* The numbers that the agent sends, by name. */
-static uint64_t item_value(const struct control_reply *r, const char *name)
+uint64_t ctl_item_value(const struct control_reply *r, const char *name)
 {
 	for (size_t i = 0; i < r->item_count; i++)
 		if (!strcmp(r->items[i].name, name))
@@ -31,13 +31,13 @@ static void json_progress(const struct control_reply *r, const char *vm)
 /* How far: of all pages before the first round's end, of what the guest keeps writing after it. */
 static unsigned percent_done(const struct control_reply *r)
 {
-	uint64_t total = item_value(r, "pages_total"), left = item_value(r, "pages_left");
-	uint64_t moved = item_value(r, "pages_sent") + item_value(r, "pages_zero") +
-			 item_value(r, "pages_unchanged");
+	uint64_t total = ctl_item_value(r, "pages_total"), left = ctl_item_value(r, "pages_left");
+	uint64_t moved = ctl_item_value(r, "pages_sent") + ctl_item_value(r, "pages_zero") +
+			 ctl_item_value(r, "pages_unchanged");
 
 	if (!total)
 		return 0;
-	if (item_value(r, "round") <= 1)
+	if (ctl_item_value(r, "round") <= 1)
 		return (unsigned)(100 * BASE_MIN(moved, left) / BASE_MAX(left, UINT64_C(1)));
 	return (unsigned)(100 - 100 * BASE_MIN(left, total) / total);
 }
@@ -49,22 +49,27 @@ static void print_progress(const struct ctl *c, const struct control_reply *r)
 	snprintf(state, sizeof(state), "%s", r->text);
 	text_clean(state);
 	fprintf(stderr, "%s%s: %3u%%, round %" PRIu64 ", %s sent, %s/s, guest writes %s/s%s",
-		c->colour ? "\r\033[K" : "", state, percent_done(r), item_value(r, "round"),
-		text_size_print(item_value(r, "bytes_sent"), sent, sizeof(sent)),
-		text_size_print(item_value(r, "rate"), rate, sizeof(rate)),
-		text_size_print(item_value(r, "dirty_rate"), dirty, sizeof(dirty)),
+		c->colour ? "\r\033[K" : "", state, percent_done(r), ctl_item_value(r, "round"),
+		text_size_print(ctl_item_value(r, "bytes_sent"), sent, sizeof(sent)),
+		text_size_print(ctl_item_value(r, "rate"), rate, sizeof(rate)),
+		text_size_print(ctl_item_value(r, "dirty_rate"), dirty, sizeof(dirty)),
 		c->colour ? "" : "\n");
 	fflush(stderr);
+}
+
+void ctl_migrate_progress(const struct ctl *c, const char *vm, const struct control_reply *item)
+{
+	if (c->json)
+		json_progress(item, vm);
+	else if (c->progress)
+		print_progress(c, item);
 }
 
 static bool migrate_item(void *arg, const struct control_reply *item)
 {
 	const struct ctl *c = arg;
 
-	if (c->json)
-		json_progress(item, c->args[0]);
-	else if (c->progress)
-		print_progress(c, item);
+	ctl_migrate_progress(c, c->args[0], item);
 	return true;
 }
 
@@ -75,11 +80,11 @@ static void print_summary(const struct ctl *c, const struct control_reply *r)
 	printf("%s: on node %s after %.1f ms, downtime %.1f ms\n"
 	       "  %" PRIu64 " rounds, %s sent: %" PRIu64 " pages with data, %" PRIu64
 	       " zero, %" PRIu64 " unchanged, %" PRIu64 " repeated\n",
-	       c->args[0], c->target, (double)item_value(r, "total_ns") / 1e6,
-	       (double)item_value(r, "downtime_ns") / 1e6, item_value(r, "round"),
-	       text_size_print(item_value(r, "bytes_sent"), sent, sizeof(sent)),
-	       item_value(r, "pages_sent"), item_value(r, "pages_zero"),
-	       item_value(r, "pages_unchanged"), item_value(r, "pages_resent"));
+	       c->args[0], c->target, (double)ctl_item_value(r, "total_ns") / 1e6,
+	       (double)ctl_item_value(r, "downtime_ns") / 1e6, ctl_item_value(r, "round"),
+	       text_size_print(ctl_item_value(r, "bytes_sent"), sent, sizeof(sent)),
+	       ctl_item_value(r, "pages_sent"), ctl_item_value(r, "pages_zero"),
+	       ctl_item_value(r, "pages_unchanged"), ctl_item_value(r, "pages_resent"));
 }
 
 static int migrate_cancel(struct ctl *c)
@@ -98,6 +103,14 @@ static int migrate_cancel(struct ctl *c)
 	return code;
 }
 
+void ctl_migrate_options(const struct ctl *c, struct control_migrate *m)
+{
+	m->max_downtime_ms = c->max_downtime_ms;
+	m->bandwidth = c->bandwidth;
+	m->channels = c->channels;
+	m->encrypt = c->encrypt;
+}
+
 int ctl_vm_migrate(struct ctl *c)
 {
 	struct control_request req = {.op = CONTROL_VM_MIGRATE};
@@ -112,10 +125,7 @@ int ctl_vm_migrate(struct ctl *c)
 	    !ctl_name(c, "node", c->target, req.migrate.target) ||
 	    (c->node && !ctl_name(c, "node", c->node, req.node)))
 		return CONTROL_USAGE;
-	req.migrate.max_downtime_ms = c->max_downtime_ms;
-	req.migrate.bandwidth = c->bandwidth;
-	req.migrate.channels = c->channels;
-	req.migrate.encrypt = c->encrypt;
+	ctl_migrate_options(c, &req.migrate);
 	code = ctl_call(c, &req, migrate_item, c, &r);
 	if (c->progress && c->colour && !c->json)
 		fputs("\r\033[K", stderr);

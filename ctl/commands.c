@@ -293,6 +293,14 @@ static const struct ctl_option migrate_options[] = {
 	NODE_OPTION,
 	END,
 };
+static const struct ctl_option drain_options[] = {
+	{"max-downtime", 0, "MS", "stop each guest for so long at most (default 50)",
+	 take_max_downtime},
+	{"bandwidth", 0, "BYTES", "a limit a second, such as 100M", take_bandwidth},
+	{"channels", 0, "N", "data connections (default 2)", take_channels},
+	{"encrypt", 0, NULL, "seal what is sent", take_encrypt},
+	END,
+};
 static const struct ctl_option checkpoint_options[] = {
 	{"live", 0, NULL, "let the guest run on while most of its memory is written", take_live},
 	NODE_OPTION,
@@ -327,6 +335,11 @@ const struct ctl_command ctl_commands[] = {
 	 "Checks KVM, paging settings, the kernel, userfaultfd, the TSC, RDMA, memory, limits,\n"
 	 "time, ports and keys, on all nodes or on one. Exits 1 when a check fails.",
 	 "pangaea node doctor\npangaea node doctor a --json", no_options, ctl_node_doctor},
+	{"node", "drain", "NODE", 1, 1, "move all VMs of a node to the others",
+	 "For maintenance: one after another, each to the node with most memory left that takes it.\n"
+	 "Exits 1 when a VM stays, and says why. New VMs may still be started on the node.",
+	 "pangaea node drain a\npangaea node drain a --max-downtime 20 --json", drain_options,
+	 ctl_node_drain},
 	{"vm", "run", "NAME", 0, 1, "start a VM",
 	 "Files are those of the node that runs it. Waits until the VM runs. A VM is gone when it\n"
 	 "ends: 'pangaea vm info NAME' says for an hour why one failed, 'pangaea events NAME' all.\n"

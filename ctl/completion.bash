@@ -16,7 +16,7 @@ _pangaea() {
         'vm ') w='run ls info console start stop kill migrate pause resume reset stats heatmap registers' ;;
         'init ') w='cluster key' ;;
         'completion ') w='bash' ;;
-        'node info'|'node doctor') w=$(pangaea node ls -q 2>/dev/null) ;;
+        'node info'|'node doctor'|'node drain') w=$(pangaea node ls -q 2>/dev/null) ;;
         'vm info'|'vm console'|'vm start'|'vm stop'|'vm kill'|'vm migrate'|'vm pause'|'vm resume'|'vm reset'|'vm stats'|'vm heatmap'|'vm registers')
           w=$(pangaea vm ls -q 2>/dev/null) ;;
         *) w='' ;;
@@ -26,6 +26,7 @@ _pangaea() {
           w='--json --help --home --agent --timeout --quiet'
           case "${words[0]} ${words[1]}" in
             'vm run') w+=' --kernel --initrd --cmdline --disk --vcpus --memory --nic --node --file --restore --gdb --overcommit --console --encrypt --transport' ;;
+            'node drain') w+=' --max-downtime --bandwidth --channels --encrypt' ;;
             'vm checkpoint') w+=' --live --node' ;;
             'vm restore') w+=' --node --overcommit' ;;
             'vm console') w+=' --node --escape --until' ;;

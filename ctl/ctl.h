@@ -102,6 +102,7 @@ bool ctl_vm_request(const struct ctl *c, enum control_op op, struct control_requ
 int ctl_node_ls(struct ctl *c);
 int ctl_node_info(struct ctl *c);
 int ctl_node_doctor(struct ctl *c);
+int ctl_node_drain(struct ctl *c);
 int ctl_vm_run(struct ctl *c);
 int ctl_vm_ls(struct ctl *c);
 int ctl_vm_info(struct ctl *c);
@@ -128,6 +129,11 @@ bool ctl_make_absolute(const struct ctl *c, const char *what, char *path, size_t
 /* What vm run and vm restore print: of the stream, and of the VM that runs. */
 bool ctl_run_item(void *arg, const struct control_reply *item);
 void ctl_print_started(const struct ctl *c, const struct control_vm *v);
+
+/* Of vm migrate: one report as a line or in JSON, what the options say, and a number of a report. */
+void ctl_migrate_progress(const struct ctl *c, const char *vm, const struct control_reply *item);
+void ctl_migrate_options(const struct ctl *c, struct control_migrate *m);
+uint64_t ctl_item_value(const struct control_reply *r, const char *name);
 
 /* Attaches to a console until the user leaves or the VM ends. */
 int ctl_console_attach(struct ctl *c, const char *vm);
