@@ -65,12 +65,22 @@ void ctl_print_started(const struct ctl *c, const struct control_vm *v)
 		print_json_open(&j, NULL, '{');
 		print_json_text(&j, "name", v->name);
 		print_json_text(&j, "node", v->node);
+		if (vmspec_spans(c->spec)) {
+			print_json_open(&j, "nodes", '[');
+			for (size_t i = 0; i < c->spec->part_count; i++)
+				print_json_text(&j, NULL, c->spec->parts[i].node);
+			print_json_close(&j, ']');
+		}
 		print_json_text(&j, "state", v->state);
 		print_json_number(&j, "pid", v->pid);
 		print_json_close(&j, '}');
 		putchar('\n');
 	} else if (!c->quiet) {
-		printf("%s: %s on node %s\n", v->name, v->state, v->node);
+		printf("%s: %s on node%s %s", v->name, v->state, vmspec_spans(c->spec) ? "s" : "",
+		       v->node);
+		for (size_t i = 1; vmspec_spans(c->spec) && i < c->spec->part_count; i++)
+			printf(", %s", c->spec->parts[i].node);
+		putchar('\n');
 	}
 	fflush(stdout);
 }

@@ -106,7 +106,7 @@ static void set_timer(struct agent_vm *vm, int ms)
 
 bool agent_slice_unstarted(const struct agent_vm *vm)
 {
-	return vmspec_spans(&vm->spec) && !vm->pid;
+	return vmspec_spans(&vm->spec) && !vm->pid && !vm->slice.ending;
 }
 
 void agent_slice_cancel(struct agent_vm *vm)
@@ -126,13 +126,46 @@ void agent_slice_close(struct agent_vm *vm)
 	vm->slice.span = NULL;
 }
 
+/* A node that is told of the end; the lead waits for its answer before it answers itself. */
+struct told {
+	struct agent *agent;
+	char vm[TEXT_NAME_MAX];
+	uint64_t group;
+};
+
 static void stop_told(void *arg, int error, const void *body, size_t len)
 {
+	struct told *t = arg;
+	struct agent_vm *vm = agent_vm_find(t->agent, t->vm);
+
 	if (error)
-		log_debug("a slice's node was not told: %s", control_error_text(error));
+		log_debug("%s: a slice's node was not told: %s", t->vm, control_error_text(error));
+	if (vm && vm->slice.group == t->group && vm->slice.ending && --vm->slice.ending == 0)
+		agent_vm_over_everywhere(vm);
+	free(t);
 }
 
 static const struct chan_out_ops stop_ops = {.done = stop_told};
+
+static void tell(struct agent_vm *vm, unsigned index, const struct control_slice *slice)
+{
+	struct told *t = calloc(1, sizeof(*t));
+	int rc = -ENOMEM;
+
+	if (t) {
+		*t = (struct told){.agent = vm->agent, .group = vm->slice.group};
+		memcpy(t->vm, vm->spec.name, sizeof(t->vm));
+		rc = agent_span_ask(vm, index, CONTROL_SLICE_STOP, slice, AGENT_PEER_MS, &stop_ops,
+				    t);
+	}
+	if (!rc) {
+		vm->slice.ending += !vm->slice.index;
+		return;
+	}
+	log_debug("%s: node %s is not told of its end: %s", vm->spec.name,
+		  vm->spec.parts[index].node, strerror(-rc));
+	free(t);
+}
 
 void agent_slice_over(struct agent_vm *vm, bool failed)
 {
@@ -147,17 +180,9 @@ void agent_slice_over(struct agent_vm *vm, bool failed)
 			 vm->slice.index, self, vm->reason);
 	else if (failed)
 		snprintf(slice.reason, sizeof(slice.reason), "%.500s", vm->reason);
-	for (unsigned i = 0; i < vm->spec.part_count; i++) {
-		int rc;
-
-		if (!strcmp(vm->spec.parts[i].node, self))
-			continue;
-		rc = agent_span_ask(vm, i, CONTROL_SLICE_STOP, &slice, AGENT_PEER_MS, &stop_ops,
-				    NULL);
-		if (rc)
-			log_debug("%s: node %s is not told of its end: %s", vm->spec.name,
-				  vm->spec.parts[i].node, strerror(-rc));
-	}
+	for (unsigned i = 0; i < vm->spec.part_count; i++)
+		if (strcmp(vm->spec.parts[i].node, self) != 0)
+			tell(vm, i, &slice);
 }
 
 /* Ends the call unless there is such a slice. */
@@ -180,13 +205,18 @@ void agent_slice_stop(struct agent *a, struct chan_call *call, const struct cont
 	if (!vm)
 		return;
 	vm->slice.told = true;
-	if (agent_slice_unstarted(vm))
+	if (agent_slice_unstarted(vm)) {
 		agent_slice_cancel(vm);
-	else if (req->slice.reason[0])
+		agent_reply_text(call, CONTROL_OK, "%s", "");
+		return;
+	}
+	if (req->slice.reason[0])
 		agent_vm_fail(vm, req->slice.reason);
 	else
 		set_timer(vm, SPAN_END_MS);
-	agent_reply_text(call, CONTROL_OK, "%s", "");
+	/* A lead waits for others itself. */
+	if (!vm->slice.index || agent_vm_wait_over(vm, call, SPAN_OVER_MS))
+		agent_reply_text(call, CONTROL_OK, "%s", "");
 }
 
 /* ---- preparing ---- */

@@ -84,13 +84,15 @@ void agent_span_abort(struct agent_vm *vm, enum control_code code, const char *w
 {
 	struct agent_span *span = vm->slice.span;
 
-	agent_event(vm->agent, vm->spec.name, "failed", "not started: %s", why);
-	if (span->call)
+	if (agent_vm_wait_run(vm, span->call))
 		agent_reply_text(span->call, code, "%s: %s", vm->spec.name, why);
-	span->call = NULL;
-	snprintf(vm->reason, sizeof(vm->reason), "%s", why);
-	agent_slice_over(vm, true);
-	agent_vm_free(vm);
+	vm->code = code;
+	vm->state = VMMCTL_FAILED;
+	snprintf(vm->reason, sizeof(vm->reason), "%s", why); /* may be of span */
+	vm->slice.span = NULL;
+	explicit_bzero(&span->slice, sizeof(span->slice));
+	free(span);
+	agent_vm_over(vm);
 }
 
 static void span_refused(struct agent_span *span, const char *node, enum control_code code,

@@ -21,6 +21,7 @@
 enum {
 	SPAN_PREPARE_MS = 10000,  /* for the other nodes' checks */
 	SPAN_PREPARED_MS = 30000, /* until START must have come */
+	SPAN_OVER_MS = 2000,	  /* until STOP is answered though the slice has not ended */
 	SPAN_END_MS = 5000,	  /* the lead has ended well: until a slice must have too */
 };
 

@@ -21,7 +21,7 @@
 
 enum { RETRY_MS = 10, KILL_MS = 2000, SOCKET_NAME_LEN = 14 };
 
-enum wait_for { WAIT_RUN, WAIT_STOP, WAIT_KILL };
+enum wait_for { WAIT_RUN, WAIT_STOP, WAIT_KILL, WAIT_OVER };
 
 /* A call that waits for a VM to run or to end. */
 struct waiter {
@@ -32,8 +32,6 @@ struct waiter {
 	enum wait_for what;
 	uint64_t timeout_ms;
 };
-
-static void vm_over(struct agent_vm *vm);
 
 /* ---- finding and counting ---- */
 
@@ -101,6 +99,14 @@ static void vm_signal(const struct agent_vm *vm, int sig)
 
 /* ---- waiters ---- */
 
+static void reply_record(struct chan_call *call, const struct agent_vm *vm)
+{
+	struct control_vm record;
+
+	agent_vm_record(vm, &record);
+	agent_reply(call, &(struct control_reply){.vms = &record, .vm_count = 1});
+}
+
 static void waiter_end(struct waiter *w)
 {
 	base_loop_timer_cancel(&w->timer);
@@ -114,6 +120,11 @@ static void waiter_timeout(struct base_timer *t)
 	struct agent_vm *vm = w->vm;
 	const char *name = vm->spec.name;
 
+	if (w->what == WAIT_OVER) {
+		reply_record(w->call, vm);
+		waiter_end(w);
+		return;
+	}
 	if (w->what != WAIT_STOP) {
 		if (w->what == WAIT_RUN)
 			snprintf(vm->reason, sizeof(vm->reason),
@@ -148,14 +159,6 @@ static int waiter_add(struct agent_vm *vm, struct chan_call *call, enum wait_for
 	return 0;
 }
 
-static void reply_record(struct chan_call *call, const struct agent_vm *vm)
-{
-	struct control_vm record;
-
-	agent_vm_record(vm, &record);
-	agent_reply(call, &(struct control_reply){.vms = &record, .vm_count = 1});
-}
-
 static void waiters_running(struct agent_vm *vm)
 {
 	base_list_foreach_safe (w, &vm->waiters, struct waiter, link) {
@@ -170,8 +173,8 @@ static void waiters_over(struct agent_vm *vm, bool failed)
 {
 	base_list_foreach_safe (w, &vm->waiters, struct waiter, link) {
 		if (w->what == WAIT_RUN && failed)
-			agent_reply_text(w->call, CONTROL_FAILED, "%s: %s", vm->spec.name,
-					 vm->reason);
+			agent_reply_text(w->call, vm->code ? vm->code : CONTROL_FAILED, "%s: %s",
+					 vm->spec.name, vm->reason);
 		else
 			reply_record(w->call, vm);
 		waiter_end(w);
@@ -253,7 +256,7 @@ static void control_closed(void *ctx, int error)
 	vmmctl_client_free(vm->control);
 	vm->control = NULL;
 	if (vm->exited)
-		vm_over(vm);
+		agent_vm_over(vm);
 	else
 		base_loop_timer(vm->agent->loop, &vm->retry, vm_retry_at(vm));
 }
@@ -279,7 +282,7 @@ static void vm_connect(struct base_timer *t)
 	int rc;
 
 	if (vm->exited) {
-		vm_over(vm);
+		agent_vm_over(vm);
 		return;
 	}
 	rc = vmmctl_client_new(vm->agent->loop, vm->dir, &control_ops, vm, &vm->control);
@@ -343,7 +346,13 @@ void agent_vm_free(struct agent_vm *vm)
 	free(vm);
 }
 
-static void vm_over(struct agent_vm *vm)
+void agent_vm_over_everywhere(struct agent_vm *vm)
+{
+	waiters_over(vm, vm->state == VMMCTL_FAILED);
+	agent_vm_free(vm);
+}
+
+void agent_vm_over(struct agent_vm *vm)
 {
 	bool failed = vm_why_over(vm);
 
@@ -353,11 +362,11 @@ static void vm_over(struct agent_vm *vm)
 	if (!vm->incoming)
 		agent_event(vm->agent, vm->spec.name, failed ? "failed" : "ended", "%s",
 			    vm->reason);
-	waiters_over(vm, failed);
-	if (!vm->incoming && !vm->departed)
+	if (!vm->incoming && !vm->departed && vm->pid)
 		agent_gone_keep(vm, failed);
 	agent_slice_over(vm, failed);
-	agent_vm_free(vm);
+	if (!vm->slice.ending)
+		agent_vm_over_everywhere(vm);
 }
 
 static void process_ended(struct base_watch *w, uint32_t events)
@@ -374,7 +383,7 @@ static void process_ended(struct base_watch *w, uint32_t events)
 	if (vm->control)
 		base_loop_timer(vm->agent->loop, &vm->retry, base_clock_ns() + BASE_NS_PER_SEC);
 	else
-		vm_over(vm);
+		agent_vm_over(vm);
 }
 
 static int vm_watch(struct agent_vm *vm)
@@ -450,6 +459,11 @@ err_dir:
 int agent_vm_wait_run(struct agent_vm *vm, struct chan_call *call)
 {
 	return waiter_add(vm, call, WAIT_RUN, AGENT_START_MS);
+}
+
+int agent_vm_wait_over(struct agent_vm *vm, struct chan_call *call, uint64_t timeout_ms)
+{
+	return waiter_add(vm, call, WAIT_OVER, timeout_ms);
 }
 
 void agent_vm_fail(struct agent_vm *vm, const char *reason)

@@ -22,6 +22,7 @@ struct agent_slice {
 	struct agent_span *span;	   /* the lead's, while it asks the other nodes */
 	bool told;			   /* the others know that it is over */
 	unsigned starting;		   /* of the lead: slices that have not answered yet */
+	unsigned ending; /* of the lead: nodes whose slices may not have ended yet */
 };
 
 /* The VMM's descriptor of interface i; the next one is the switch's end of it. */
@@ -39,9 +40,10 @@ struct agent_vm {
 	enum vmmctl_state state;
 	char reason[VMMCTL_REASON_MAX];
 	int64_t started_ns;
-	bool found;  /* by a new agent: not our child */
-	bool exited; /* the process; the control connection may have more to say */
-	int status;  /* of waitpid(2), -1: not known */
+	bool found;		/* by a new agent: not our child */
+	bool exited;		/* the process; the control connection may have more to say */
+	int status;		/* of waitpid(2), -1: not known */
+	enum control_code code; /* of a start that failed; 0: CONTROL_FAILED */
 	struct base_list waiters;
 	bool incoming; /* its machine is on the way; nobody's VM yet */
 	bool departed; /* it runs on another node; the process is ending */
@@ -67,6 +69,16 @@ void agent_vm_free(struct agent_vm *vm);
 BASE_MUST_CHECK int agent_vm_launch(struct agent_vm *vm);
 /* Ends the call when the VM runs or has failed. */
 BASE_MUST_CHECK int agent_vm_wait_run(struct agent_vm *vm, struct chan_call *call);
+/* Ends the call when the VM has ended, or after timeout_ms anyway. */
+BASE_MUST_CHECK int agent_vm_wait_over(struct agent_vm *vm, struct chan_call *call,
+				       uint64_t timeout_ms);
+/*
+ * It has no process (any more), and `reason` says why. Frees it, after the other nodes have answered
+ * where it was the lead.
+ */
+void agent_vm_over(struct agent_vm *vm);
+/* The other nodes have answered. */
+void agent_vm_over_everywhere(struct agent_vm *vm);
 /* It runs, and so does all that it waited for: tells who waits. */
 void agent_vm_runs(struct agent_vm *vm);
 /* Ends it at once, for this reason unless there is one already. */
