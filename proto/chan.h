@@ -82,6 +82,7 @@ void chan_server_free(struct chan_server *s);
 
 /* The authenticated name that `known` gave. */
 const char *chan_call_user(const struct chan_call *call);
+/* From now on inputs go to `ops`, from the loop; those that came before go first. */
 void chan_call_stream(struct chan_call *call, const struct chan_call_ops *ops, void *arg);
 /* -EAGAIN: no credit left, wait for credit(); -ECONNRESET: nobody is there; -EMSGSIZE. */
 BASE_MUST_CHECK int chan_call_item(struct chan_call *call, const void *body, size_t len);

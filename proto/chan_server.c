@@ -33,6 +33,15 @@ struct chan_call {
 	bool cancelled;
 	const struct chan_call_ops *ops;
 	void *arg;
+	/* Inputs that came before the handler was ready for them: one goes to it each turn. */
+	struct base_list early;
+	struct base_timer deliver;
+};
+
+struct early_input {
+	struct base_list link;
+	size_t len;
+	uint8_t body[];
 };
 
 /* Addresses of the connections whose handshake is under way, for the log. */
@@ -81,6 +90,56 @@ static void call_cancel(struct chan_call *call)
 		call->ops->cancel(call->arg);
 }
 
+const char *chan_call_user(const struct chan_call *call)
+{
+	return call->user;
+}
+
+static void call_deliver(struct base_timer *t)
+{
+	struct chan_call *call = base_container_of(t, struct chan_call, deliver);
+	struct early_input *in = base_list_entry(call->early.next, struct early_input, link);
+
+	base_list_del(&in->link);
+	if (!base_list_empty(&call->early))
+		base_loop_timer(call->session->server->sock.loop, t, 0);
+	/* It may end the call. */
+	if (call->ops->input)
+		call->ops->input(call->arg, in->body, in->len);
+	free(in);
+}
+
+void chan_call_stream(struct chan_call *call, const struct chan_call_ops *ops, void *arg)
+{
+	call->ops = ops;
+	call->arg = arg;
+	if (call->session && !base_list_empty(&call->early))
+		base_loop_timer(call->session->server->sock.loop, &call->deliver, 0);
+}
+
+static int call_keep_input(struct chan_call *call, const struct chan_env *env)
+{
+	struct early_input *in = malloc(sizeof(*in) + env->len);
+
+	if (!in)
+		return -ENOMEM;
+	in->len = env->len;
+	if (env->len)
+		memcpy(in->body, env->body, env->len);
+	base_list_add_tail(&call->early, &in->link);
+	return 0;
+}
+
+/* Nobody is left to take them. */
+static void call_forget_inputs(struct chan_call *call)
+{
+	base_loop_timer_cancel(&call->deliver);
+	base_list_foreach_safe (in, &call->early, struct early_input, link) {
+		base_list_del(&in->link);
+		free(in);
+	}
+}
+
 /* The calls stay with their handlers, which are told that nobody waits. */
 static void session_drop(struct session *p)
 {
@@ -91,20 +150,10 @@ static void session_drop(struct session *p)
 
 		base_list_del(&call->link);
 		call->session = NULL;
+		call_forget_inputs(call);
 		call_cancel(call);
 	}
 	free(p);
-}
-
-const char *chan_call_user(const struct chan_call *call)
-{
-	return call->user;
-}
-
-void chan_call_stream(struct chan_call *call, const struct chan_call_ops *ops, void *arg)
-{
-	call->ops = ops;
-	call->arg = arg;
 }
 
 int chan_call_item(struct chan_call *call, const void *body, size_t len)
@@ -151,6 +200,7 @@ void chan_call_reply(struct chan_call *call, const void *body, size_t len)
 	}
 	if (rc)
 		log_debug("a reply to %s was not sent: %s", call->user, strerror(-rc));
+	call_forget_inputs(call);
 	free(call);
 }
 
@@ -226,6 +276,8 @@ static int take_request(struct session *p, const struct chan_env *env)
 	call->session = p;
 	call->id = env->id;
 	call->credit = call->granted = CHAN_WINDOW;
+	base_list_init(&call->early);
+	call->deliver.fire = call_deliver;
 	memcpy(call->user, p->user, sizeof(call->user));
 	base_list_add(&p->calls, &call->link);
 	p->call_count++;
@@ -251,7 +303,9 @@ static int take_call_message(struct session *p, const struct chan_env *env)
 			return -EBADMSG;
 		} else {
 			call->granted--;
-			if (call->ops && call->ops->input)
+			if (!call->ops || !base_list_empty(&call->early))
+				return call_keep_input(call, env);
+			if (call->ops->input)
 				call->ops->input(call->arg, env->body, env->len);
 		}
 		return 0;

@@ -69,6 +69,10 @@ static void on_request(void *ctx, struct chan_call *call, const void *body, size
 		chan_call_stream(call, &stream_ops, NULL);
 		return;
 	}
+	if (len == 5 && !memcmp(body, "later", 5)) {
+		t.held = call;
+		return;
+	}
 	n = snprintf(text, sizeof(text), "%s:%.*s", chan_call_user(call), (int)BASE_MIN(len, 50),
 		     (const char *)body);
 	chan_call_reply(call, text, (size_t)n);
@@ -293,6 +297,47 @@ static void streams_hold_to_their_window(void **state)
 	assert_string_equal(t.reply, "bye");
 }
 
+/* A handler may first have to find out who answers: what is typed meanwhile waits. */
+static void early_inputs_are_kept(void **state)
+{
+	struct chan_out *out;
+
+	connect_as(&t.client_keys, &t.server_keys.public_key, false);
+	out = call("later", true, 10000);
+	while (!t.held)
+		assert_int_equal(base_loop_step(t.loop, 100), 0);
+	assert_int_equal(chan_out_input(out, "y", 1), 0);
+	assert_int_equal(chan_out_input(out, "y", 1), 0);
+	/* An answer to a later request: the inputs have arrived. */
+	t.done = 0;
+	call("ping", false, 10000);
+	run_until(&t.done, 1);
+	assert_int_equal(t.inputs, 0);
+	chan_call_stream(t.held, &stream_ops, NULL);
+	assert_int_equal(chan_out_input(out, "y", 1), 0);
+	assert_int_equal(chan_out_input(out, "end", 3), 0);
+	run_until(&t.done, 2);
+	assert_string_equal(t.reply, "bye");
+	assert_int_equal(t.inputs, 4);
+}
+
+static void forgotten_inputs_are_freed(void **state)
+{
+	struct chan_out *out;
+
+	connect_as(&t.client_keys, &t.server_keys.public_key, false);
+	out = call("later", true, 10000);
+	while (!t.held)
+		assert_int_equal(base_loop_step(t.loop, 100), 0);
+	assert_int_equal(chan_out_input(out, "y", 1), 0);
+	call("ping", false, 10000);
+	run_until(&t.done, 1);
+	chan_call_reply(t.held, "no", 2);
+	t.held = NULL;
+	run_until(&t.done, 2);
+	assert_string_equal(t.reply, "no");
+}
+
 static void cancel_reaches_the_server(void **state)
 {
 	chan_out_cancel(open_stream());
@@ -425,6 +470,8 @@ int main(void)
 		T(patience_outlives_a_late_server),
 		T(silence_times_out_and_cancels),
 		T(streams_hold_to_their_window),
+		T(early_inputs_are_kept),
+		T(forgotten_inputs_are_freed),
 		T(cancel_reaches_the_server),
 		T(closed_link_cancels),
 		T(lost_server_fails_and_link_recovers),
