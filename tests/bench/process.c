@@ -15,6 +15,17 @@
 
 extern char **environ;
 
+/* What runs now: it must not outlive us, whoever ends us. */
+static volatile sig_atomic_t running;
+
+static void spawn_abort(int sig)
+{
+	if (running)
+		kill(running, SIGKILL);
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
 static int spawn_start(const char *const argv[], pid_t *pid, int *fd)
 {
 	posix_spawn_file_actions_t fa;
@@ -66,12 +77,16 @@ int bench_spawn(const char *const argv[], const char *marker, int timeout_ms,
 
 	out->len = 0;
 	out->text[0] = 0;
+	signal(SIGTERM, spawn_abort);
+	signal(SIGINT, spawn_abort);
 	err = spawn_start(argv, &pid, &fd);
 	if (err)
 		return err;
+	running = pid;
 	err = spawn_watch(fd, marker, timeout_ms, start_us, out);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
+	running = 0;
 	close(fd);
 	return err;
 }
