@@ -46,7 +46,7 @@ void vmm_lapic_free(struct vmm_lapic *l);
 /*
  * Before the vCPU runs: where a memory access may take milliseconds (a page on another host), a tick
  * that takes longer than its period would leave the guest no time for anything else. The deadline
- * that such a tick sets comes later: it lasts a quarter of the time at most.
+ * that such a tick sets comes later: ticks take an eighth of the time at most.
  */
 void vmm_lapic_let_breathe(struct vmm_lapic *l);
 /* Power-up state; INIT keeps the id and the base MSR. */

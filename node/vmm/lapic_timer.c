@@ -4,8 +4,8 @@
 /* A shorter period would keep the vCPU from running at all. */
 #define PERIOD_MIN_NS 50000u
 /* vmm_lapic_let_breathe(): the rest after a tick, in times of what it took, and its limit. */
-#define REST_TIMES  3
-#define REST_MAX_MS 200
+#define REST_TIMES  7
+#define REST_MAX_MS 1000
 
 static uint64_t timer_scale(uint64_t v, uint64_t mul, uint64_t div)
 {

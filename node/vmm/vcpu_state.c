@@ -459,9 +459,14 @@ int vmm_vcpu_load_cpuid(struct vmm_vcpu *v, struct base_rbuf *in, uint32_t versi
 int vcpu_load_power_up(struct vmm_vcpu *v)
 {
 	struct base_rbuf in;
+	int err;
 
 	base_rbuf_init(&in, v->power_up.data, v->power_up.len);
-	return vmm_vcpu_load(v, &in, VMM_VCPU_STATE_VERSION);
+	err = vmm_vcpu_load(v, &in, VMM_VCPU_STATE_VERSION);
+	/* What firmware would have done, on every vCPU: all memory is write-back. INIT keeps it. */
+	if (!err && !msr_set(v, MSR_MTRR_DEF_TYPE, 0xc06))
+		log_debug("vCPU %u: no MTRRs", v->apic_id);
+	return err;
 }
 
 int vcpu_enter_sipi(struct vmm_vcpu *v, uint8_t vector)
@@ -543,9 +548,6 @@ int vmm_vcpu_reset(struct vmm_vcpu *v, const struct vmm_entry *entry)
 		return err;
 	vmm_lapic_reset(v->lapic, false);
 	v->deadline = 0;
-	/* What firmware would have done: all memory is write-back. */
-	if (!msr_set(v, MSR_MTRR_DEF_TYPE, 0xc06))
-		log_debug("vCPU %u: no MTRRs", v->apic_id);
 	if (v->apic_id != 0)
 		return 0;
 	v->activity = VCPU_RUNS;

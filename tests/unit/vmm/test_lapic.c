@@ -266,20 +266,20 @@ static void long_ticks_leave_time_between(void **state)
 	vmm_lapic_timer_expired(c->l);
 	c->tsc = 8000; /* a long one */
 	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, 7000), 0);
-	assert_int_equal(c->deadline, 8000 + 3 * 2000);
+	assert_int_equal(c->deadline, 8000 + 7 * 2000);
 	c->tsc = 8500; /* and what comes meanwhile waits too */
 	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, 8600), 0);
-	assert_int_equal(c->deadline, 14000);
+	assert_int_equal(c->deadline, 22000);
 	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, 0), 0);
 	assert_int_equal(c->deadline, 0);
-	c->tsc = 20000;
-	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, 20001), 0);
-	assert_int_equal(c->deadline, 20001);
-	c->tsc = 20001;
+	c->tsc = 30000;
+	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, 30001), 0);
+	assert_int_equal(c->deadline, 30001);
+	c->tsc = 30001;
 	vmm_lapic_timer_expired(c->l);
 	c->tsc += TSC_HZ; /* not a tick that set the timer, but a guest that had no need */
 	assert_int_equal(vmm_lapic_wrmsr(c->l, 0x6e0, c->tsc), 0);
-	assert_int_equal(c->deadline, c->tsc + TSC_HZ / 5);
+	assert_int_equal(c->deadline, c->tsc + TSC_HZ);
 }
 
 static void masked_timer_is_silent(void **state)
