@@ -9,9 +9,9 @@ if ! [ -x "$vmm" ] || ! [ -f "$guests/pingpong" ]; then echo "pangaea-vmm or the
 
 two=(--vcpus "a=1,b=1" --memory "a=48M,b=32M")
 three=(--vcpus "a=1,b=2,c=1" --memory "a=64M,b=32M,c=48M")
-folders() { find "$dir"/run-*/vm -mindepth 1 -maxdepth 1 -printf '%P %h\n'; }
+folders() { find "$dir"/run-*/vm -mindepth 1 -maxdepth 1 ! -name beside -printf '%P %h\n'; }
 nothing_left() {
-  timeout 20 bash -c "while [ -n \"\$(find '$dir'/run-*/vm -mindepth 1)\" ]; do read -rt 0.1 <> <(:); done; true" \
+  timeout 20 bash -c "while [ -n \"\$(find '$dir'/run-*/vm -mindepth 1 -maxdepth 1 ! -name beside)\" ]; do read -rt 0.1 <> <(:); done; true" \
     && ok "nothing is left" || fail "left behind: $(folders)"
 }
 slice_pid() { local p; read -r p _ <"$dir/run-$2/vm/$1/pid"; echo "$p"; }
@@ -37,6 +37,10 @@ expect 1 "RDMA" "$pangaea" vm run no -k "$guests/hello" "${two[@]}" --transport 
 expect 1 "no: " "$pangaea" vm run no -k "$0" "${two[@]}"
 nothing_left
 
+# One that has nothing to do with all that.
+expect 0 "running" "$pangaea" vm run beside -k "$guests/dirty" -m 64M -c 'mib=16 rate=10' --node b
+beside=$(slice_pid beside b)
+
 # A guest that ends by itself, over three nodes, asked for at the one that is not its lead.
 expect 0 "hello: running on nodes a, b, c" "$pangaea" vm run hello -k "$guests/hello" "${three[@]}" --agent c
 nothing_left
@@ -45,18 +49,24 @@ expect 3 "there is no VM 'hello' any more: it ended" "$pangaea" vm info hello
 # One that goes on: what is seen from everywhere.
 expect 0 '"state":"running"' "$pangaea" vm run big -k "$guests/pingpong" -c rounds=100000000 "${three[@]}" --encrypt --agent b --json
 expect 7 "there is a VM 'big' already" "$pangaea" vm run big -k "$guests/hello" -m 64M --agent c
-expect 0 "big   a+b+c  running      4    144M" "$pangaea" vm ls --agent c
+expect 0 "big     a+b+c  running      4    144M" "$pangaea" vm ls --agent c
 expect 0 "slice 1   node b, 2 vCPUs, 32M, running" "$pangaea" vm info big --agent c
 expect 0 "links     tcp, encrypted" "$pangaea" vm info big --agent c
 expect 0 '{"slice":2,"node":"c","state":"running","reason":"","vcpus":1,"memory":50331648,' "$pangaea" vm info big --json --agent b
 expect 0 "both run" "$pangaea" vm console big --until "both run" --timeout 20 --agent c
 expect 0 "write" "$pangaea" vm stats big --agent c
 expect 0 '"dsm.faults.write":' "$pangaea" vm stats big --json --agent b
+printf '%s\n' 'ffffffff80100000 T guest_image' 'ffffffff80200000 B _end' >"$dir/map"
+expect 0 "guest_image" "$pangaea" vm stats big --system-map "$dir/map"
+expect 3 "No such file" "$pangaea" vm stats big --system-map /none
+expect 124 '"per_second":{' timeout 2.5 "$pangaea" vm stats big --watch --json --agent c
 expect 0 "8 looks" "$pangaea" vm heatmap big --seconds 2 -o "$dir/pages.svg" --agent b
 grep -q 'fill="#1f77b4"' "$dir/pages.svg" && ok "the picture has owners" || fail "the picture is empty"
 expect 0 "big: paused" "$pangaea" vm pause big --agent c
 wait_event "paused" big --node c
 expect 0 "big: running" "$pangaea" vm resume big --agent c
+expect 0 "big: reset" "$pangaea" vm reset big --agent b
+expect 0 "slice 2   node c, 1 vCPUs, 48M, running" "$pangaea" vm info big --agent b
 expect 2 "its lead is on node a" "$pangaea" vm pause big --node b
 expect 2 "does not migrate" "$pangaea" vm migrate big --to b
 
@@ -80,8 +90,9 @@ expect 0 "state     failed: slice 1 on node b: " "$pangaea" vm info big --agent 
 expect 0 "slice 1   node b, 2 vCPUs, 32M, failed" "$pangaea" vm info big --agent a
 expect 3 "there is no VM 'big' any more" "$pangaea" vm console big </dev/null
 
-# Killed on request, from a node that has no part in it.
-expect 0 "running" "$pangaea" vm run big -k "$guests/pingpong" -c rounds=100000000 "${two[@]}"
+# From a file, killed on request, from a node that has no part in it.
+printf 'kernel: %s\ncmdline: rounds=100000000\nvcpus: a=1,b=1\nmemory: a=32M,b=48M\nencrypt: on\ntransport: tcp\n' "$guests/pingpong" >"$dir/big.yaml"
+expect 0 '"nodes":["a","b"]' "$pangaea" vm run big -f "$dir/big.yaml" --json
 expect 0 "big: killed" "$pangaea" vm kill big --agent c
 [ -z "$(folders)" ] && ok "all had ended when it was answered" || fail "left behind: $(folders)"
 
@@ -115,5 +126,7 @@ start_agent c --vmm /bin/false
 all_up
 expect 1 "node c: " "$pangaea" vm run big -k "$guests/hello" "${three[@]}" --agent a
 nothing_left
+[ "$(slice_pid beside b)" = "$beside" ] && kill -0 "$beside" && ok "the other VM has not noticed" || fail "the other VM has ended"
+expect 0 "killed" "$pangaea" vm kill beside --agent b
 for n in a b c; do stop_agent "$n"; done
 exit $bad
