@@ -12,7 +12,7 @@ enum { ALL_OPTIONS = 2 * CTL_MAX_OPTIONS, FIRST_LONG = 256 };
 struct parser {
 	const struct ctl_option *all[ALL_OPTIONS];
 	struct option longs[ALL_OPTIONS + 2];
-	char shorts[3 * ALL_OPTIONS + 4];
+	char shorts[3 * ALL_OPTIONS + 5];
 	size_t count, short_len;
 };
 
@@ -122,6 +122,8 @@ static int parse_options(struct ctl *c, const struct ctl_command *k, int argc, c
 	char why[VMSPEC_WHY_MAX];
 	int got;
 
+	if (k->max_args == CTL_REST)
+		p.shorts[p.short_len++] = '+';
 	p.shorts[p.short_len++] = 'h';
 	parser_add(&p, k->options);
 	parser_add(&p, ctl_global_options);

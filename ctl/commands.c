@@ -211,6 +211,24 @@ TAKE(escape)
 	return false;
 }
 
+static bool take_vms(struct ctl *c, const char *v, char *why)
+{
+	c->vms = v;
+	return true;
+}
+
+static bool take_tasks(struct ctl *c, const char *v, char *why)
+{
+	uint64_t n;
+
+	if (!text_number_parse(v, 1, 4096, &n)) {
+		snprintf(why, VMSPEC_WHY_MAX, "'%.40s': expected a number of 1 to 4096", v);
+		return false;
+	}
+	c->tasks = (uint32_t)n;
+	return true;
+}
+
 #define END                                                                                        \
 	{                                                                                          \
 		NULL, 0, NULL, NULL, NULL                                                          \
@@ -312,6 +330,18 @@ static const struct ctl_option restore_options[] = {
 	 take_overcommit},
 	END,
 };
+#define VMS_OPTION                                                                                 \
+	{                                                                                          \
+		"vms", 0, "A,B,..",                                                                \
+			"the VMs; the first one coordinates (default: of the last up)", take_vms   \
+	}
+static const struct ctl_option pvm_options[] = {VMS_OPTION, END};
+static const struct ctl_option pvm_run_options[] = {
+	VMS_OPTION,
+	{"tasks", 'n', "N", "spawn so many over all VMs (default: run it once, in the first)",
+	 take_tasks},
+	END,
+};
 static const struct ctl_option events_options[] = {
 	{"node", 'n', "NODE", "of this node only", take_node},
 	{"follow", 'f', NULL, "go on printing what happens", take_follow},
@@ -403,6 +433,19 @@ const struct ctl_command ctl_commands[] = {
 	 "FILE is one of the node. The VM has the name, disks and networks that it had; its clock\n"
 	 "goes on where it stood.",
 	 "pangaea vm restore /srv/web.ckpt --node b", restore_options, ctl_vm_restore},
+	{"pvm", "up", "", 0, 0, "make a parallel virtual machine of VMs",
+	 "The guests are to be made by 'deploy/guest-image --pvm', or hold pangaea-guest,\n"
+	 "pangaea-pvm and our PVM, and to reach one another ('--nic net', an address each).",
+	 "pangaea pvm up --vms web,db", pvm_options, ctl_pvm_up},
+	{"pvm", "run", "PROGRAM [ARGS]", 1, CTL_REST, "run a PVM program and show its output",
+	 "PROGRAM is one of the guests. It goes on while its VMs move. Ctrl-C ends it.",
+	 "pangaea pvm run ringcheck 60\npangaea pvm run -n 4 hello", pvm_run_options, ctl_pvm_run},
+	{"pvm", "status", "", 0, 0, "show hosts and tasks", NULL, "pangaea pvm status", pvm_options,
+	 ctl_pvm_status},
+	{"pvm", "console", "", 0, 0, "the PVM console: its commands from standard input", NULL,
+	 "echo conf | pangaea pvm console", pvm_options, ctl_pvm_console},
+	{"pvm", "down", "", 0, 0, "end its tasks and daemons", NULL, "pangaea pvm down",
+	 pvm_options, ctl_pvm_down},
 	{"events", NULL, "[VM]", 0, 1, "show what has happened in the cluster", NULL,
 	 "pangaea events --follow\npangaea events web", events_options, ctl_events},
 	{"init", NULL, "cluster|key FILE", 1, 2, "make keys and the cluster file",

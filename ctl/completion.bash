@@ -11,9 +11,10 @@ _pangaea() {
       mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     *)
       case "${words[0]} ${words[1]}" in
-        ' ') w='node vm events init version completion help' ;;
+        ' ') w='node vm pvm events init version completion help' ;;
         'node ') w='ls info doctor' ;;
         'vm ') w='run ls info console start stop kill migrate pause resume reset stats heatmap registers' ;;
+        'pvm ') w='up run status console down' ;;
         'init ') w='cluster key' ;;
         'completion ') w='bash' ;;
         'node info'|'node doctor'|'node drain') w=$(pangaea node ls -q 2>/dev/null) ;;
@@ -34,6 +35,8 @@ _pangaea() {
             'vm stats') w+=' --node --watch --interval --system-map' ;;
             'vm heatmap') w+=' --output --seconds' ;;
             'vm '*) w+=' --node' ;;
+            'pvm run') w+=' --vms --tasks' ;;
+            'pvm '*) w+=' --vms' ;;
             'events '*) w+=' --node --follow' ;;
             'init '*) w+=' --nodes --file --out --name' ;;
           esac ;;

@@ -9,7 +9,11 @@
 #include "proto/cluster.h"
 #include "proto/control.h"
 
-enum { CTL_PATH_MAX = 1024, CTL_CALL_MS = 10000 };
+enum {
+	CTL_PATH_MAX = 1024,
+	CTL_CALL_MS = 10000,
+	CTL_REST = 1000, /* as max_args: options end at the first argument */
+};
 
 /* Everything that the command line can say. */
 struct ctl {
@@ -30,6 +34,9 @@ struct ctl {
 	bool cancel, encrypt, live;
 	uint32_t max_downtime_ms, channels;
 	uint64_t bandwidth;
+	/* pvm */
+	const char *vms;
+	uint32_t tasks;
 	/* init */
 	const char *nodes, *out_dir, *cluster_name, *admin_key;
 	int arg_count;
@@ -119,6 +126,11 @@ int ctl_vm_heatmap(struct ctl *c);
 int ctl_vm_migrate(struct ctl *c);
 int ctl_vm_checkpoint(struct ctl *c);
 int ctl_vm_restore(struct ctl *c);
+int ctl_pvm_up(struct ctl *c);
+int ctl_pvm_run(struct ctl *c);
+int ctl_pvm_status(struct ctl *c);
+int ctl_pvm_console(struct ctl *c);
+int ctl_pvm_down(struct ctl *c);
 int ctl_events(struct ctl *c);
 int ctl_init(struct ctl *c);
 int ctl_version(struct ctl *c);

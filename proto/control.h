@@ -17,6 +17,7 @@
  *   VM_MIGRATE    vm, migrate; a stream: progress in text and items    -> text, items
  *   VM_MIGRATE_CANCEL   vm
  *   VM_START      vm: a libvirt domain that is off
+ *   VM_CHANNEL    vm; a stream: data both ways, of the guest channel (guest_line.h)
  *   VM_PAGEMAP    vm, node: of one slice; cols: how many parts of its memory -> data
  * Between agents:
  *   MIGRATE_PREPARE  spec, migrate: makes the empty VM                 -> items: port
@@ -70,6 +71,7 @@ enum control_op {
 	CONTROL_VM_CHECKPOINT, /* of `vm` to `path`, on its node */
 	CONTROL_VM_RESTORE,    /* from `path` on `node` */
 	CONTROL_VM_START = 32,
+	CONTROL_VM_CHANNEL,
 	CONTROL_SLICE_PREPARE = 48,
 	CONTROL_SLICE_START,
 	CONTROL_SLICE_STOP,

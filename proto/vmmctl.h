@@ -5,7 +5,8 @@
  * every client. SAVE and MIGRATE_* are accompanied by one open descriptor (SCM_RIGHTS).
  *
  * The console is another socket, <run-dir>/console.sock (SOCK_STREAM): raw bytes both ways; a new
- * connection first receives the scrollback (64 KiB); several may be attached.
+ * connection first receives the scrollback (64 KiB); several may be attached. <run-dir>/channel.sock
+ * is the same for the guest channel (proto/guest_line.h).
  *
  * Everything here belongs to the thread of the event loop that it was given.
  */
@@ -21,6 +22,7 @@
 
 #define VMMCTL_SOCKET  "control.sock"
 #define VMMCTL_CONSOLE "console.sock"
+#define VMMCTL_CHANNEL "channel.sock"
 
 enum {
 	VMMCTL_VERSION = 1,

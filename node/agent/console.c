@@ -1,5 +1,5 @@
 /*
- * A console attached over the channel: bytes of <dir>/console.sock become items, inputs go back.
+ * A console, or the guest channel, attached over the control channel: bytes of <dir>/console.sock become items, inputs go back.
  * Without credit nothing is read, so a slow terminal holds back only its own connection.
  */
 #include <errno.h>
@@ -181,7 +181,8 @@ static const struct chan_call_ops call_ops = {console_input, console_credit, con
 void agent_console(struct agent_vm *vm, struct chan_call *call, const struct control_request *req)
 {
 	struct console *c = calloc(1, sizeof(*c));
-	int fd = vmmctl_connect(vm->dir, VMMCTL_CONSOLE, SOCK_STREAM), rc = -ENOMEM;
+	const char *name = req->op == CONTROL_VM_CHANNEL ? VMMCTL_CHANNEL : VMMCTL_CONSOLE;
+	int fd = vmmctl_connect(vm->dir, name, SOCK_STREAM), rc = -ENOMEM;
 
 	if (fd < 0 || !c) {
 		agent_reply_text(call, CONTROL_FAILED, "%s: its console cannot be reached: %s",

@@ -274,6 +274,7 @@ static void vm_request(struct agent *a, struct chan_call *call, const struct con
 	if (refuse_slice(vm, call, req->op))
 		return;
 	switch (req->op) {
+	case CONTROL_VM_CHANNEL:
 	case CONTROL_VM_CONSOLE: agent_console(vm, call, req); break;
 	case CONTROL_VM_STOP:
 		agent_vm_end(vm, call, false, BASE_MIN(ms, UINT64_C(86400000)));

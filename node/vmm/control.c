@@ -322,13 +322,16 @@ static int open_journal(struct vmm_control *c, const char *run_dir)
 	return c->journal_fd < 0 ? -errno : 0;
 }
 
-static int listen_console(struct vmm_control *c, const char *run_dir)
+static int listen_console(struct vmm_console *console, const char *run_dir, const char *name)
 {
-	int fd = vmmctl_listen(run_dir, VMMCTL_CONSOLE, SOCK_STREAM), err;
+	int fd, err;
 
+	if (!console)
+		return 0;
+	fd = vmmctl_listen(run_dir, name, SOCK_STREAM);
 	if (fd < 0)
 		return fd;
-	err = vmm_console_listen(vmm_vm_console(c->vm), fd);
+	err = vmm_console_listen(console, fd);
 	if (err)
 		close(fd);
 	return err;
@@ -363,7 +366,9 @@ int vmm_control_new(struct base_loop *loop, struct vmm_vm *vm, const char *run_d
 	/* The agent looks for the control socket: the console must be there before it. */
 	err = open_journal(c, run_dir);
 	if (!err)
-		err = listen_console(c, run_dir);
+		err = listen_console(vmm_vm_console(c->vm), run_dir, VMMCTL_CONSOLE);
+	if (!err)
+		err = listen_console(vmm_vm_channel(c->vm), run_dir, VMMCTL_CHANNEL);
 	if (!err)
 		err = listen_control(c, run_dir);
 	if (err) {

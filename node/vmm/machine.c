@@ -76,6 +76,33 @@ static void console_input_ready(void *arg)
 	vmm_console_input_ready(vm->console);
 }
 
+/* ---- the guest channel: bytes to and from pangaea-guest, on the device loop's thread ---- */
+
+static size_t channel_input(void *arg, const uint8_t *data, size_t len)
+{
+	struct vmm_vm *vm = arg;
+
+	return vm->channel_dev ? virtio_console_input(virtio_console_of(vm->channel_dev), data, len)
+			       : 0;
+}
+
+static size_t channel_output(void *arg, const void *data, size_t len)
+{
+	struct vmm_vm *vm = arg;
+
+	vmm_console_write(vm->channel, data, len);
+	return len;
+}
+
+static void channel_input_ready(void *arg)
+{
+	struct vmm_vm *vm = arg;
+
+	vmm_console_input_ready(vm->channel);
+}
+
+static const struct vmm_console_ops channel_ops = {.input = channel_input};
+
 static const struct vmm_console_ops console_ops = {
 	.input = console_input,
 	.quit = console_quit,
@@ -193,6 +220,23 @@ static int make_hvc(struct vmm_vm *vm, char *why)
 	return err;
 }
 
+/* Last of all, so that the other devices are where they were before there was one. */
+static int make_channel(struct vmm_vm *vm, char *why)
+{
+	const struct virtio_console_options opts = {
+		.output = channel_output,
+		.input_ready = channel_input_ready,
+		.opaque = vm,
+	};
+	int err = vmm_console_new(vm->device_loop, &channel_ops, vm, &vm->channel);
+
+	if (!err)
+		err = virtio_console_new(&vm->env, machine_slot(vm), &opts, &vm->channel_dev);
+	if (!err)
+		machine_add_virtio(vm, vm->channel_dev);
+	return err;
+}
+
 static int make_disk(struct vmm_vm *vm, const struct vmm_disk_config *d)
 {
 	const struct virtio_blk_options opts = {
@@ -285,13 +329,14 @@ int vm_make_devices(struct vmm_vm *vm, char *why)
 		const char *what;
 		int (*make)(struct vmm_vm *vm, char *why);
 	} parts[] = {
-		{"console", vm_make_console},  {"serial port", make_serial},
-		{"power management", make_pm}, {"PC leftovers", make_legacy},
-		{"virtio-console", make_hvc},  {"virtio-rng", make_rng},
-		{"disks", make_disks},	       {"network", make_nics},
+		{"console", vm_make_console},	 {"serial port", make_serial},
+		{"power management", make_pm},	 {"PC leftovers", make_legacy},
+		{"virtio-console", make_hvc},	 {"virtio-rng", make_rng},
+		{"disks", make_disks},		 {"network", make_nics},
+		{"guest channel", make_channel},
 	};
 
-	_Static_assert(2 + VMM_DISK_MAX + VMM_NIC_MAX <= VMM_VIRTIO_MAX, "a slot for each");
+	_Static_assert(3 + VMM_DISK_MAX + VMM_NIC_MAX <= VMM_VIRTIO_MAX, "a slot for each");
 	for (size_t i = 0; i < BASE_ARRAY_LEN(parts); i++) {
 		int err = parts[i].make(vm, why);
 

@@ -510,6 +510,7 @@ void vmm_vm_free(struct vmm_vm *vm)
 		dev->ops->fini(dev);
 	}
 	vmm_console_free(vm->console);
+	vmm_console_free(vm->channel);
 	base_loop_free(vm->device_loop);
 	/* Devices are still: nothing waits for a page or sends to another slice. */
 	vmm_span_free(vm->span);
@@ -559,6 +560,11 @@ uint64_t vmm_vm_uptime_ns(const struct vmm_vm *vm)
 struct vmm_console *vmm_vm_console(struct vmm_vm *vm)
 {
 	return vm->console;
+}
+
+struct vmm_console *vmm_vm_channel(struct vmm_vm *vm)
+{
+	return vm->channel;
 }
 
 struct vmm_vcpus *vmm_vm_vcpus(struct vmm_vm *vm)

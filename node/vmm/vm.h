@@ -64,6 +64,8 @@ const struct vmm_config *vmm_vm_config(const struct vmm_vm *vm);
 bool vmm_vm_is_lost(const struct vmm_vm *vm);
 uint64_t vmm_vm_uptime_ns(const struct vmm_vm *vm);
 struct vmm_console *vmm_vm_console(struct vmm_vm *vm);
+/* The guest channel; NULL where a slice has no devices. */
+struct vmm_console *vmm_vm_channel(struct vmm_vm *vm);
 /* Tells the guest the size of its terminal; the serial port has none. */
 void vmm_vm_console_resize(struct vmm_vm *vm, uint16_t cols, uint16_t rows);
 struct vmm_vcpus *vmm_vm_vcpus(struct vmm_vm *vm);

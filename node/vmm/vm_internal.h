@@ -52,10 +52,12 @@ struct vmm_vm {
 	pthread_t device_thread;
 	bool device_thread_started;
 	struct base_list devices;
-	struct vmm_device *serial, *pm;		      /* of the list, for what only they can do */
-	struct vmm_device *hvc;			      /* virtio-console */
-	struct vmm_console *console;		      /* on the device loop */
-	bool serial_listened;			      /* of the device loop's thread */
+	struct vmm_device *serial, *pm; /* of the list, for what only they can do */
+	struct vmm_device *hvc;		/* virtio-console */
+	struct vmm_console *console;	/* on the device loop */
+	struct vmm_device *channel_dev; /* the second virtio-console: the guest channel */
+	struct vmm_console *channel;	/* who talks to the guest's helper through it */
+	bool serial_listened;		/* of the device loop's thread */
 	struct vmm_virtio_slot slots[VMM_VIRTIO_MAX]; /* taken by virtio devices */
 	unsigned slot_count;
 	int kernel_fd, initrd_fd;

@@ -264,7 +264,7 @@ static int load_device(struct loader *l, const struct vmm_snap_section *s, struc
 	base_list_foreach (dev, &l->vm->devices, struct vmm_device, link) {
 		if (strcmp(dev->ops->name, s->name) != 0 || dev->instance != s->instance)
 			continue;
-		l->devices++;
+		l->devices += dev != l->vm->channel_dev;
 		return dev->ops->load(dev, in, s->version);
 	}
 	return loader_refuse(l, -EINVAL, "this machine has no device %s.%u", s->name, s->instance);
@@ -314,8 +314,9 @@ static bool loader_complete(const struct loader *l)
 		l->vm->vcpus.count == 64 ? UINT64_MAX : (UINT64_C(1) << l->vm->vcpus.count) - 1;
 	unsigned devices = 0;
 
+	/* Machines that were saved before there was a guest channel have none. */
 	base_list_foreach (dev, &l->vm->devices, struct vmm_device, link)
-		devices++;
+		devices += dev != l->vm->channel_dev;
 	return l->irqchip && l->cpuids == all && l->vcpus == all && l->lapics == all &&
 	       l->devices == devices;
 }
