@@ -215,7 +215,7 @@ void agent_slice_stop(struct agent *a, struct chan_call *call, const struct cont
 	else
 		set_timer(vm, SPAN_END_MS);
 	/* A lead waits for others itself. */
-	if (!vm->slice.index || agent_vm_wait_over(vm, call, SPAN_OVER_MS))
+	if (!vm->slice.index || agent_wait(vm, call, AGENT_WAIT_OVER, SPAN_OVER_MS))
 		agent_reply_text(call, CONTROL_OK, "%s", "");
 }
 
@@ -314,7 +314,7 @@ void agent_slice_start(struct agent *a, struct chan_call *call, const struct con
 		agent_vm_free(vm);
 		return;
 	}
-	if (agent_vm_wait_run(vm, call))
+	if (agent_wait(vm, call, AGENT_WAIT_RUN, AGENT_START_MS))
 		agent_reply_text(call, CONTROL_OK, "%s", "");
 }
 

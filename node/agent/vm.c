@@ -21,18 +21,6 @@
 
 enum { RETRY_MS = 10, KILL_MS = 2000, SOCKET_NAME_LEN = 14 };
 
-enum wait_for { WAIT_RUN, WAIT_STOP, WAIT_KILL, WAIT_OVER };
-
-/* A call that waits for a VM to run or to end. */
-struct waiter {
-	struct base_list link;
-	struct base_timer timer;
-	struct agent_vm *vm;
-	struct chan_call *call;
-	enum wait_for what;
-	uint64_t timeout_ms;
-};
-
 /* ---- finding and counting ---- */
 
 struct agent_vm *agent_vm_find(struct agent *a, const char *name)
@@ -91,94 +79,10 @@ uint64_t agent_vms_vcpus(const struct agent *a)
 	return sum;
 }
 
-static void vm_signal(const struct agent_vm *vm, int sig)
+void agent_vm_signal(const struct agent_vm *vm, int sig)
 {
 	if (vm->process.fd >= 0 && pidfd_send_signal(vm->process.fd, sig, NULL, 0))
 		log_warn("%s: its process takes no signal: %s", vm->spec.name, strerror(errno));
-}
-
-/* ---- waiters ---- */
-
-static void reply_record(struct chan_call *call, const struct agent_vm *vm)
-{
-	struct control_vm record;
-
-	agent_vm_record(vm, &record);
-	agent_reply(call, &(struct control_reply){.vms = &record, .vm_count = 1});
-}
-
-static void waiter_end(struct waiter *w)
-{
-	base_loop_timer_cancel(&w->timer);
-	base_list_del(&w->link);
-	free(w);
-}
-
-static void waiter_timeout(struct base_timer *t)
-{
-	struct waiter *w = base_container_of(t, struct waiter, timer);
-	struct agent_vm *vm = w->vm;
-	const char *name = vm->spec.name;
-
-	if (w->what == WAIT_OVER) {
-		reply_record(w->call, vm);
-		waiter_end(w);
-		return;
-	}
-	if (w->what != WAIT_STOP) {
-		if (w->what == WAIT_RUN)
-			snprintf(vm->reason, sizeof(vm->reason),
-				 "its process did not come up within %u s",
-				 (unsigned)(w->timeout_ms / 1000));
-		vm_signal(vm, SIGKILL);
-		return;
-	}
-	agent_reply_text(
-		w->call, CONTROL_TIMEOUT,
-		"%s has not powered off within %u s: its system may not listen to the power "
-		"button; 'pangaea vm kill %s' ends it at once",
-		name, (unsigned)(w->timeout_ms / 1000), name);
-	waiter_end(w);
-}
-
-static int waiter_add(struct agent_vm *vm, struct chan_call *call, enum wait_for what,
-		      uint64_t timeout_ms)
-{
-	struct waiter *w = calloc(1, sizeof(*w));
-
-	if (!w)
-		return -ENOMEM;
-	w->vm = vm;
-	w->call = call;
-	w->what = what;
-	w->timeout_ms = timeout_ms;
-	w->timer.fire = waiter_timeout;
-	base_list_add_tail(&vm->waiters, &w->link);
-	base_loop_timer(vm->agent->loop, &w->timer,
-			base_clock_ns() + (int64_t)timeout_ms * BASE_NS_PER_MS);
-	return 0;
-}
-
-static void waiters_running(struct agent_vm *vm)
-{
-	base_list_foreach_safe (w, &vm->waiters, struct waiter, link) {
-		if (w->what == WAIT_RUN) {
-			reply_record(w->call, vm);
-			waiter_end(w);
-		}
-	}
-}
-
-static void waiters_over(struct agent_vm *vm, bool failed)
-{
-	base_list_foreach_safe (w, &vm->waiters, struct waiter, link) {
-		if (w->what == WAIT_RUN && failed)
-			agent_reply_text(w->call, vm->code ? vm->code : CONTROL_FAILED, "%s: %s",
-					 vm->spec.name, vm->reason);
-		else
-			reply_record(w->call, vm);
-		waiter_end(w);
-	}
 }
 
 void agent_vm_runs(struct agent_vm *vm)
@@ -186,7 +90,7 @@ void agent_vm_runs(struct agent_vm *vm)
 	bool runs = vm->state == VMMCTL_RUNNING || vm->state == VMMCTL_PAUSED;
 
 	if (runs && !vm->slice.starting)
-		waiters_running(vm);
+		agent_waiters_running(vm);
 }
 
 /* ---- the control connection ---- */
@@ -222,7 +126,7 @@ static void vm_set_state(struct agent_vm *vm, enum vmmctl_state state, const cha
 		agent_vm_runs(vm);
 	}
 	if (old == VMMCTL_STARTING && state == VMMCTL_FAILED)
-		vm_signal(vm, SIGKILL);
+		agent_vm_signal(vm, SIGKILL);
 }
 
 static void control_event(void *ctx, const struct vmmctl_event *event)
@@ -348,7 +252,7 @@ void agent_vm_free(struct agent_vm *vm)
 
 void agent_vm_over_everywhere(struct agent_vm *vm)
 {
-	waiters_over(vm, vm->state == VMMCTL_FAILED);
+	agent_waiters_over(vm, vm->state == VMMCTL_FAILED);
 	agent_vm_free(vm);
 }
 
@@ -456,16 +360,6 @@ err_dir:
 	return rc;
 }
 
-int agent_vm_wait_run(struct agent_vm *vm, struct chan_call *call)
-{
-	return waiter_add(vm, call, WAIT_RUN, AGENT_START_MS);
-}
-
-int agent_vm_wait_over(struct agent_vm *vm, struct chan_call *call, uint64_t timeout_ms)
-{
-	return waiter_add(vm, call, WAIT_OVER, timeout_ms);
-}
-
 void agent_vm_fail(struct agent_vm *vm, const char *reason)
 {
 	if (vm->state == VMMCTL_STOPPED || vm->state == VMMCTL_FAILED)
@@ -473,7 +367,7 @@ void agent_vm_fail(struct agent_vm *vm, const char *reason)
 	vm->state = VMMCTL_FAILED;
 	snprintf(vm->reason, sizeof(vm->reason), "%s", reason);
 	text_clean(vm->reason);
-	vm_signal(vm, SIGKILL);
+	agent_vm_signal(vm, SIGKILL);
 }
 
 bool agent_vm_name_fits(const struct agent *a, const char *name, char why[AGENT_WHY_MAX])
@@ -489,11 +383,11 @@ static void vm_start(struct agent *a, struct chan_call *call, const struct vmspe
 	struct agent_vm *vm = agent_vm_new(a, spec);
 	int rc = vm ? agent_vm_launch(vm) : -ENOMEM;
 
-	if (!rc && agent_vm_wait_run(vm, call) == 0)
+	if (!rc && agent_wait(vm, call, AGENT_WAIT_RUN, AGENT_START_MS) == 0)
 		return;
 	if (!rc) {
 		/* It runs, but nobody can be told so later. */
-		reply_record(call, vm);
+		agent_vm_reply(vm, call);
 		return;
 	}
 	if (rc == -ENOENT)
@@ -547,7 +441,7 @@ int agent_vm_incoming(struct agent *a, const struct vmspec *spec, struct agent_v
 
 void agent_vm_discard(struct agent_vm *vm)
 {
-	vm_signal(vm, SIGKILL);
+	agent_vm_signal(vm, SIGKILL);
 }
 
 /* ---- ending ---- */
@@ -576,10 +470,11 @@ void agent_vm_end(struct agent_vm *vm, struct chan_call *call, bool kill_it, uin
 				 vm->spec.name, vm->spec.name);
 		return;
 	}
-	if (waiter_add(vm, call, kill_it ? WAIT_KILL : WAIT_STOP, kill_it ? KILL_MS : timeout_ms))
+	if (agent_wait(vm, call, kill_it ? AGENT_WAIT_KILL : AGENT_WAIT_STOP,
+		       kill_it ? KILL_MS : timeout_ms))
 		agent_reply_text(call, CONTROL_FAILED, "out of memory");
 	if (rc)
-		vm_signal(vm, SIGKILL);
+		agent_vm_signal(vm, SIGKILL);
 }
 
 /* ---- after a restart of the agent ---- */
@@ -645,9 +540,6 @@ void agent_vms_recover(struct agent *a)
 
 void agent_vm_forget(struct agent_vm *vm)
 {
-	base_list_foreach_safe (w, &vm->waiters, struct waiter, link) {
-		agent_reply_text(w->call, CONTROL_UNREACHABLE, "the agent is ending");
-		waiter_end(w);
-	}
+	agent_waiters_drop(vm);
 	agent_vm_free(vm);
 }

@@ -67,11 +67,6 @@ struct agent_vm *agent_vm_new(struct agent *a, const struct vmspec *spec);
 void agent_vm_free(struct agent_vm *vm);
 /* Starts its process. */
 BASE_MUST_CHECK int agent_vm_launch(struct agent_vm *vm);
-/* Ends the call when the VM runs or has failed. */
-BASE_MUST_CHECK int agent_vm_wait_run(struct agent_vm *vm, struct chan_call *call);
-/* Ends the call when the VM has ended, or after timeout_ms anyway. */
-BASE_MUST_CHECK int agent_vm_wait_over(struct agent_vm *vm, struct chan_call *call,
-				       uint64_t timeout_ms);
 /*
  * It has no process (any more), and `reason` says why. Frees it, after the other nodes have answered
  * where it was the lead.
@@ -81,6 +76,7 @@ void agent_vm_over(struct agent_vm *vm);
 void agent_vm_over_everywhere(struct agent_vm *vm);
 /* It runs, and so does all that it waited for: tells who waits. */
 void agent_vm_runs(struct agent_vm *vm);
+void agent_vm_signal(const struct agent_vm *vm, int sig);
 /* Ends it at once, for this reason unless there is one already. */
 void agent_vm_fail(struct agent_vm *vm, const char *reason);
 /* A name that is too long for the run-dir: false, and why. */
@@ -121,6 +117,25 @@ BASE_MUST_CHECK int agent_vm_group_write(const struct agent_vm *vm);
 BASE_MUST_CHECK int agent_vm_group_read(const char *dir, uint64_t *out);
 /* The last line of the log, or "". */
 void agent_vm_log_tail(const char *dir, char *out, size_t cap);
+
+/* ---- vm_wait.c: calls that wait for a VM ---- */
+
+enum agent_wait_for {
+	AGENT_WAIT_RUN,	 /* until it runs; too late: it is ended */
+	AGENT_WAIT_STOP, /* until it has ended; too late: the caller is told so */
+	AGENT_WAIT_KILL, /* the same; too late: its process is killed */
+	AGENT_WAIT_OVER, /* the same; too late: answered anyway */
+};
+
+/* Ends the call with the VM's record, or why it failed. */
+BASE_MUST_CHECK int agent_wait(struct agent_vm *vm, struct chan_call *call,
+			       enum agent_wait_for what, uint64_t timeout_ms);
+void agent_waiters_running(struct agent_vm *vm);
+void agent_waiters_over(struct agent_vm *vm, bool failed);
+/* The agent ends. */
+void agent_waiters_drop(struct agent_vm *vm);
+/* Answers with the VM's record. */
+void agent_vm_reply(const struct agent_vm *vm, struct chan_call *call);
 
 /* ---- gone.c: what became of VMs that have ended ---- */
 
