@@ -177,6 +177,15 @@ static int session_result(struct ours *o, int which, struct move_result *r)
 			r->bytes = (double)m.progress.bytes_sent;
 		if (m.kind != MIGCTL_RESULT)
 			continue;
+		if (which == 0 && getenv("BENCH_VERBOSE"))
+			bench_note(
+				"ours: %u rounds, %.1f ms, paused %.1f ms, %.0f MB, %lu pages, %lu "
+				"zero, %lu again, throttle %u",
+				m.progress.round, (double)m.progress.total_ns / 1e6,
+				(double)m.progress.downtime_ns / 1e6, r->bytes / 1e6,
+				(unsigned long)m.progress.pages_sent,
+				(unsigned long)m.progress.pages_zero,
+				(unsigned long)m.progress.pages_resent, m.progress.throttle);
 		if (m.result.end == MIGCTL_DONE)
 			return 0;
 		snprintf(r->why, sizeof(r->why), "%s", m.result.text);
