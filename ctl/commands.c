@@ -260,7 +260,7 @@ static const struct ctl_option run_options[] = {
 	 take_spec_file},
 	{"kernel", 'k', "FILE", "bzImage or ELF vmlinux, on the node that runs it", take_kernel},
 	{"initrd", 'i', "FILE", "initial RAM disk", take_initrd},
-	{"cmdline", 'c', "TEXT", "the kernel's command line", take_cmdline},
+	{"cmdline", 'c', "TEXT", "the kernel's command line (default console=ttyS0)", take_cmdline},
 	{"vcpus", 0, "N|a=N,b=N", "virtual CPUs (default 1), or so many of each node", take_vcpus},
 	{"memory", 'm', "SIZE|a=SIZE,..", "memory, such as 512M or 2G, or so much of each node",
 	 take_memory},

@@ -19,7 +19,7 @@ const char vmm_config_usage[] =
 	"  --name NAME            letters, digits, '-', '_', '.'; at most 63\n"
 	"  --kernel FILE          bzImage or ELF vmlinux\n"
 	"  --initrd FILE\n"
-	"  --cmdline STRING       kernel command line\n"
+	"  --cmdline STRING       kernel command line (console=ttyS0)\n"
 	"  --vcpus N              1 to 64\n"
 	"  --memory SIZE          64M upwards; suffix K, M, G or T\n"
 	"  --disk FILE[,ro][,format=raw|qcow2]\n"
@@ -401,7 +401,8 @@ int vmm_config_parse(struct vmm_config *c, int argc, char **argv, char *why)
 {
 	int opt, err;
 
-	*c = (struct vmm_config){.cmdline = "", .console = VMM_CONSOLE_NONE, .sandbox = true};
+	*c = (struct vmm_config){
+		.cmdline = "console=ttyS0", .console = VMM_CONSOLE_NONE, .sandbox = true};
 	vmm_slice_init(c);
 	why[0] = 0;
 	opterr = 0;

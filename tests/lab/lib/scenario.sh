@@ -9,13 +9,13 @@ lab() { "$scenario_top/tests/lab/lab" "$@"; }
 trap 'lab down; rm -rf "$PANGAEA_LAB"' EXIT
 trap 'exit 130' INT TERM
 
-# lab_start N [OPTION...]: as lab up; skips the test where this machine cannot have a lab.
+# lab_start N [OPTION...]: as lab up --bare; skips the test where this machine cannot have a lab.
 lab_start() {
   local tool
   for tool in qemu-system-x86_64 mmdebstrap mke2fs cpio; do
     command -v "$tool" >/dev/null || { echo "$tool is not installed; see deploy/packages/lab.txt"; exit 77; }
   done
-  lab --owner $$ up "$@" || { echo "the lab did not start"; exit 1; }
+  lab --owner $$ up ${lab_bare---bare} "$@" || { echo "the lab did not start"; exit 1; }
 }
 
 # check WHAT CMD...: runs it; prints its output only when it fails.
