@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "node/devices/virtio_balloon.h"
 #include "node/devices/virtio_blk.h"
 #include "node/devices/virtio_console.h"
 #include "node/devices/virtio_net.h"
@@ -323,6 +324,20 @@ static int make_nics(struct vmm_vm *vm, char *why)
 	return 0;
 }
 
+/* Not for a spanning guest: its memory is the DSM's, which knows no holes. */
+static int make_balloon(struct vmm_vm *vm, char *why)
+{
+	const struct virtio_balloon_options opts = {0};
+	int err;
+
+	if (vm->config.slices.count)
+		return 0;
+	err = virtio_balloon_new(&vm->env, machine_slot(vm), &opts, &vm->balloon);
+	if (!err)
+		machine_add_virtio(vm, vm->balloon);
+	return err;
+}
+
 int vm_make_devices(struct vmm_vm *vm, char *why)
 {
 	static const struct {
@@ -333,10 +348,10 @@ int vm_make_devices(struct vmm_vm *vm, char *why)
 		{"power management", make_pm},	 {"PC leftovers", make_legacy},
 		{"virtio-console", make_hvc},	 {"virtio-rng", make_rng},
 		{"disks", make_disks},		 {"network", make_nics},
-		{"guest channel", make_channel},
+		{"guest channel", make_channel}, {"virtio-balloon", make_balloon},
 	};
 
-	_Static_assert(3 + VMM_DISK_MAX + VMM_NIC_MAX <= VMM_VIRTIO_MAX, "a slot for each");
+	_Static_assert(4 + VMM_DISK_MAX + VMM_NIC_MAX <= VMM_VIRTIO_MAX, "a slot for each");
 	for (size_t i = 0; i < BASE_ARRAY_LEN(parts); i++) {
 		int err = parts[i].make(vm, why);
 

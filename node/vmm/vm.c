@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "node/devices/virtio_balloon.h"
 #include "node/vmm/snapshot.h"
 #include "node/vmm/vm_internal.h"
 
@@ -618,6 +619,9 @@ void vmm_vm_stats(struct vmm_vm *vm, void (*put)(void *arg, const char *name, ui
 		if (dev->ops->stats)
 			dev->ops->stats(dev, vm_put_device_stat, &p);
 	}
+	/* What the guest says of its memory comes by and by: the next call shows it. */
+	if (vm->balloon)
+		virtio_balloon_refresh(vm->balloon);
 }
 
 void vmm_vm_dump(struct vmm_vm *vm, char *out, size_t cap)

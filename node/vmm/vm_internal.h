@@ -54,6 +54,7 @@ struct vmm_vm {
 	struct base_list devices;
 	struct vmm_device *serial, *pm; /* of the list, for what only they can do */
 	struct vmm_device *hvc;		/* virtio-console */
+	struct vmm_device *balloon;	/* NULL in a spanning guest */
 	struct vmm_console *console;	/* on the device loop */
 	struct vmm_device *channel_dev; /* the second virtio-console: the guest channel */
 	struct vmm_console *channel;	/* who talks to the guest's helper through it */
