@@ -130,7 +130,12 @@ initramfs_make() {
   done | awk '$1 == "insmod" && !seen[$2]++ {print $2}' >"$root/order"
   while read -r file; do
     n=$((n + 1))
-    cp "$file" "$root/modules/$(printf '%03d' $n)-${file##*/}"
+    name=$(printf '%s/modules/%03d-%s' "$root" $n "${file##*/}")
+    # Newer kernels have their modules compressed; busybox insmod takes them only as they are.
+    case $file in
+      *.xz) xz -dc "$file" >"${name%.xz}" ;;
+      *) cp "$file" "$name" ;;
+    esac || return 1
   done <"$root/order"
   rm "$root/order"
   (cd "$root" && find . -mindepth 1 | sort | cpio -o -H newc -R 0:0 --quiet) >"$out" || return 1

@@ -62,8 +62,11 @@ static int new_transport(struct dsm *d, const struct dsm_config *c)
 
 	xc.handler = &dsm_service_handler;
 	xc.ctx = d;
-	xc.region = dsm_uffd_alias(d->uffd);
-	xc.region_len = c->len;
+	/* COPY takes pages out of the file, and what the network has registered with them. */
+	if (dsm_uffd_install(d->uffd) == DSM_INSTALL_CONTINUE) {
+		xc.region = dsm_uffd_alias(d->uffd);
+		xc.region_len = c->len;
+	}
 	int err = xp_open(c->transport, &xc, &inner);
 
 	if (err)

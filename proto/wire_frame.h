@@ -27,9 +27,11 @@
 enum wire_type {
 	WIRE_TYPE_HELLO = 0xe0,
 	WIRE_TYPE_PROOF = 0xe1,
-	WIRE_TYPE_ACK = 0xe2,  /* sequence number received so far, in the body */
-	WIRE_TYPE_PING = 0xe3, /* answered by nothing: arriving is all */
-	WIRE_TYPE_BYE = 0xe4,  /* the sender stops on purpose */
+	WIRE_TYPE_ACK = 0xe2,	/* sequence number received so far, in the body */
+	WIRE_TYPE_PING = 0xe3,	/* answered by nothing: arriving is all */
+	WIRE_TYPE_BYE = 0xe4,	/* the sender stops on purpose */
+	WIRE_TYPE_END = 0xe5,	/* RDMA: the sender's end of the connection */
+	WIRE_TYPE_READY = 0xe6, /* RDMA: it can receive */
 };
 
 enum wire_flag {

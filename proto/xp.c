@@ -5,7 +5,7 @@
 
 const struct xp_ops *xp_find(const char *name)
 {
-	static const struct xp_ops *const all[] = {&xp_tcp, &xp_inproc};
+	static const struct xp_ops *const all[] = {&xp_tcp, &xp_verbs, &xp_inproc};
 
 	for (size_t i = 0; i < BASE_ARRAY_LEN(all); i++)
 		if (!strcmp(all[i]->name, name))

@@ -54,7 +54,9 @@ struct xp_config {
 	bool encrypt;		 /* all frames; both ends must agree */
 	uint32_t window_ms;	 /* to come up, and to reconnect; 0: 3000 */
 	uint32_t dead_ms;	 /* silence after which a connection counts as broken; 0: 1000 */
-	uint8_t *region; /* verbs: where pages may be placed (the same layout on every node) */
+	/* verbs: where pages may be placed (the same layout on every node); is kept in memory whole.
+	 * NULL: pages come with the frames, in buffers. */
+	uint8_t *region;
 	size_t region_len;
 	void *network; /* inproc, sim: the object that joins the nodes */
 };
@@ -69,7 +71,9 @@ struct xp_out {
 	uint8_t type;
 	uint8_t body_len;
 	const void *body;
-	const void *page; /* copied before the call returns, except by a transport that places */
+	/* Copied before the call returns, except by a transport that places when it lies in our
+	 * region: then its bytes must not change until the peer has handled the frame. */
+	const void *page;
 	uint64_t page_offset; /* where it belongs in the peer's region */
 };
 
@@ -99,6 +103,7 @@ struct xp {
 };
 
 extern const struct xp_ops xp_tcp;
+extern const struct xp_ops xp_verbs;
 extern const struct xp_ops xp_inproc;
 
 /* By name, or NULL. */
@@ -121,10 +126,14 @@ int64_t xp_next_ns(const struct xp *xp);
 void xp_counters(const struct xp *xp, uint8_t peer, struct xp_counters *out);
 /* For tests: breaks the connection as the network would; the link reconnects. */
 void xp_break_link(struct xp *xp, uint8_t peer);
-/* Says goodbye and closes everything; no callback comes after it. */
+/* Says goodbye and closes everything; no callback comes after it. verbs: waits up to 300 ms for what
+ * was sent to leave. */
 void xp_stop(struct xp *xp);
 /* Stops if need be and frees. NULL is fine. */
 void xp_fini(struct xp *xp);
+
+/* verbs: the first address of this host that has an RDMA device, without a port. -ENODEV. */
+BASE_MUST_CHECK int xp_verbs_address(char *out, size_t cap);
 
 /* inproc: joins transports of one process. Outlives them all. */
 BASE_MUST_CHECK int xp_inproc_network_new(void **out);

@@ -111,7 +111,7 @@ static void cluster_open(struct cluster *cl, const struct slices_options *o)
 
 	*cl = (struct cluster){.s = {.count = o->count, .pages = o->pages}};
 	for (unsigned i = 0; i < o->count; i++)
-		if (slices_listen(cl->s.address[i], &listen[i]))
+		if (slices_listen(o->transport, cl->s.address[i], &listen[i]))
 			die("listen");
 	for (unsigned i = 1; i < o->count; i++) {
 		if (pipe(down) || pipe(up))

@@ -19,20 +19,22 @@
 #include "proto/xp.h"
 #include "proto/xp_address.h"
 
-enum { NODES = 3, FRAMES = 3000 };
+/* More places than frames can be under way, so that none is written before it was looked at. */
+enum { NODES = 3, FRAMES = 3000, PLACES = 192, REGION_LEN = NODES * PLACES * WIRE_PAGE_LEN };
 
 struct node {
 	struct xp *xp;
 	uint16_t up, down;
 	int error;
 	uint64_t next[NODES]; /* number expected from each */
-	unsigned frames;
+	unsigned frames, placed;
 	bool refuse;
+	uint8_t *region;
 };
 
 struct setup {
 	const struct xp_ops *ops;
-	bool encrypt;
+	bool encrypt, region;
 	unsigned break_one_in;
 };
 
@@ -57,6 +59,11 @@ static void page_of(uint8_t page[WIRE_PAGE_LEN], uint8_t from, uint64_t number)
 		((uint64_t *)(void *)page)[i] = base_rng_next(&rng);
 }
 
+static uint64_t place_of(uint8_t from, uint64_t number)
+{
+	return (from * PLACES + number % PLACES) * (uint64_t)WIRE_PAGE_LEN;
+}
+
 static int on_frame(void *ctx, uint8_t peer, const struct xp_frame *f)
 {
 	struct node *n = ctx;
@@ -69,10 +76,13 @@ static int on_frame(void *ctx, uint8_t peer, const struct xp_frame *f)
 	memcpy(&b, f->body, sizeof(b));
 	assert_int_equal(b.number, n->next[peer]);
 	assert_int_equal(f->type, 1 + b.number % 5);
-	assert_int_equal(f->page != NULL, b.number % 3 == 0);
+	assert_int_equal(f->page || f->placed, b.number % 3 == 0);
 	page_of(want, peer, b.number);
 	if (f->page)
 		assert_memory_equal(f->page, want, sizeof(want));
+	if (f->placed)
+		assert_memory_equal(n->region + place_of(peer, b.number), want, sizeof(want));
+	n->placed += f->placed;
 	n->next[peer]++;
 	n->frames++;
 	return 0;
@@ -97,14 +107,18 @@ static void on_down(void *ctx, uint8_t peer, int err)
 
 static const struct xp_handler handler = {.frame = on_frame, .up = on_up, .down = on_down};
 
+static char host[16] = "127.0.0.1"; /* or that of the RDMA device */
+
 static void listen_on_any(struct net *net, unsigned i)
 {
 	struct sockaddr_in a;
 	socklen_t len = sizeof(a);
+	char any[32];
 
-	assert_int_equal(xp_address_listen("127.0.0.1:0", &net->listen_fd[i]), 0);
+	(void)snprintf(any, sizeof(any), "%s:0", host);
+	assert_int_equal(xp_address_listen(any, &net->listen_fd[i]), 0);
 	assert_int_equal(getsockname(net->listen_fd[i], (struct sockaddr *)&a, &len), 0);
-	(void)snprintf(net->address[i], sizeof(net->address[i]), "127.0.0.1:%u", ntohs(a.sin_port));
+	(void)snprintf(net->address[i], sizeof(net->address[i]), "%s:%u", host, ntohs(a.sin_port));
 }
 
 static struct xp_config config_of(struct net *net, const struct setup *s, unsigned i)
@@ -117,6 +131,8 @@ static struct xp_config config_of(struct net *net, const struct setup *s, unsign
 			      .group = 42,
 			      .encrypt = s->encrypt,
 			      .window_ms = 1000,
+			      .region = net->node[i].region,
+			      .region_len = s->region ? REGION_LEN : 0,
 			      .network = net->inproc};
 
 	for (unsigned k = 0; k < NODES; k++)
@@ -137,6 +153,7 @@ static void net_open(struct net *net, const struct setup *s)
 {
 	net_prepare(net);
 	for (unsigned i = 0; i < NODES; i++) {
+		net->node[i].region = s->region ? calloc(1, REGION_LEN) : NULL;
 		struct xp_config c = config_of(net, s, i);
 		struct xp *xp;
 
@@ -152,8 +169,10 @@ static void net_open(struct net *net, const struct setup *s)
 
 static void net_close(struct net *net)
 {
-	for (unsigned i = 0; i < NODES; i++)
+	for (unsigned i = 0; i < NODES; i++) {
 		xp_fini(net->node[i].xp);
+		free(net->node[i].region);
+	}
 	xp_inproc_network_free(net->inproc);
 }
 
@@ -190,7 +209,8 @@ static void send_one(struct net *net, uint8_t from, uint8_t to, uint64_t number)
 				 &(struct xp_out){.type = (uint8_t)(1 + number % 5),
 						  .body = &b,
 						  .body_len = sizeof(b),
-						  .page = with_page ? page : NULL}),
+						  .page = with_page ? page : NULL,
+						  .page_offset = place_of(from, number)}),
 			 0);
 }
 
@@ -200,6 +220,9 @@ static const struct setup setups[] = {
 	{.ops = &xp_tcp, .encrypt = true},
 	{.ops = &xp_tcp, .break_one_in = 60},
 	{.ops = &xp_tcp, .break_one_in = 60, .encrypt = true},
+	{.ops = &xp_verbs},
+	{.ops = &xp_verbs, .region = true},
+	{.ops = &xp_verbs, .region = true, .break_one_in = 60},
 };
 
 static bool all_arrived(const struct net *net)
@@ -212,11 +235,26 @@ static bool all_arrived(const struct net *net)
 	return true;
 }
 
+static uint64_t reconnects(const struct net *net)
+{
+	uint64_t sum = 0;
+
+	for (uint8_t i = 0; i < NODES; i++)
+		for (uint8_t k = 0; k < NODES; k++) {
+			struct xp_counters c;
+
+			xp_counters(net->node[i].xp, k, &c);
+			sum += c.reconnects;
+		}
+	return sum;
+}
+
 static void test_all_frames_arrive_once_in_order(void **state)
 {
+	const struct setup *s = *state;
 	struct net net;
 
-	net_open(&net, *state);
+	net_open(&net, s);
 	net_up(&net);
 	for (uint64_t number = 0; number < FRAMES; number++) {
 		for (uint8_t i = 0; i < NODES; i++)
@@ -230,6 +268,11 @@ static void test_all_frames_arrive_once_in_order(void **state)
 		xp_flush(net.node[i].xp);
 	while (!all_arrived(&net))
 		net_step(&net);
+	for (unsigned i = 0; i < NODES; i++)
+		assert_int_equal(net.node[i].placed,
+				 s->region ? (NODES - 1) * ((FRAMES + 2) / 3) : 0);
+	if (s->break_one_in)
+		assert_true(reconnects(&net) > 0);
 	net_close(&net);
 }
 
@@ -269,15 +312,15 @@ static void test_refused_frame_ends_the_link(void **state)
 
 static void test_wrong_key_is_refused(void **state)
 {
-	const struct setup s = {.ops = &xp_tcp};
+	const struct setup *s = *state;
 	struct net net;
 
 	net_prepare(&net);
 	for (unsigned i = 0; i < NODES; i++) {
-		struct xp_config c = config_of(&net, &s, i);
+		struct xp_config c = config_of(&net, s, i);
 
 		c.key[0] ^= i == 2;
-		assert_int_equal(xp_open(s.ops, &c, &net.node[i].xp), 0);
+		assert_int_equal(xp_open(s->ops, &c, &net.node[i].xp), 0);
 	}
 	while (net.node[2].down != 3 || !(net.node[0].down & 4))
 		net_step(&net);
@@ -290,10 +333,10 @@ static void test_wrong_key_is_refused(void **state)
 
 static void test_silence_ends_after_the_window(void **state)
 {
-	const struct setup s = {.ops = &xp_tcp};
+	const struct setup *s = *state;
 	struct net net;
 
-	net_open(&net, &s);
+	net_open(&net, s);
 	net_up(&net);
 	int64_t start = base_clock_ns();
 
@@ -311,14 +354,14 @@ static void test_silence_ends_after_the_window(void **state)
 
 static void test_strangers_bytes_harm_nobody(void **state)
 {
-	const struct setup s = {.ops = &xp_tcp};
+	const struct setup *s = *state;
 	struct sockaddr_storage a;
 	struct base_rng rng;
 	socklen_t len;
 	struct net net;
 
 	base_rng_seed(&rng, 3);
-	net_open(&net, &s);
+	net_open(&net, s);
 	net_up(&net);
 	assert_int_equal(xp_address_parse(net.address[0], &a, &len), 0);
 	for (int i = 0; i < 50; i++) {
@@ -359,8 +402,15 @@ static void test_what_a_transport_cannot_is_refused(void **state)
 	c.self = 1;
 	c.address[0] = "somewhere";
 	assert_int_equal(xp_open(&xp_tcp, &c, &xp), -EINVAL);
+	c.encrypt = true;
+	assert_int_equal(xp_open(&xp_verbs, &c, &xp), -EOPNOTSUPP);
+	c.encrypt = false;
+	/* An address of documentation: no device has it. */
+	c.address[0] = c.address[1] = "192.0.2.1:1";
+	assert_int_equal(xp_open(&xp_verbs, &c, &xp), -ENODEV);
 	assert_null(xp_find("carrier pigeon"));
 	assert_ptr_equal(xp_find("tcp"), &xp_tcp);
+	assert_ptr_equal(xp_find("verbs"), &xp_verbs);
 	for (unsigned i = 0; i < NODES; i++)
 		close(net.listen_fd[i]);
 	xp_inproc_network_free(net.inproc);
@@ -368,25 +418,43 @@ static void test_what_a_transport_cannot_is_refused(void **state)
 
 #define EACH(test, i) cmocka_unit_test_prestate(test, (void *)&setups[i])
 
-int main(void)
+/* All that a transport to other hosts must do, for the setups first..last. */
+static int run_transport(unsigned first, unsigned plain, unsigned last)
+{
+	struct CMUnitTest tests[32];
+	unsigned n = 0;
+
+	for (unsigned i = first; i <= last; i++)
+		tests[n++] = (struct CMUnitTest)EACH(test_all_frames_arrive_once_in_order, i);
+	for (unsigned i = first; i <= plain; i++) {
+		tests[n++] = (struct CMUnitTest)EACH(test_goodbye_is_told_from_a_break, i);
+		tests[n++] = (struct CMUnitTest)EACH(test_refused_frame_ends_the_link, i);
+	}
+	if (setups[first].ops->caps & XP_CAP_REMOTE) {
+		tests[n++] = (struct CMUnitTest)EACH(test_wrong_key_is_refused, first);
+		tests[n++] = (struct CMUnitTest)EACH(test_silence_ends_after_the_window, first);
+		tests[n++] = (struct CMUnitTest)EACH(test_strangers_bytes_harm_nobody, first);
+	}
+	return _cmocka_run_group_tests(setups[first].ops->name, tests, n, NULL, NULL);
+}
+
+/* Without arguments all transports; `verbs`: that one, and it must be there. */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		EACH(test_all_frames_arrive_once_in_order, 0),
-		EACH(test_all_frames_arrive_once_in_order, 1),
-		EACH(test_all_frames_arrive_once_in_order, 2),
-		EACH(test_all_frames_arrive_once_in_order, 3),
-		EACH(test_all_frames_arrive_once_in_order, 4),
-		EACH(test_goodbye_is_told_from_a_break, 0),
-		EACH(test_goodbye_is_told_from_a_break, 1),
-		EACH(test_goodbye_is_told_from_a_break, 2),
-		EACH(test_refused_frame_ends_the_link, 0),
-		EACH(test_refused_frame_ends_the_link, 1),
-		EACH(test_refused_frame_ends_the_link, 2),
-		cmocka_unit_test(test_wrong_key_is_refused),
-		cmocka_unit_test(test_silence_ends_after_the_window),
-		cmocka_unit_test(test_strangers_bytes_harm_nobody),
 		cmocka_unit_test(test_what_a_transport_cannot_is_refused),
 	};
+	bool only_verbs = argc > 1 && !strcmp(argv[1], "verbs");
+	int failed = 0;
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	if (!only_verbs) {
+		failed += cmocka_run_group_tests(tests, NULL, NULL);
+		failed += run_transport(0, 0, 0);
+		failed += run_transport(1, 2, 4);
+	}
+	if (!xp_verbs_address(host, sizeof(host)))
+		failed += run_transport(5, 6, 7);
+	else
+		print_message("skip: verbs: this machine has no RDMA device with an address\n");
+	return failed || (only_verbs && !strcmp(host, "127.0.0.1"));
 }

@@ -137,6 +137,6 @@ minimal_layers() {
 # boot_initrd KERNELDIR
 boot_initrd() {
   local dir
-  dir=$(cache_get lab-boot "$(cache_key 1 "@$lab_lib/init-disk.sh" "$1")" boot_fill "$1") || return 1
+  dir=$(cache_get lab-boot "$(cache_key 2 "@$lab_lib/init-disk.sh" "$1")" boot_fill "$1") || return 1
   echo "$dir/initrd"
 }

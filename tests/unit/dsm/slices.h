@@ -62,17 +62,23 @@ static inline uint64_t slices_len(const struct slices *s)
 	return s->count * s->pages * DSM_PAGE_SIZE;
 }
 
-static inline int slices_listen(char out[32], int *fd)
+/* On the address of the RDMA device, if the transport needs one. */
+static inline int slices_listen(const struct xp_ops *transport, char out[32], int *fd)
 {
 	struct sockaddr_in a;
 	socklen_t len = sizeof(a);
-	int err = xp_address_listen("127.0.0.1:0", fd);
+	char host[16] = "127.0.0.1", any[32];
+	int err = transport == &xp_verbs ? xp_verbs_address(host, sizeof(host)) : 0;
+
+	(void)snprintf(any, sizeof(any), "%s:0", host);
+	if (!err)
+		err = xp_address_listen(any, fd);
 
 	if (err)
 		return err;
 	if (getsockname(*fd, (struct sockaddr *)&a, &len) < 0)
 		return -errno;
-	(void)snprintf(out, 32, "127.0.0.1:%u", ntohs(a.sin_port));
+	(void)snprintf(out, 32, "%s:%u", host, ntohs(a.sin_port));
 	return 0;
 }
 
@@ -144,8 +150,8 @@ static inline int slices_open(struct slices *s, const struct slices_options *o)
 	*s = (struct slices){.count = o->count, .pages = o->pages};
 	int err = xp_inproc_network_new(&s->network);
 
-	for (unsigned i = 0; i < s->count && !err && o->transport == &xp_tcp; i++)
-		err = slices_listen(s->address[i], &fd[i]);
+	for (unsigned i = 0; i < s->count && !err && o->transport != &xp_inproc; i++)
+		err = slices_listen(o->transport, s->address[i], &fd[i]);
 	for (unsigned i = 0; i < s->count && !err; i++)
 		err = slices_open_one(s, o, i, fd[i]);
 	return err;

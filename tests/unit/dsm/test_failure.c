@@ -51,7 +51,7 @@ static void lose_a_slice(int sig, int expect)
 		skip();
 	g = (struct slices){.count = COUNT, .pages = 16};
 	for (unsigned i = 0; i < COUNT; i++)
-		assert_int_equal(slices_listen(g.address[i], &listen[i]), 0);
+		assert_int_equal(slices_listen(&xp_tcp, g.address[i], &listen[i]), 0);
 	pid_t pid = fork_slice(&o, 2, listen[2]);
 
 	close(listen[2]);

@@ -32,6 +32,8 @@ static const struct setup setups[] = {
 	{"tcp encrypted", {.count = 2, .pages = 64, .transport = &xp_tcp, .encrypt = true}},
 	{"tcp breaking", {.count = 2, .pages = 64, .transport = &xp_tcp, .break_one_in = 5000}},
 	{"tcp 4 slices", {.count = 4, .pages = 64, .transport = &xp_tcp}},
+	{"verbs", {.count = 2, .pages = 64, .transport = &xp_verbs}},
+	{"verbs breaking", {.count = 2, .pages = 64, .transport = &xp_verbs, .break_one_in = 3000}},
 };
 
 static struct slices g;
@@ -337,10 +339,22 @@ static void test_scan(void **state)
 		"scan", test_scan, begin, end, (void *)&setups[i]                                  \
 	}
 
-int main(void)
+/* `verbs`: over RDMA, and the device must be there. */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {SUITE(0), SUITE(1), SUITE(2),
 					   SUITE(3), SUITE(4), SUITE(5)};
+	const struct CMUnitTest verbs[] = {SUITE(6), SUITE(7)};
+	char host[16];
+	int failed = 0;
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	if (argc < 2 || strcmp(argv[1], "verbs"))
+		failed = cmocka_run_group_tests(tests, NULL, NULL);
+	else if (xp_verbs_address(host, sizeof(host)))
+		failed = 1;
+	if (xp_verbs_address(host, sizeof(host)))
+		print_message("skip: verbs: this machine has no RDMA device with an address\n");
+	else
+		failed += cmocka_run_group_tests(verbs, NULL, NULL);
+	return failed;
 }
