@@ -58,7 +58,7 @@ expect 2 "is not a regular file or block device" "$pangaea" vm run web -k "$0" -
 expect 3 "no interface 'pg-none'" "$pangaea" vm run web -k "$0" -m 64M --nic tap=pg-none --node b
 expect 8 "vCPUs are beyond that" "$pangaea" vm run web -k "$0" -m 64M --vcpus 64
 expect 8 "of memory free" "$pangaea" vm run web -k "$0" -m 4000G
-expect 2 "spanning guests need" "$pangaea" vm run web -k "$0" -m 64M --vcpus a=1,b=1
+expect 2 "has vCPUs of the guest but no memory" "$pangaea" vm run web -k "$0" -m 64M --vcpus a=1,b=1
 expect 3 "there is no node 'z'" "$pangaea" vm run web -k "$0" -m 64M --node z
 printf 'name: web\nkernel: /k\nmemory: lots\n' >"$dir/vm.yaml"
 expect 2 "vm.yaml:3: memory 'lots': expected a size" "$pangaea" vm run -f "$dir/vm.yaml"
