@@ -32,7 +32,9 @@ struct mp_chan mp_chan;
 enum {
 	LOOK = 100, /* looks before the clock is read: a few microseconds */
 	LOOK_NET = 4,
-	TAKEN_NS = 50000, /* others had the processor */
+	TAKEN_NS = 50000, /* others had the processor: */
+	CALM_MIN = 64,	  /* for so many waits nobody spins */
+	CALM_MAX = 4096,
 };
 
 struct mp_seg_head *mp_chan_self(void)
@@ -210,12 +212,16 @@ static bool spin(uint32_t bell, int64_t deadline_ns)
 {
 	int64_t window = spin_ns(), now, end;
 	bool net = mp_net_active();
-	int taken = 0;
+	bool taken = false;
 
 	if (news(bell))
 		return true;
 	if (!window)
 		return false;
+	if (mp_chan.calm) {
+		mp_chan.calm--;
+		return false;
+	}
 	now = base_clock_ns();
 	end = now + window;
 	if (deadline_ns >= 0)
@@ -225,12 +231,18 @@ static bool spin(uint32_t bell, int64_t deadline_ns)
 
 		if (look(bell, net)) {
 			mp_chan.spin_fails = 0;
+			mp_chan.calm_last -= mp_chan.calm_last > 0;
 			return true;
 		}
 		sched_yield();
 		now = base_clock_ns();
-		taken += now - before > TAKEN_NS;
-	} while (now < end && taken < 2);
+		taken = now - before > TAKEN_NS;
+	} while (now < end && !taken);
+	if (taken) {
+		/* Who sleeps gets the processor at once when he is woken, who yields last. */
+		mp_chan.calm = BASE_MIN(BASE_MAX(mp_chan.calm_last * 2, CALM_MIN), CALM_MAX);
+		mp_chan.calm_last = mp_chan.calm;
+	}
 	mp_chan.spin_fails++;
 	return news(bell);
 }

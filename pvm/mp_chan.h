@@ -60,6 +60,7 @@ struct mp_chan {
 	uint32_t stale; /* words with slots whose sender is not known yet */
 	struct mp_host_page *page;
 	unsigned spin_fails;
+	unsigned calm, calm_last; /* waits that do not spin: left, and how many the last time */
 	bool in_poll;
 };
 

@@ -398,10 +398,19 @@ int mp_rt_take(void)
 
 int mp_rt_pump(int64_t deadline_ns)
 {
-	for (;;) {
-		uint32_t bell = mp_chan_bell();
-		int n = mp_chan_poll() + mp_net_poll(), rc = pump_socket();
+	bool looked = deadline_ns == 0;
 
+	/* Waiting looks at connections and the daemon anyway, so before it one look less. */
+	for (;; looked = true) {
+		uint32_t bell = mp_chan_bell();
+		int n = mp_chan_poll(), rc = 0;
+		bool net = mp_net_active();
+
+		if (!net || n || looked) {
+			n += mp_net_poll();
+			if (mp_net_daemon() || deadline_ns == 0)
+				rc = pump_socket();
+		}
 		if (rc < 0)
 			return rc;
 		if (n + rc > 0 || deadline_ns == 0) {
@@ -409,7 +418,7 @@ int mp_rt_pump(int64_t deadline_ns)
 			mp_rt_run_handlers();
 			return 0;
 		}
-		if (mp_chan_active() || mp_net_active()) {
+		if (mp_chan_active() || net) {
 			if (!mp_chan_sleep(bell, deadline_ns))
 				return 0;
 		} else if (wait_socket(deadline_ns)) {

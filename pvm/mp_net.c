@@ -61,6 +61,10 @@ static struct {
 	unsigned count;
 	uint8_t *stage;
 	char bell_path[108];
+	/* What the last look or sleep saw, not handled yet. */
+	struct epoll_event seen[EVENTS];
+	int seen_count;
+	bool daemon;
 } net = {.ep = -1, .bell = -1, .shout = -1};
 
 struct mp_landing mp_landing;
@@ -192,6 +196,9 @@ static void conn_close(struct conn *c)
 	conn_unread(c);
 	base_list_del(&c->link);
 	net.count--;
+	for (int i = 0; i < net.seen_count; i++)
+		if (net.seen[i].data.ptr == c)
+			net.seen[i].data.ptr = NULL;
 	if (!c->busy)
 		free(c);
 }
@@ -247,6 +254,7 @@ void mp_net_close(void)
 		unlink(net.bell_path);
 	net.ep = net.bell = -1;
 	net.count = 0;
+	net.seen_count = 0;
 	mp_landing = (struct mp_landing){.on = false};
 }
 
@@ -418,29 +426,42 @@ static void bell_drain(void)
 
 int mp_net_poll(void)
 {
-	struct epoll_event ev[EVENTS];
-	int total = 0, n;
+	int total = 0;
 
-	if (!net.count)
+	if (!net.count) {
+		net.seen_count = 0;
 		return 0;
-	n = epoll_wait(net.ep, ev, EVENTS, 0);
-	for (int i = 0; i < n; i++) {
+	}
+	if (!net.seen_count)
+		net.seen_count = BASE_MAX(epoll_wait(net.ep, net.seen, EVENTS, 0), 0);
+	while (net.seen_count) {
+		void *what = net.seen[--net.seen_count].data.ptr;
 		int k = 0;
 
-		if (ev[i].data.ptr == &bell_mark)
+		if (what == &bell_mark)
 			bell_drain();
-		else if (ev[i].data.ptr != &daemon_mark)
-			k = conn_read(ev[i].data.ptr);
+		else if (what == &daemon_mark)
+			net.daemon = true;
+		else if (what)
+			k = conn_read(what);
 		total += BASE_MAX(k, 0);
 	}
 	return total;
 }
 
+bool mp_net_daemon(void)
+{
+	bool is = net.daemon || !net.count;
+
+	net.daemon = false;
+	return is;
+}
+
 bool mp_net_ready(void)
 {
-	struct epoll_event ev;
-
-	return epoll_wait(net.ep, &ev, 1, 0) > 0;
+	if (!net.seen_count)
+		net.seen_count = BASE_MAX(epoll_wait(net.ep, net.seen, EVENTS, 0), 0);
+	return net.seen_count > 0;
 }
 
 void mp_net_block(int64_t ns, int out_fd)
@@ -448,7 +469,12 @@ void mp_net_block(int64_t ns, int out_fd)
 	struct pollfd p[2] = {{.fd = net.ep, .events = POLLIN}, {.fd = out_fd, .events = POLLOUT}};
 	struct timespec ts = base_clock_timespec(BASE_MAX(ns, 0));
 
-	ppoll(p, 2, &ts, NULL);
+	if (net.seen_count)
+		return;
+	if (out_fd < 0)
+		net.seen_count = BASE_MAX(epoll_pwait2(net.ep, net.seen, EVENTS, &ts, NULL), 0);
+	else
+		ppoll(p, 2, &ts, NULL);
 }
 
 void mp_net_ring(int tid)

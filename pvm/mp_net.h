@@ -34,6 +34,8 @@ bool mp_net_active(void);
 BASE_MUST_CHECK int mp_net_send(int dst, const struct mp_msg *m, const struct mp_msghdr *h);
 /* Takes in what is there; how many messages. */
 int mp_net_poll(void);
+/* True once after mp_net_poll() saw something at the daemon's socket; always without connections. */
+bool mp_net_daemon(void);
 /* Something is there, or at the daemon's socket. No waiting. */
 bool mp_net_ready(void);
 /* Sleeps until something is there, at most `ns`; with `out_fd` >= 0 also until that can be written. */
