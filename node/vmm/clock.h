@@ -17,7 +17,8 @@ struct vmm_clock {
 	/* The guest sees the host's TSC and nothing can be done about it: offset stays 0, and the
 	 * time of a pause passes for the guest. */
 	bool fixed;
-	/* Guest TSC = host TSC + offset (mod 2^64). Written while no vCPU runs. */
+	/* Guest TSC = host TSC + offset (mod 2^64). Written while no vCPU runs, but for a follower's
+	 * small steps: see span_clock.c. */
 	_Atomic(uint64_t) offset;
 	uint64_t base; /* guest TSC at guest time 0 */
 	/* Nanoseconds = (TSC - base) * mul >> (32 - shift), the form that kvmclock gives to the

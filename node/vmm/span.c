@@ -6,13 +6,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <x86intrin.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "node/vmm/span_internal.h"
 
-enum { TIME_SAMPLES = 32, TIME_WAIT_MS = 1000, DEAD_MS = 2000 };
+enum { DEAD_MS = 2000 };
 
 unsigned vmm_span_first_vcpu(const struct vmm_slice_config *s, unsigned slice)
 {
@@ -177,6 +176,7 @@ int vmm_span_new(const struct vmm_span_config *config, struct vmm_span **out)
 	s->self = (uint8_t)s->slices.self;
 	s->callbacks = (struct dsm_callbacks){.failed = on_dsm_failed, .message = span_receive};
 	pthread_mutex_init(&s->lock, NULL);
+	pthread_mutex_init(&s->sampling, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->changed, &attr);
@@ -318,10 +318,12 @@ static void *linker_main(void *arg)
 	struct vmm_span *s = arg;
 	int err = dsm_wait_up(s->dsm, VMM_SPAN_LINK_MS);
 
-	if (err)
+	if (err) {
 		span_lost(s, "not all slices have found each other");
-	else if (!span_leads(s))
+	} else if (!span_leads(s)) {
 		say_hello(s);
+		span_clock_keep(s);
+	}
 	return NULL;
 }
 
@@ -351,6 +353,7 @@ void vmm_span_free(struct vmm_span *s)
 	vmm_irqchip_set_remote(s->config.irq, NULL, NULL);
 	dsm_free(s->dsm);
 	pthread_cond_destroy(&s->changed);
+	pthread_mutex_destroy(&s->sampling);
 	pthread_mutex_destroy(&s->lock);
 	explicit_bzero(&s->slices, sizeof(s->slices));
 	free(s);
@@ -400,6 +403,8 @@ void vmm_span_halted(struct vmm_span *s)
 	struct span_msg m = {.type = SPAN_HALTED};
 
 	pthread_mutex_lock(&s->lock);
+	s->clock_runs = false;
+	s->clock_number++;
 	m.number = s->halt_number;
 	pthread_mutex_unlock(&s->lock);
 	span_send(s, SPAN_LEAD, &m);
@@ -428,55 +433,4 @@ void vmm_span_wish_reset(struct vmm_span *s)
 	struct span_msg m = {.type = SPAN_WISH};
 
 	span_send(s, SPAN_LEAD, &m);
-}
-
-/* ---- the clock ---- */
-
-/* One sample: the lead's guest TSC, and the host's TSC here before and after. */
-static int sample_clock(struct vmm_span *s, uint64_t *before, uint64_t *after, uint64_t *lead)
-{
-	struct span_msg m = {.type = SPAN_TIME_ASK};
-	struct timespec until =
-		base_clock_timespec(base_clock_ns() + TIME_WAIT_MS * BASE_NS_PER_MS);
-	int err = 0;
-
-	pthread_mutex_lock(&s->lock);
-	s->time_told = false;
-	m.number = ++s->time_number;
-	pthread_mutex_unlock(&s->lock);
-	*before = __rdtsc();
-	span_send(s, SPAN_LEAD, &m);
-	pthread_mutex_lock(&s->lock);
-	while (!s->time_told && !s->lost && !err)
-		err = pthread_cond_timedwait(&s->changed, &s->lock, &until);
-	err = s->time_told ? 0 : -ETIMEDOUT;
-	*after = s->time_at;
-	*lead = s->time_lead;
-	pthread_mutex_unlock(&s->lock);
-	return err;
-}
-
-int vmm_span_sync_clock(struct vmm_span *s, uint64_t *offset)
-{
-	uint64_t best = UINT64_MAX, hz, base;
-
-	for (int i = 0; i < TIME_SAMPLES; i++) {
-		uint64_t before, after, lead;
-		int err = sample_clock(s, &before, &after, &lead);
-
-		if (err)
-			return err;
-		/* The quickest round trip has the least to hide (Cristian 1989). */
-		if (after - before >= best)
-			continue;
-		best = after - before;
-		*offset = lead - (before + best / 2);
-	}
-	pthread_mutex_lock(&s->lock);
-	hz = s->lead_tsc_hz;
-	base = s->lead_base;
-	pthread_mutex_unlock(&s->lock);
-	vmm_clock_follow(s->config.clock, hz, base);
-	log_debug("span: the lead's clock, known to %llu ticks", (unsigned long long)best / 2);
-	return 0;
 }

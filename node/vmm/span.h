@@ -46,7 +46,10 @@ struct vmm_span_config {
 	struct vmm_mem *mem;
 	struct vmm_irqchip *irq;
 	struct vmm_bus *pio, *mmio;
-	struct vmm_clock *clock; /* of this slice; read by the lead, set by followers at GO */
+	/* Of this slice; read by the lead, set by followers at GO and while the guest runs. */
+	struct vmm_clock *clock;
+	/* A follower's clock->offset has changed while the guest runs; any thread, must not block. */
+	void (*clock_stepped)(void *arg);
 	struct base_loop *main_loop;
 	void (*order)(void *arg, enum vmm_span_order order, const char *reason);
 	void *arg;
@@ -75,6 +78,11 @@ void vmm_span_wish_reset(struct vmm_span *s);
  * and the clock's rate and base are the lead's. -ETIMEDOUT.
  */
 BASE_MUST_CHECK int vmm_span_sync_clock(struct vmm_span *s, uint64_t *offset);
+
+/*
+ * How far to move a clock that is `off` ticks behind (negative: ahead), known to `half` ticks. Pure.
+ */
+int64_t vmm_span_clock_step(int64_t off, uint64_t half);
 
 /* Follower, a vCPU's thread: one access to the lead's buses. Reads as all ones once links are lost. */
 void vmm_span_io(struct vmm_span *s, uint32_t apic_id, bool pio, bool write, uint64_t addr,

@@ -32,12 +32,17 @@ struct vmm_span {
 	pthread_t linker;
 	bool linker_started;
 
-	pthread_mutex_t lock; /* all below; held for moments only */
+	pthread_mutex_t sampling; /* of the lead's clock, by one thread at a time; before `lock` */
+	pthread_mutex_t lock;	  /* all below; held for moments only */
 	pthread_cond_t changed;
 	bool lost, stopping;
 	uint16_t hello, halted; /* followers that said so; bits */
 	uint32_t halt_number;	/* of the last HALT */
 	uint64_t lead_base, lead_tsc_hz;
+	/* Follower: the guest runs, and has not stood since clock_number changed. */
+	bool clock_runs;
+	uint32_t clock_number;
+	uint64_t clock_steps;
 	/* One sample of the lead's clock. */
 	uint32_t time_number;
 	bool time_told;
@@ -70,6 +75,8 @@ void span_lost(struct vmm_span *s, const char *reason);
 
 /* span_msg.c: a message of a peer, on the service thread. */
 void span_receive(void *arg, uint8_t peer, const void *data, size_t len);
+/* span_clock.c: keeps a follower's TSC in step with the lead's, until the end. */
+void span_clock_keep(struct vmm_span *s);
 /* span_io.c */
 BASE_MUST_CHECK int span_io_start(struct vmm_span *s);
 void span_io_stop(struct vmm_span *s);

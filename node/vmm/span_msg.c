@@ -100,9 +100,14 @@ static int on_time_ask(struct vmm_span *s, uint8_t peer, const struct span_msg *
 	struct span_msg tell = {
 		.type = SPAN_TIME_TELL, .number = m->number, .tsc = vmm_clock_tsc(s->config.clock)};
 
+	uint8_t bytes[SPAN_WIRE_MAX];
+	size_t len = span_msg_put(bytes, &tell);
+
 	if (!span_leads(s))
 		return -EPROTO;
-	span_send(s, peer, &tell);
+	/* This thread empties the queue and must not wait for room; who gets no answer asks again. */
+	if (dsm_message(s->dsm, peer, bytes, len) < 0)
+		log_debug("span: no time for slice %u", peer);
 	return 0;
 }
 

@@ -91,6 +91,7 @@ void vmm_span_stats(struct vmm_span *s, void (*fn)(void *arg, const char *name, 
 		return;
 	dsm_stats_get(s->dsm, &d, x);
 	put(&o, s->self, "dsm.slice");
+	put(&o, s->clock_steps, "dsm.clock_steps");
 	put_faults(&o, &d);
 	for (unsigned i = 0; i < s->slices.count; i++)
 		if (i != s->self)

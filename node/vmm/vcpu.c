@@ -100,6 +100,7 @@ static int vcpu_set_tsc_offset(struct vmm_vcpu *v)
 		.addr = (uintptr_t)&offset,
 	};
 
+	v->offset = offset;
 	return ioctl(v->fd, KVM_SET_DEVICE_ATTR, &attr) < 0 ? -errno : 0;
 }
 
@@ -329,10 +330,22 @@ static bool vcpu_may_run(struct vmm_vcpu *v)
 	return true;
 }
 
+/* Another slice's clock is the guest's, and ours was moved to it. */
+static void vcpu_follow_clock(struct vmm_vcpu *v)
+{
+	if (atomic_load_explicit(&v->all->clock.offset, memory_order_relaxed) == v->offset)
+		return;
+	if (vcpu_set_tsc_offset(v) < 0)
+		log_warn("vCPU %u: cannot set the TSC offset", v->apic_id);
+}
+
 static void vcpu_enter(struct vmm_vcpu *v)
 {
 	uint8_t cr8 = vmm_lapic_tpr(v->lapic) >> 4;
 	int err;
+
+	if (v->all->shared)
+		vcpu_follow_clock(v);
 
 	v->run->cr8 = cr8;
 	atomic_store(&v->place, VCPU_IN_GUEST);
@@ -534,6 +547,12 @@ void vmm_vcpus_resume_with(struct vmm_vcpus *all, uint64_t offset)
 	if (!all->clock.fixed)
 		atomic_store(&all->clock.offset, offset);
 	vcpus_open(all);
+}
+
+void vmm_vcpus_new_offset(struct vmm_vcpus *all)
+{
+	for (unsigned i = 0; i < all->count; i++)
+		vmm_vcpu_kick(all->vcpu[i]);
 }
 
 void vmm_vcpus_stop(struct vmm_vcpus *all)

@@ -104,6 +104,8 @@ void vmm_vcpus_pause(struct vmm_vcpus *all);
 void vmm_vcpus_resume(struct vmm_vcpus *all);
 /* As resume, but the guest's TSC has gone on elsewhere: it is the host's plus `offset`. */
 void vmm_vcpus_resume_with(struct vmm_vcpus *all, uint64_t offset);
+/* Any thread: clock.offset has changed while vCPUs run; each takes it over before it runs on. */
+void vmm_vcpus_new_offset(struct vmm_vcpus *all);
 /* Closes the gate and kicks, without waiting: for a slice whose memory has gone away. */
 void vmm_vcpus_close(struct vmm_vcpus *all);
 

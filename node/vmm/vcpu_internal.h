@@ -41,6 +41,7 @@ struct vmm_vcpu {
 	bool io_unfinished; /* KVM_RUN must be called once more to finish the instruction */
 	uint64_t deadline;  /* guest TSC of the LAPIC timer, or 0 */
 	uint64_t armed;	    /* what the POSIX timer is set for */
+	uint64_t offset;    /* of the TSC, as KVM has it */
 	unsigned refaults;  /* of shared memory, since the last exit */
 	struct kvm_debug_exit_arch debug;
 };

@@ -134,6 +134,11 @@ static void on_order(void *arg, enum vmm_span_order order, const char *reason)
 	}
 }
 
+static void clock_stepped(void *arg)
+{
+	vmm_vcpus_new_offset(&((struct vmm_vm *)arg)->vcpus);
+}
+
 /* ---- making ---- */
 
 int vm_span_new(struct vmm_vm *vm, char *why)
@@ -146,6 +151,7 @@ int vm_span_new(struct vmm_vm *vm, char *why)
 		.mmio = vm->mmio,
 		.clock = &vm->vcpus.clock,
 		.main_loop = vm->main_loop,
+		.clock_stepped = clock_stepped,
 		.order = on_order,
 		.arg = vm,
 	};

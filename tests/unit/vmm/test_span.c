@@ -155,6 +155,18 @@ static void refuses_foreign_messages(void **state)
 	assert_string_equal(m.end.text, "?[31mred?");
 }
 
+static void clocks_move_within_what_is_known(void **state)
+{
+	assert_int_equal(vmm_span_clock_step(0, 0), 0);
+	assert_int_equal(vmm_span_clock_step(900, 1000), 0);
+	assert_int_equal(vmm_span_clock_step(-900, 1000), 0);
+	/* Behind: to the edge of what is known, at once. */
+	assert_int_equal(vmm_span_clock_step(50000, 1000), 49000);
+	/* Ahead: by less than an exit takes. */
+	assert_int_equal(vmm_span_clock_step(-1500, 1000), -500);
+	assert_int_equal(vmm_span_clock_step(-50000, 1000), -2000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -162,6 +174,7 @@ int main(void)
 		cmocka_unit_test(refuses_what_does_not_fit),
 		cmocka_unit_test(messages_survive_the_wire),
 		cmocka_unit_test(refuses_foreign_messages),
+		cmocka_unit_test(clocks_move_within_what_is_known),
 	};
 
 	return cmocka_run_group_tests_name("span", tests, make_key, remove_key);
