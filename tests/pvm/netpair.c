@@ -54,7 +54,7 @@ static void send_one(int to, int i)
 
 static void recv_one(int from, int i)
 {
-	int n = size_of(i), got = -1, tid, tag;
+	int n = size_of(i), got = -1, tid = -1, tag;
 
 	memset(want, 0, (size_t)n + 1);
 	fill(want, i, n);
