@@ -308,8 +308,9 @@ static void say_hello(struct vmm_span *s)
 			  .tsc_hz = s->config.clock->tsc_hz},
 	};
 
-	span_send(s, SPAN_LEAD, &m);
+	/* First: the lead may answer the hello with GO before this thread runs again. */
 	span_tell(s, VMM_SPAN_LINKED, NULL);
+	span_send(s, SPAN_LEAD, &m);
 }
 
 /* Waits where nobody else would be kept waiting. The lead is linked when all have said hello. */

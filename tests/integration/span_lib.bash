@@ -10,13 +10,21 @@ bad=0
 more=()
 declare -A reach=() # reach[K,P]: the port by which slice K reaches slice P, where it is not P's own
 
-# A free port each: bound by nobody now; the group keeps strangers out.
+# A free port each, below those that the kernel hands out: nobody takes one before its slice binds it.
 ports() {
   python3 -c "
-import socket
-s = [socket.socket() for _ in range($1)]
-for x in s: x.bind(('127.0.0.1', 0))
-print(*[x.getsockname()[1] for x in s])"
+import random, socket
+low = int(open('/proc/sys/net/ipv4/ip_local_port_range').read().split()[0])
+held = []
+for port in random.sample(range(max(1024, low - 20000), low), 500):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try: s.bind(('127.0.0.1', port))
+    except OSError: continue
+    held.append(s)
+    if len(held) == $1: break
+else: raise SystemExit('no free ports')
+print(*[s.getsockname()[1] for s in held])"
 }
 
 # slices GUEST CMDLINE PART...: starts all; fills pids[] and the files of $dir. $port_list: their ports.
