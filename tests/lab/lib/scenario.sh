@@ -18,19 +18,20 @@ lab_start() {
   lab --owner $$ up ${lab_bare---bare} "$@" || { echo "the lab did not start"; exit 1; }
 }
 
-# check WHAT CMD...: runs it; prints its output only when it fails.
+# check WHAT CMD...: runs it; prints its output only when it fails. Its names hide none of a scenario's,
+# whose functions it runs.
 check() {
-  local what=$1 out
+  local check_what=$1 check_output
   shift
-  if out=$("$@" 2>&1); then
-    echo "ok: $what"
+  if check_output=$("$@" 2>&1); then
+    echo "ok: $check_what"
   else
     failures=$((failures + 1))
-    printf 'FAILED: %s (%s)\n%s\n' "$what" "$*" "$out" | head -40
+    printf 'FAILED: %s (%s)\n%s\n' "$check_what" "$*" "$check_output" | head -40
   fi
 }
 # refuse WHAT CMD...: CMD must fail.
-refuse() { local what=$1; shift; check "$what" not "$@"; }
+refuse() { check "$1" not "${@:2}"; }
 not() { ! "$@"; }
 
 # lab_end: the verdict.
