@@ -29,7 +29,8 @@ static bool op_valid(PB(Op) op)
 {
 	return (op >= VMMCTL__PB__OP__OP_STATUS && op <= VMMCTL__PB__OP__OP_REGISTERS) ||
 	       op == VMMCTL__PB__OP__OP_MIGRATE_OUT || op == VMMCTL__PB__OP__OP_MIGRATE_IN ||
-	       op == VMMCTL__PB__OP__OP_PAGEMAP || op == VMMCTL__PB__OP__OP_SAVE_LIVE;
+	       op == VMMCTL__PB__OP__OP_PAGEMAP || op == VMMCTL__PB__OP__OP_MOVE_VCPU ||
+	       op == VMMCTL__PB__OP__OP_SAVE_LIVE;
 }
 
 /* ---- encode ---- */

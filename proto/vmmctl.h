@@ -60,6 +60,11 @@ enum vmmctl_op {
 	 * of all of it, VMMCTL_PAGEMAP_STEP bytes each. -EOPNOTSUPP: it does not span.
 	 */
 	VMMCTL_PAGEMAP = 48,
+	/*
+	 * Lead of a spanning guest: vCPU `cols` goes on on slice `rows` while the guest runs. Answered
+	 * when it does, or when it stays where it was (-EIO, the reason).
+	 */
+	VMMCTL_MOVE_VCPU,
 };
 
 enum vmmctl_state {
@@ -103,7 +108,7 @@ struct vmmctl_stat {
 
 struct vmmctl_request {
 	enum vmmctl_op op;
-	uint16_t cols, rows; /* CONSOLE_RESIZE; PAGEMAP: cols */
+	uint16_t cols, rows; /* CONSOLE_RESIZE, MOVE_VCPU; PAGEMAP: cols */
 };
 
 /* What is not there is NULL. In a message to encode everything is borrowed. */

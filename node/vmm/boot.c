@@ -336,6 +336,7 @@ static int load_elf(struct loader *ld, uint64_t size)
 
 	if (err)
 		return err;
+	elf.clear = ld->image->used_memory;
 	err = feed_file(&src, &elf);
 	if (err)
 		goto out;
@@ -421,6 +422,7 @@ static int load_unpacked(struct loader *ld, struct boot_src *src, enum boot_pack
 
 	if (err)
 		return err;
+	elf.clear = ld->image->used_memory;
 	err = boot_unpack(kind, src, &elf);
 	if (!err)
 		err = boot_elf_finish(&elf);

@@ -8,7 +8,8 @@
  * in 64-bit mode with boot_params in rsi.
  *
  * Files, sizes and offsets are hostile. Guest memory must be all zero (new, or punched after a
- * reset): what the kernel's file does not fill is not cleared. One thread.
+ * reset), or `used_memory` must say that it is not: then a kernel's zeroed data is cleared, and nothing
+ * else. One thread.
  */
 #ifndef VMM_BOOT_H
 #define VMM_BOOT_H
@@ -43,6 +44,7 @@ struct vmm_boot_image {
 	uint64_t rsdp;	    /* gpa of the ACPI tables' root, 0: none */
 	uint64_t ram_end;   /* the initrd ends below this gpa; 0: anywhere in low memory */
 	bool huge_pages;    /* take huge pages where the kernel will be busy */
+	bool used_memory;   /* an earlier kernel of this guest has run in it */
 	bool guest_unpacks; /* let a bzImage unpack itself */
 };
 

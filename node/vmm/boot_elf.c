@@ -41,6 +41,9 @@ static int elf_add_load(struct boot_elf *elf, const Elf64_Phdr *ph)
 				   "needs memory at %#llx, %llu KiB, which the guest has not",
 				   (unsigned long long)ph->p_paddr,
 				   (unsigned long long)ph->p_memsz / 1024);
+	if (elf->clear)
+		memset((uint8_t *)vmm_mem_ptr(elf->mem, ph->p_paddr, ph->p_memsz) + ph->p_filesz, 0,
+		       ph->p_memsz - ph->p_filesz);
 	*seg = (struct boot_segment){ph->p_offset, ph->p_paddr, ph->p_filesz};
 	elf->load_count++;
 	elf->gpa_end = BASE_MAX(elf->gpa_end, ph->p_paddr + ph->p_memsz);

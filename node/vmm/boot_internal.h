@@ -34,6 +34,7 @@ BASE_MUST_CHECK int boot_src_pread(int fd, void *buf, size_t len, uint64_t off);
 struct boot_elf {
 	struct vmm_mem *mem;
 	const struct boot_why *why;
+	bool clear;   /* what a segment has beyond the file: memory is not new */
 	uint64_t pos; /* bytes of the file seen so far */
 	uint8_t *head;
 	size_t head_len, head_need; /* the ELF header and the table behind it */

@@ -253,6 +253,33 @@ static void start_migration(struct vmm_control *c, struct vmmctl_call *call,
 	answer_step(c, call, err);
 }
 
+/* ---- moving a vCPU ---- */
+
+static void move_over(void *arg, int err, const char *why)
+{
+	if (err)
+		vmmctl_call_fail(arg, err, "%s", why);
+	else
+		vmmctl_call_ok(arg);
+}
+
+static void start_move(struct vmm_control *c, struct vmmctl_call *call, uint32_t vcpu,
+		       unsigned slice)
+{
+	int err = vmm_vm_move_vcpu(c->vm, vcpu, slice, move_over, call);
+
+	if (err == -EALREADY)
+		vmmctl_call_ok(call);
+	else if (err == -EINVAL && vmm_vm_state(c->vm) == VMM_RUNNING)
+		vmmctl_call_fail(call, err, "there is no vCPU %u, or no slice %u", vcpu, slice);
+	else if (err == -EOPNOTSUPP)
+		vmmctl_call_fail(call, err,
+				 "only the first slice of a guest that spans nodes "
+				 "moves vCPUs");
+	else if (err)
+		answer_step(c, call, err);
+}
+
 /* ---- requests ---- */
 
 /* What would change the machine while it is written out or moves. */
@@ -260,13 +287,15 @@ static bool needs_quiet(enum vmmctl_op op)
 {
 	return op == VMMCTL_PAUSE || op == VMMCTL_RESUME || op == VMMCTL_RESET ||
 	       op == VMMCTL_SAVE || op == VMMCTL_SAVE_LIVE || op == VMMCTL_MIGRATE_OUT ||
-	       op == VMMCTL_MIGRATE_IN;
+	       op == VMMCTL_MIGRATE_IN || op == VMMCTL_MOVE_VCPU;
 }
 
 static const char *control_busy(const struct vmm_control *c)
 {
 	if (c->saving)
 		return "the VM is being saved";
+	if (vmm_vm_moves(c->vm))
+		return "a vCPU is moving";
 	return vmm_migration_active(c->migration) ? "the VM is migrating" : NULL;
 }
 
@@ -296,6 +325,7 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 	case VMMCTL_SAVE_LIVE: start_save(c, call, fd, true); break;
 	case VMMCTL_STATS: answer_stats(c, call); break;
 	case VMMCTL_PAGEMAP: answer_pagemap(c, call, req->cols); break;
+	case VMMCTL_MOVE_VCPU: start_move(c, call, req->cols, req->rows); break;
 	case VMMCTL_CONSOLE_RESIZE:
 		vmm_vm_console_resize(c->vm, req->cols, req->rows);
 		vmmctl_call_ok(call);

@@ -33,7 +33,7 @@ enum {
 struct vmm_irqchip {
 	unsigned vcpu_count;
 	struct vmm_bus *mmio;
-	struct vmm_lapic **lapics; /* NULL: on another slice */
+	_Atomic(struct vmm_lapic *) *lapics; /* NULL: on another slice; changes when a vCPU moves */
 	_Atomic uint64_t *ids;
 	const struct vmm_irq_remote *remote;
 	void *remote_opaque;
@@ -48,16 +48,21 @@ struct vmm_irqchip {
 
 void vmm_irqchip_deliver(struct vmm_irqchip *chip, uint32_t apic_id, const struct vmm_irq_msg *msg)
 {
-	if (apic_id < chip->vcpu_count && chip->lapics[apic_id])
-		vmm_lapic_accept(chip->lapics[apic_id], msg);
+	struct vmm_lapic *l = apic_id < chip->vcpu_count ? chip->lapics[apic_id] : NULL;
+
+	if (l)
+		vmm_lapic_accept(l, msg);
 }
 
 static void route_one(struct vmm_irqchip *chip, uint32_t apic_id, const struct vmm_irq_msg *msg)
 {
+	struct vmm_lapic *l;
+
 	if (apic_id >= chip->vcpu_count)
 		return;
-	if (chip->lapics[apic_id])
-		vmm_lapic_accept(chip->lapics[apic_id], msg);
+	l = chip->lapics[apic_id];
+	if (l)
+		vmm_lapic_accept(l, msg);
 	else if (chip->remote)
 		chip->remote->send(chip->remote_opaque, apic_id, msg);
 }
@@ -371,6 +376,17 @@ void vmm_irqchip_attach(struct vmm_irqchip *chip, uint32_t apic_id, struct vmm_l
 {
 	assert(apic_id < chip->vcpu_count && !chip->lapics[apic_id]);
 	chip->lapics[apic_id] = l;
+}
+
+void vmm_irqchip_detach(struct vmm_irqchip *chip, uint32_t apic_id)
+{
+	assert(apic_id < chip->vcpu_count);
+	chip->lapics[apic_id] = NULL;
+}
+
+uint64_t vmm_irqchip_ids(const struct vmm_irqchip *chip, uint32_t apic_id)
+{
+	return apic_id < chip->vcpu_count ? atomic_load(&chip->ids[apic_id]) : 0;
 }
 
 void vmm_irqchip_set_remote(struct vmm_irqchip *chip, const struct vmm_irq_remote *ops,

@@ -27,8 +27,12 @@ struct vmm_irq_remote {
 BASE_MUST_CHECK int vmm_irqchip_new(unsigned vcpu_count, struct vmm_bus *mmio,
 				    struct vmm_irqchip **out);
 void vmm_irqchip_free(struct vmm_irqchip *chip);
-/* Before vCPUs run. The chip does not own the LAPIC. */
+/*
+ * The chip does not own the LAPIC, which lives as long as vCPUs run. Any thread. After a detach its
+ * messages go to another slice; one that is under way may still come to the LAPIC.
+ */
 void vmm_irqchip_attach(struct vmm_irqchip *chip, uint32_t apic_id, struct vmm_lapic *l);
+void vmm_irqchip_detach(struct vmm_irqchip *chip, uint32_t apic_id);
 /* Before vCPUs run; `ops` is kept by reference. */
 void vmm_irqchip_set_remote(struct vmm_irqchip *chip, const struct vmm_irq_remote *ops,
 			    void *opaque);
@@ -40,6 +44,7 @@ void vmm_irqchip_deliver(struct vmm_irqchip *chip, uint32_t apic_id, const struc
  * the LAPICs of this slice, and for those of the others by the link.
  */
 void vmm_irqchip_set_ids(struct vmm_irqchip *chip, uint32_t apic_id, uint64_t ids);
+uint64_t vmm_irqchip_ids(const struct vmm_irqchip *chip, uint32_t apic_id);
 /* As the register reads. */
 #define VMM_IRQ_IDS_LDR(ids) ((uint32_t)(ids))
 #define VMM_IRQ_IDS_FLAT     (UINT64_C(1) << 32)

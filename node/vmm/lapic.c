@@ -6,8 +6,6 @@
 
 #include "node/vmm/lapic_internal.h"
 
-enum { LAPIC_VERSION = 1 };
-
 int vmm_lapic_new(struct vmm_irqchip *chip, uint32_t apic_id, uint64_t tsc_hz,
 		  const struct vmm_lapic_cpu *ops, void *cpu, struct vmm_lapic **out)
 {
@@ -245,9 +243,29 @@ void vmm_lapic_save(struct vmm_lapic *l, struct base_wbuf *out)
 	base_wbuf_u32(out, atomic_load(&l->esr_pending));
 }
 
-static void lapic_take(struct vmm_lapic *l, struct base_rbuf *in)
+/* The words of requests, which are not those of this LAPIC where it keeps its own. */
+static void lapic_take_words(struct vmm_lapic *l, struct base_rbuf *in, bool keep)
 {
 	uint32_t summary = 0;
+
+	for (unsigned i = 0; i < WORDS; i++) {
+		uint32_t irr;
+
+		l->isr[i] = base_rbuf_u32(in);
+		irr = base_rbuf_u32(in);
+		if (!keep)
+			atomic_store(&l->irr[i], irr);
+		atomic_store(&l->tmr[i], base_rbuf_u32(in));
+		if (irr)
+			summary |= UINT32_C(1) << i;
+	}
+	if (!keep)
+		atomic_store(&l->summary, summary);
+}
+
+static void lapic_take(struct vmm_lapic *l, struct base_rbuf *in, bool keep)
+{
+	uint32_t events, sipi_vector;
 	uint64_t deadline;
 
 	l->base = base_rbuf_u64(in);
@@ -259,19 +277,16 @@ static void lapic_take(struct vmm_lapic *l, struct base_rbuf *in)
 	l->icr = base_rbuf_u64(in);
 	for (unsigned i = 0; i < LVT_COUNT; i++)
 		l->lvt[i] = base_rbuf_u32(in);
-	for (unsigned i = 0; i < WORDS; i++) {
-		l->isr[i] = base_rbuf_u32(in);
-		atomic_store(&l->irr[i], base_rbuf_u32(in));
-		atomic_store(&l->tmr[i], base_rbuf_u32(in));
-		if (atomic_load(&l->irr[i]))
-			summary |= UINT32_C(1) << i;
-	}
-	atomic_store(&l->summary, summary);
+	lapic_take_words(l, in, keep);
 	l->initial_count = base_rbuf_u32(in);
 	l->divide = base_rbuf_u32(in);
 	deadline = base_rbuf_u64(in);
-	atomic_store(&l->events, base_rbuf_u32(in));
-	atomic_store(&l->sipi_vector, base_rbuf_u32(in));
+	events = base_rbuf_u32(in);
+	sipi_vector = base_rbuf_u32(in);
+	if (!keep) {
+		atomic_store(&l->events, events);
+		atomic_store(&l->sipi_vector, sipi_vector);
+	}
 	atomic_store(&l->esr_pending, base_rbuf_u32(in));
 	lapic_timer_set_deadline(l, in->error ? 0 : deadline);
 }
@@ -301,14 +316,80 @@ int vmm_lapic_load(struct vmm_lapic *l, struct base_rbuf *in, uint32_t version)
 {
 	uint32_t id = base_rbuf_u32(in);
 
-	if (version != LAPIC_VERSION || (!in->error && id != l->id))
+	if (version != VMM_LAPIC_STATE_VERSION || (!in->error && id != l->id))
 		return -EPROTO;
-	lapic_take(l, in);
+	lapic_take(l, in, false);
 	if (in->error || !lapic_plausible(l)) {
 		int err = in->error ? in->error : -EPROTO;
 
 		vmm_lapic_reset(l, false);
 		return err;
+	}
+	lapic_publish(l);
+	return 0;
+}
+
+/* ---- moving ---- */
+
+void vmm_lapic_go_away(struct vmm_lapic *l)
+{
+	lapic_timer_set_deadline(l, 0);
+	atomic_store(&l->enabled, true);
+}
+
+static void lapic_put_event(struct vmm_lapic *l, uint32_t events, uint32_t event,
+			    struct vmm_irq_msg msg, void (*put)(void *, const struct vmm_irq_msg *),
+			    void *arg)
+{
+	if (!(events & event))
+		return;
+	msg.dest = msg.source = l->id;
+	msg.assert_level = msg.x2apic_dest = true;
+	put(arg, &msg);
+}
+
+void vmm_lapic_take_requests(struct vmm_lapic *l,
+			     void (*put)(void *arg, const struct vmm_irq_msg *msg), void *arg)
+{
+	uint32_t events = vmm_lapic_events(l);
+
+	lapic_put_event(l, events, VMM_LAPIC_EV_INIT,
+			(struct vmm_irq_msg){.delivery = VMM_IRQ_INIT}, put, arg);
+	lapic_put_event(l, events, VMM_LAPIC_EV_SIPI,
+			(struct vmm_irq_msg){.delivery = VMM_IRQ_SIPI,
+					     .vector = vmm_lapic_sipi_vector(l)},
+			put, arg);
+	lapic_put_event(l, events, VMM_LAPIC_EV_NMI, (struct vmm_irq_msg){.delivery = VMM_IRQ_NMI},
+			put, arg);
+	lapic_put_event(l, events, VMM_LAPIC_EV_SMI, (struct vmm_irq_msg){.delivery = VMM_IRQ_SMI},
+			put, arg);
+	/* Who sets a word sets its bit here afterwards, and then kicks. */
+	atomic_store(&l->summary, 0);
+	for (unsigned i = 0; i < WORDS; i++) {
+		uint32_t bits = atomic_exchange(&l->irr[i], 0), level = atomic_load(&l->tmr[i]);
+
+		for (; bits; bits &= bits - 1) {
+			unsigned bit = (unsigned)__builtin_ctz(bits);
+
+			lapic_put_event(l, 1, 1,
+					(struct vmm_irq_msg){.delivery = VMM_IRQ_FIXED,
+							     .vector = (uint8_t)(32 * i + bit),
+							     .level_triggered = level >> bit & 1},
+					put, arg);
+		}
+	}
+}
+
+int vmm_lapic_move_in(struct vmm_lapic *l, struct base_rbuf *in, uint32_t version)
+{
+	uint32_t id = base_rbuf_u32(in);
+
+	if (version != VMM_LAPIC_STATE_VERSION || (!in->error && id != l->id))
+		return -EPROTO;
+	lapic_take(l, in, true);
+	if (in->error || !lapic_plausible(l)) {
+		vmm_lapic_go_away(l);
+		return in->error ? in->error : -EPROTO;
 	}
 	lapic_publish(l);
 	return 0;

@@ -74,7 +74,22 @@ void vmm_lapic_timer_expired(struct vmm_lapic *l);
 /* Any thread: takes a message that the router found to be for this LAPIC. Kicks if it is new. */
 void vmm_lapic_accept(struct vmm_lapic *l, const struct vmm_irq_msg *msg);
 
+enum { VMM_LAPIC_STATE_VERSION = 1 };
 void vmm_lapic_save(struct vmm_lapic *l, struct base_wbuf *out);
 BASE_MUST_CHECK int vmm_lapic_load(struct vmm_lapic *l, struct base_rbuf *in, uint32_t version);
+
+/*
+ * A vCPU that moves to another slice takes its LAPIC's registers along (save, move_in); requests that
+ * wait in the LAPIC follow as messages, so that those that come while it moves are neither lost nor
+ * taken twice.
+ */
+/* Away: requests are only kept for vmm_lapic_take_requests(), whatever the registers here say. */
+void vmm_lapic_go_away(struct vmm_lapic *l);
+/* Gives each request, once, as a message of which vmm_lapic_accept() makes the same request. */
+void vmm_lapic_take_requests(struct vmm_lapic *l,
+			     void (*put)(void *arg, const struct vmm_irq_msg *msg), void *arg);
+/* As load, but the requests are those that wait here and not those of the state. Still away where it
+ * fails. */
+BASE_MUST_CHECK int vmm_lapic_move_in(struct vmm_lapic *l, struct base_rbuf *in, uint32_t version);
 
 #endif

@@ -451,6 +451,7 @@ int vm_boot(struct vmm_vm *vm, char *why)
 		.cmdline = vm->config.cmdline,
 		.ram_end = machine_ram_end(vm),
 		.huge_pages = vm->config.slices.count == 0,
+		.used_memory = vm->span && vm->state != VMM_STARTING,
 	};
 	struct vmm_acpi_params acpi = {
 		.vcpu_count = vm->config.vcpus,
@@ -459,7 +460,6 @@ int vm_boot(struct vmm_vm *vm, char *why)
 		.numa = machine_numa(vm, &numa),
 	};
 	struct vmm_boot_entry boot;
-	struct vmm_entry entry;
 	int err = vmm_acpi_load(vm->mem, &acpi, &image.rsdp);
 
 	if (err) {
@@ -469,13 +469,9 @@ int vm_boot(struct vmm_vm *vm, char *why)
 	err = vmm_boot_load(vm->mem, &image, &boot, why, VMM_WHY_MAX);
 	if (err)
 		return err;
-	entry = machine_entry(&boot);
-	for (unsigned i = 0; i < vm->vcpus.count; i++) {
-		err = vmm_vcpu_reset(vm->vcpus.vcpu[i], &entry);
-		if (err) {
-			machine_refuse(why, "vCPU registers", err);
-			return err;
-		}
-	}
-	return 0;
+	vm->entry = machine_entry(&boot);
+	err = vm_reset_vcpus(vm);
+	if (err)
+		machine_refuse(why, "vCPU registers", err);
+	return err;
 }

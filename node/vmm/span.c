@@ -31,15 +31,6 @@ uint64_t vmm_span_first_byte(const struct vmm_slice_config *s, unsigned slice)
 	return n;
 }
 
-static unsigned slice_of_vcpu(const struct vmm_slice_config *s, uint32_t apic_id)
-{
-	unsigned slice = 0;
-
-	while (slice + 1 < s->count && apic_id >= vmm_span_first_vcpu(s, slice + 1))
-		slice++;
-	return slice;
-}
-
 /* ---- sending ---- */
 
 void span_send(struct vmm_span *s, unsigned peer, const struct span_msg *m)
@@ -125,13 +116,22 @@ static void on_dsm_failed(void *ctx, int err, uint8_t peer, const char *why)
 
 /* ---- interrupts ---- */
 
+/* A vCPU that has just come here is still elsewhere for whoever has looked before. */
+static void send_to(struct vmm_span *s, unsigned slice, const struct span_msg *m)
+{
+	if (slice == s->self)
+		vmm_irqchip_deliver(s->config.irq, m->number, &m->irq);
+	else
+		span_send(s, slice, m);
+}
+
 static void irq_send(void *opaque, uint32_t apic_id, const struct vmm_irq_msg *msg)
 {
 	struct vmm_span *s = opaque;
 	struct span_msg m = {.type = SPAN_IRQ, .number = apic_id, .irq = *msg};
 
 	if (s->dsm)
-		span_send(s, slice_of_vcpu(&s->slices, apic_id), &m);
+		send_to(s, span_where(s, apic_id), &m);
 }
 
 static void irq_ids(void *opaque, uint32_t apic_id, uint64_t ids)
@@ -181,6 +181,7 @@ int vmm_span_new(const struct vmm_span_config *config, struct vmm_span **out)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->changed, &attr);
 	pthread_condattr_destroy(&attr);
+	span_move_init(s);
 	vmm_irqchip_set_remote(config->irq, span_leads(s) ? &lead_irq : &follower_irq, s);
 	*out = s;
 	return 0;
@@ -356,6 +357,7 @@ void vmm_span_free(struct vmm_span *s)
 	pthread_cond_destroy(&s->changed);
 	pthread_mutex_destroy(&s->sampling);
 	pthread_mutex_destroy(&s->lock);
+	free(s->state);
 	explicit_bzero(&s->slices, sizeof(s->slices));
 	free(s);
 }
@@ -411,11 +413,21 @@ void vmm_span_halted(struct vmm_span *s)
 	span_send(s, SPAN_LEAD, &m);
 }
 
-void vmm_span_reset(struct vmm_span *s)
+void vmm_span_reset(struct vmm_span *s, const struct vmm_entry *entry)
 {
-	struct span_msg m = {.type = SPAN_RESET};
+	struct span_msg m = {.type = SPAN_RESET, .entry = *entry};
 
 	span_send_all(s, &m);
+}
+
+struct vmm_entry vmm_span_entry(struct vmm_span *s)
+{
+	struct vmm_entry e;
+
+	pthread_mutex_lock(&s->lock);
+	e = s->reset_entry;
+	pthread_mutex_unlock(&s->lock);
+	return e;
 }
 
 void vmm_span_end(struct vmm_span *s, bool failed, const char *reason)

@@ -18,6 +18,7 @@
 #include "node/vmm/config.h"
 #include "node/vmm/irqchip.h"
 #include "node/vmm/mem.h"
+#include "node/vmm/vcpu.h"
 
 struct vmm_span;
 
@@ -39,6 +40,7 @@ enum vmm_span_order {
 	VMM_SPAN_FAILED,     /* the same, and it failed */
 	VMM_SPAN_LOST,	     /* the links are gone: memory is not to be touched any more; reason */
 	VMM_SPAN_WISH_RESET, /* lead: a vCPU elsewhere asks for a reset */
+	VMM_SPAN_MOVED, /* lead: vmm_span_move() is over; reason: why it is where it was, or "" */
 };
 
 struct vmm_span_config {
@@ -46,6 +48,7 @@ struct vmm_span_config {
 	struct vmm_mem *mem;
 	struct vmm_irqchip *irq;
 	struct vmm_bus *pio, *mmio;
+	struct vmm_vcpus *vcpus;
 	/* Of this slice; read by the lead, set by followers at GO and while the guest runs. */
 	struct vmm_clock *clock;
 	/* A follower's clock->offset has changed while the guest runs; any thread, must not block. */
@@ -66,11 +69,22 @@ void vmm_span_free(struct vmm_span *s);
 /* Main thread, lead: all followers run; all stand (0, or -ETIMEDOUT); all reset their vCPUs. */
 void vmm_span_go(struct vmm_span *s);
 BASE_MUST_CHECK int vmm_span_halt(struct vmm_span *s);
-void vmm_span_reset(struct vmm_span *s);
+/* entry: of the boot vCPU, wherever it is now. */
+void vmm_span_reset(struct vmm_span *s, const struct vmm_entry *entry);
 /* Lead: tells all that the guest has ended. Follower: asks the lead to end it. */
 void vmm_span_end(struct vmm_span *s, bool failed, const char *reason);
 /* Follower, main thread: all vCPUs stand. */
 void vmm_span_halted(struct vmm_span *s);
+/* Follower, at RESET. */
+struct vmm_entry vmm_span_entry(struct vmm_span *s);
+/*
+ * Lead, main thread, the guest runs: has a vCPU go on on another slice. VMM_SPAN_MOVED ends it;
+ * until then -EBUSY. -EINVAL: no such vCPU or slice. -EALREADY: it is there.
+ */
+BASE_MUST_CHECK int vmm_span_move(struct vmm_span *s, uint32_t apic_id, unsigned slice);
+bool vmm_span_moves(struct vmm_span *s);
+/* The slice of a vCPU, as far as is known here. */
+unsigned vmm_span_where(const struct vmm_span *s, uint32_t apic_id);
 /* Follower, any thread. */
 void vmm_span_wish_reset(struct vmm_span *s);
 /*

@@ -23,10 +23,27 @@ struct span_news {
 	char reason[SPAN_TEXT_MAX];
 };
 
+/* One move of a vCPU, as the lead, the source and the target of it each see it. */
+enum span_move_phase {
+	SPAN_MOVE_NONE,
+	SPAN_MOVE_ASKED, /* lead: target asked. source: leaving. target: prepared */
+	SPAN_MOVE_READY, /* lead: the target is ready. source: state sent. target: state is coming */
+	SPAN_MOVE_LEAVING, /* lead: source asked. target: state is complete, being loaded */
+	SPAN_MOVE_LOADED,  /* target: awaits the commit */
+	SPAN_MOVE_OVER,	   /* lead: the end is to be told */
+};
+
+struct span_move {
+	enum span_move_phase phase;
+	uint32_t number, vcpu;
+	uint8_t peer; /* source: the target; target: the source; lead: the target */
+};
+
 struct vmm_span {
 	struct vmm_span_config config;
 	struct vmm_slice_config slices;
 	uint8_t self;
+	_Atomic(uint8_t) where[VMM_VCPU_MAX]; /* the slice of each vCPU, as far as is known here */
 	struct dsm *dsm;
 	struct dsm_callbacks callbacks;
 	pthread_t linker;
@@ -47,6 +64,15 @@ struct vmm_span {
 	uint32_t time_number;
 	bool time_told;
 	uint64_t time_lead, time_at; /* its guest TSC; our host TSC when it came */
+
+	struct vmm_entry reset_entry;
+	struct span_move led, out, in; /* as the lead, source and target */
+	uint8_t led_from;
+	char failure[SPAN_TEXT_MAX];   /* lead: of the move; source: what the target said */
+	uint32_t placed[VMM_VCPU_MAX]; /* the number of the move that put a vCPU where it is */
+	/* What comes of the vCPU's state: the receiver's until it is complete, then the vCPU's. */
+	uint8_t *state;
+	uint32_t state_len, state_total;
 
 	struct span_news news[SPAN_ORDERS_MAX]; /* for the main thread */
 	unsigned news_head, news_tail;
@@ -83,5 +109,15 @@ void span_io_stop(struct vmm_span *s);
 BASE_MUST_CHECK int span_io_asked(struct vmm_span *s, uint8_t peer, const struct span_msg *m);
 BASE_MUST_CHECK int span_io_done(struct vmm_span *s, const struct span_msg *m);
 BASE_MUST_CHECK int span_eoi(struct vmm_span *s, const struct span_msg *m);
+
+/* span_move.c */
+void span_move_init(struct vmm_span *s);
+BASE_MUST_CHECK int span_move_handle(struct vmm_span *s, uint8_t peer, const struct span_msg *m);
+
+/* Where an interrupt for it, or its own messages, belong. */
+static inline unsigned span_where(const struct vmm_span *s, uint32_t apic_id)
+{
+	return apic_id < VMM_VCPU_MAX ? atomic_load(&s->where[apic_id]) : UINT8_MAX;
+}
 
 #endif

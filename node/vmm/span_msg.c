@@ -50,6 +50,9 @@ static int on_order(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 	if (span_leads(s) || peer != SPAN_LEAD)
 		return -EPROTO;
 	if (m->type == SPAN_RESET) {
+		pthread_mutex_lock(&s->lock);
+		s->reset_entry = m->entry;
+		pthread_mutex_unlock(&s->lock);
 		span_tell(s, VMM_SPAN_RESET, NULL);
 		return 0;
 	}
@@ -130,23 +133,27 @@ static int on_time_tell(struct vmm_span *s, uint8_t peer, const struct span_msg 
 
 static bool is_vcpu_of(const struct vmm_span *s, unsigned slice, uint32_t apic_id)
 {
-	return apic_id >= vmm_span_first_vcpu(&s->slices, slice) &&
-	       apic_id < vmm_span_first_vcpu(&s->slices, slice + 1);
+	return span_where(s, apic_id) == slice;
 }
 
+/* One that has moved on since it was sent: its LAPIC here keeps it, and its thread sends it on. */
 static int on_irq(struct vmm_span *s, const struct span_msg *m)
 {
-	if (!is_vcpu_of(s, s->self, m->number))
+	struct vmm_vcpu *v = vmm_vcpus_find(s->config.vcpus, m->number);
+
+	if (!v)
 		return -EPROTO;
-	vmm_irqchip_deliver(s->config.irq, m->number, &m->irq);
+	vmm_lapic_accept(vmm_vcpu_lapic(v), &m->irq);
 	return 0;
 }
 
 static int on_ids(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 {
-	if (!is_vcpu_of(s, peer, m->number))
+	if (m->number >= vmm_span_first_vcpu(&s->slices, s->slices.count))
 		return -EPROTO;
-	vmm_irqchip_set_ids(s->config.irq, m->number, m->ids);
+	/* Else it was sent before a move of which we know already. */
+	if (is_vcpu_of(s, peer, m->number))
+		vmm_irqchip_set_ids(s->config.irq, m->number, m->ids);
 	return 0;
 }
 
@@ -175,6 +182,9 @@ static int dispatch(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 		return !span_leads(s) && peer == SPAN_LEAD && is_vcpu_of(s, s->self, m->number)
 			       ? span_io_done(s, m)
 			       : -EPROTO;
+	case SPAN_MOVE:
+	case SPAN_STATE:
+	case SPAN_PLACE: return span_move_handle(s, peer, m);
 	default: return -EPROTO;
 	}
 }

@@ -91,6 +91,8 @@ void vmm_span_stats(struct vmm_span *s, void (*fn)(void *arg, const char *name, 
 		return;
 	dsm_stats_get(s->dsm, &d, x);
 	put(&o, s->self, "dsm.slice");
+	for (unsigned i = 0; i < vmm_span_first_vcpu(&s->slices, s->slices.count); i++)
+		put(&o, span_where(s, i), "vcpu%u.slice", i);
 	put(&o, s->clock_steps, "dsm.clock_steps");
 	put_faults(&o, &d);
 	for (unsigned i = 0; i < s->slices.count; i++)

@@ -51,13 +51,49 @@ static void put_hello(struct put *p, const struct span_msg *m)
 	put(p, m->hello.tsc_hz, 8);
 }
 
+static void put_text(struct put *p, const char *text)
+{
+	size_t len = strnlen(text, SPAN_TEXT_MAX - 1);
+
+	memcpy(p->at, text, len);
+	p->at += len;
+}
+
 static void put_end(struct put *p, const struct span_msg *m)
 {
-	size_t len = strnlen(m->end.text, SPAN_TEXT_MAX - 1);
-
 	put(p, m->end.failed, 1);
-	memcpy(p->at, m->end.text, len);
-	p->at += len;
+	put_text(p, m->end.text);
+}
+
+static void put_entry(struct put *p, const struct vmm_entry *e)
+{
+	put(p, e->mode, 1);
+	put(p, e->rip, 8);
+	put(p, e->rsp, 8);
+	put(p, e->rbx, 8);
+	put(p, e->rsi, 8);
+	put(p, e->cr3, 8);
+	put(p, e->gdt, 8);
+	put(p, e->gdt_len, 2);
+	put(p, e->cs, 2);
+	put(p, e->ds, 2);
+}
+
+static void put_move(struct put *p, const struct span_msg *m)
+{
+	put(p, m->move.move, 4);
+	put(p, m->move.step, 1);
+	put(p, m->move.peer, 1);
+	put_text(p, m->move.text);
+}
+
+static void put_state(struct put *p, const struct span_msg *m)
+{
+	put(p, m->state.move, 4);
+	put(p, m->state.offset, 4);
+	put(p, m->state.total, 4);
+	memcpy(p->at, m->state.data, m->state.len);
+	p->at += m->state.len;
 }
 
 size_t span_msg_put(uint8_t out[SPAN_WIRE_MAX], const struct span_msg *m)
@@ -78,6 +114,13 @@ size_t span_msg_put(uint8_t out[SPAN_WIRE_MAX], const struct span_msg *m)
 	case SPAN_IRQ: put_irq(&p, &m->irq); break;
 	case SPAN_IO_ASK:
 	case SPAN_IO_DONE: put_io(&p, m); break;
+	case SPAN_RESET: put_entry(&p, &m->entry); break;
+	case SPAN_MOVE: put_move(&p, m); break;
+	case SPAN_STATE: put_state(&p, m); break;
+	case SPAN_PLACE:
+		put(&p, m->place.move, 4);
+		put(&p, m->place.ids, 8);
+		break;
 	default: break;
 	}
 	return (size_t)(p.at - out);
@@ -122,24 +165,73 @@ static void get_hello(struct base_rbuf *b, struct span_msg *m)
 }
 
 /* Text for people's eyes: what a terminal could obey is replaced. */
-static void get_end(struct base_rbuf *b, struct span_msg *m)
+static void get_text(struct base_rbuf *b, char out[SPAN_TEXT_MAX])
 {
-	size_t len;
+	size_t len = BASE_MIN(base_rbuf_left(b), (size_t)SPAN_TEXT_MAX - 1);
 
-	m->end.failed = base_rbuf_u8(b) != 0;
-	len = BASE_MIN(base_rbuf_left(b), (size_t)SPAN_TEXT_MAX - 1);
-	base_rbuf_bytes(b, m->end.text, len);
-	m->end.text[len] = 0;
-	for (char *c = m->end.text; *c; c++)
+	base_rbuf_bytes(b, out, len);
+	out[len] = 0;
+	for (char *c = out; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
 			*c = '?';
 }
 
+static void get_end(struct base_rbuf *b, struct span_msg *m)
+{
+	m->end.failed = base_rbuf_u8(b) != 0;
+	get_text(b, m->end.text);
+}
+
+static void get_entry(struct base_rbuf *b, struct vmm_entry *e)
+{
+	e->mode = base_rbuf_u8(b);
+	e->rip = base_rbuf_u64(b);
+	e->rsp = base_rbuf_u64(b);
+	e->rbx = base_rbuf_u64(b);
+	e->rsi = base_rbuf_u64(b);
+	e->cr3 = base_rbuf_u64(b);
+	e->gdt = base_rbuf_u64(b);
+	e->gdt_len = base_rbuf_u16(b);
+	e->cs = base_rbuf_u16(b);
+	e->ds = base_rbuf_u16(b);
+}
+
+static void get_move(struct base_rbuf *b, struct span_msg *m)
+{
+	m->move.move = base_rbuf_u32(b);
+	m->move.step = base_rbuf_u8(b);
+	m->move.peer = base_rbuf_u8(b);
+	get_text(b, m->move.text);
+}
+
+static void get_state(struct base_rbuf *b, struct span_msg *m)
+{
+	size_t len;
+
+	m->state.move = base_rbuf_u32(b);
+	m->state.offset = base_rbuf_u32(b);
+	m->state.total = base_rbuf_u32(b);
+	len = base_rbuf_left(b);
+	m->state.len = (uint8_t)BASE_MIN(len, (size_t)SPAN_STATE_MAX);
+	base_rbuf_bytes(b, m->state.data, m->state.len);
+}
+
 static bool sane(const struct span_msg *m)
 {
-	if (m->type == SPAN_IO_ASK || m->type == SPAN_IO_DONE)
-		return m->io.len >= 1 && m->io.len <= 8;
-	return m->type != SPAN_IRQ || m->irq.delivery <= VMM_IRQ_EXTINT;
+	switch (m->type) {
+	case SPAN_IO_ASK:
+	case SPAN_IO_DONE: return m->io.len >= 1 && m->io.len <= 8;
+	case SPAN_IRQ: return m->irq.delivery <= VMM_IRQ_EXTINT;
+	case SPAN_RESET: return m->entry.mode <= VMM_ENTRY_LONG64;
+	case SPAN_MOVE:
+		return m->move.step >= SPAN_STEP_PREPARE && m->move.step < SPAN_STEP_END &&
+		       m->move.peer < VMM_SLICE_MAX;
+	case SPAN_STATE:
+		return m->state.len >= 1 && m->state.total <= VMM_VCPU_PACK_MAX &&
+		       m->state.offset < m->state.total &&
+		       m->state.len <= m->state.total - m->state.offset;
+	default: return true;
+	}
 }
 
 int span_msg_get(const void *data, size_t len, struct span_msg *m)
@@ -163,6 +255,13 @@ int span_msg_get(const void *data, size_t len, struct span_msg *m)
 	case SPAN_IRQ: get_irq(&b, &m->irq); break;
 	case SPAN_IO_ASK:
 	case SPAN_IO_DONE: get_io(&b, m); break;
+	case SPAN_RESET: get_entry(&b, &m->entry); break;
+	case SPAN_MOVE: get_move(&b, m); break;
+	case SPAN_STATE: get_state(&b, m); break;
+	case SPAN_PLACE:
+		m->place.move = base_rbuf_u32(&b);
+		m->place.ids = base_rbuf_u64(&b);
+		break;
 	default: break;
 	}
 	return base_rbuf_end(&b) || !sane(m) ? -EPROTO : 0;

@@ -12,14 +12,16 @@
  *   TIME    follower -> lead -> follower   one sample of the guest's TSC
  *   IRQ, IDS, EOI                          interrupts (irqchip.h)
  *   IO      follower -> lead -> follower   one access of a vCPU to a port or to MMIO
+ *   MOVE, STATE, PLACE                     a vCPU changes its slice (span_move.c)
  */
 #ifndef VMM_SPAN_WIRE_H
 #define VMM_SPAN_WIRE_H
 
 #include "node/vmm/config.h"
 #include "node/vmm/irq.h"
+#include "node/vmm/vcpu.h"
 
-enum { SPAN_VERSION = 1, SPAN_TEXT_MAX = 200, SPAN_WIRE_MAX = 240 };
+enum { SPAN_VERSION = 2, SPAN_TEXT_MAX = 200, SPAN_WIRE_MAX = 240, SPAN_STATE_MAX = 220 };
 
 enum span_type {
 	SPAN_HELLO = 1,
@@ -36,12 +38,28 @@ enum span_type {
 	SPAN_EOI,
 	SPAN_IO_ASK,
 	SPAN_IO_DONE,
+	SPAN_MOVE,
+	SPAN_STATE,
+	SPAN_PLACE,
 	SPAN_TYPE_END,
+};
+
+/* Of MOVE. */
+enum span_step {
+	SPAN_STEP_PREPARE = 1, /* lead -> target: peer is the source */
+	SPAN_STEP_READY,       /* target -> lead */
+	SPAN_STEP_LEAVE,       /* lead -> source: peer is the target */
+	SPAN_STEP_LOADED,      /* target -> source: it can run here */
+	SPAN_STEP_REFUSED,     /* target -> source: it cannot; text */
+	SPAN_STEP_COMMIT,      /* source -> target: it is yours */
+	SPAN_STEP_FAILED,      /* source or target -> lead: it is where it was; text */
+	SPAN_STEP_END,
 };
 
 struct span_msg {
 	enum span_type type;
-	uint32_t number; /* GO, HALT, HALTED, TIME: which one; IRQ, IDS, IO: APIC id; EOI: vector */
+	/* GO, HALT, HALTED, TIME: which one; IRQ, IDS, IO, MOVE, STATE, PLACE: APIC id; EOI: vector */
+	uint32_t number;
 	union {
 		struct {
 			uint16_t version, slice;
@@ -58,6 +76,22 @@ struct span_msg {
 		uint64_t tsc; /* TIME_TELL: the guest's */
 		uint64_t ids;
 		struct vmm_irq_msg irq;
+		struct vmm_entry entry; /* RESET: of the boot vCPU */
+		struct {
+			uint32_t move; /* which one */
+			enum span_step step;
+			uint8_t peer;
+			char text[SPAN_TEXT_MAX];
+		} move;
+		struct {
+			uint32_t move, offset, total;
+			uint8_t len; /* bytes, 1 to SPAN_STATE_MAX */
+			uint8_t data[SPAN_STATE_MAX];
+		} state;
+		struct {
+			uint32_t move;
+			uint64_t ids; /* as IDS */
+		} place;
 		struct {
 			bool pio, write;
 			uint8_t len; /* bytes, 1 to 8 */

@@ -158,7 +158,7 @@ static void vcpu_free(struct vmm_vcpu *v)
 	free(v);
 }
 
-static int vcpu_set_up(struct vmm_vcpu *v)
+static int vcpu_set_up(struct vmm_vcpu *v, enum vmm_vcpu_seat seat)
 {
 	struct vmm_vcpus *all = v->all;
 	int err;
@@ -182,13 +182,17 @@ static int vcpu_set_up(struct vmm_vcpu *v)
 		vmm_lapic_let_breathe(v->lapic);
 	if (err)
 		return err;
-	vmm_irqchip_attach(all->irq, v->apic_id, v->lapic);
+	if (seat == VMM_SEAT_HERE)
+		vmm_irqchip_attach(all->irq, v->apic_id, v->lapic);
+	else
+		vmm_lapic_go_away(v->lapic);
 	v->msr = (struct vmm_msr_ctx){.mem = all->mem, .clock = &all->clock, .lapic = v->lapic};
 	vmm_vcpu_save(v, &v->power_up);
 	return v->power_up.error;
 }
 
-int vmm_vcpu_new(struct vmm_vcpus *all, uint32_t apic_id, struct vmm_vcpu **out)
+static int vcpu_new(struct vmm_vcpus *all, uint32_t apic_id, enum vmm_vcpu_seat seat,
+		    struct vmm_vcpu **out)
 {
 	struct vmm_vcpu *v;
 	int err;
@@ -201,15 +205,29 @@ int vmm_vcpu_new(struct vmm_vcpus *all, uint32_t apic_id, struct vmm_vcpu **out)
 	v->apic_id = apic_id;
 	v->fd = -1;
 	v->activity = VCPU_WAIT_SIPI;
+	atomic_store(&v->seat, seat);
 	base_wbuf_init(&v->power_up, STATE_MAX);
-	err = vcpu_set_up(v);
+	err = vcpu_set_up(v, seat);
+	if (!err && seat != VMM_SEAT_HERE)
+		err = vcpu_start(v);
 	if (err) {
 		vcpu_free(v);
 		return err;
 	}
-	all->vcpu[all->count++] = v;
+	all->vcpu[all->count] = v;
+	atomic_fetch_add(&all->count, 1);
 	*out = v;
 	return 0;
+}
+
+int vmm_vcpu_new(struct vmm_vcpus *all, uint32_t apic_id, struct vmm_vcpu **out)
+{
+	return vcpu_new(all, apic_id, VMM_SEAT_HERE, out);
+}
+
+int vmm_vcpu_new_away(struct vmm_vcpus *all, uint32_t apic_id, struct vmm_vcpu **out)
+{
+	return vcpu_new(all, apic_id, VMM_SEAT_AWAY, out);
 }
 
 /* ---- kicks, sleep, timer ---- */
@@ -246,7 +264,7 @@ static void vcpu_sleep(struct vmm_vcpu *v)
 {
 	struct timespec until, *limit = NULL;
 
-	if (v->deadline && !v->held) {
+	if (v->deadline && !v->held && vcpu_sits_here(v)) {
 		until = base_clock_timespec(vcpu_deadline_ns(v));
 		limit = &until;
 	}
@@ -320,7 +338,7 @@ static void vcpu_inject(struct vmm_vcpu *v)
 
 static bool vcpu_may_run(struct vmm_vcpu *v)
 {
-	if (v->held || v->excluded || v->activity == VCPU_WAIT_SIPI)
+	if (v->held || v->excluded || !vcpu_sits_here(v) || v->activity == VCPU_WAIT_SIPI)
 		return false;
 	if (v->activity == VCPU_HALTED) {
 		if (!v->run->if_flag || vmm_lapic_next(v->lapic) < 0)
@@ -416,6 +434,16 @@ static int vcpu_make_timer(struct vmm_vcpu *v)
 	return timer_create(CLOCK_MONOTONIC, &se, &v->timer) < 0 ? -errno : 0;
 }
 
+/* After a kick. */
+static void vcpu_look(struct vmm_vcpu *v)
+{
+	vcpu_take_call(v);
+	if (vcpu_sits_here(v))
+		vcpu_take_events(v);
+	else if (!vmm_vcpu_is_here(v))
+		vcpu_pass_on(v);
+}
+
 static void *vcpu_main(void *arg)
 {
 	struct vmm_vcpu *v = arg;
@@ -435,9 +463,10 @@ static void *vcpu_main(void *arg)
 		if (atomic_exchange(&v->pending, 0)) {
 			if (!vcpu_gate(v))
 				break;
-			vcpu_take_events(v);
+			vcpu_look(v);
 		}
-		vcpu_check_timer(v);
+		if (vcpu_sits_here(v))
+			vcpu_check_timer(v);
 		if (!vcpu_may_run(v)) {
 			vcpu_sleep(v);
 			continue;
@@ -454,7 +483,7 @@ static void *vcpu_main(void *arg)
 
 /* ---- all of them ---- */
 
-static int vcpu_start(struct vmm_vcpu *v)
+int vcpu_start(struct vmm_vcpu *v)
 {
 	pthread_attr_t attr;
 	int err;

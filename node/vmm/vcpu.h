@@ -46,8 +46,8 @@ struct vmm_vcpus {
 	void (*shutdown)(void *opaque, struct vmm_vcpu *v);
 	void *opaque;
 
-	struct vmm_vcpu **vcpu; /* local ones */
-	unsigned count;
+	struct vmm_vcpu **vcpu;	 /* local ones, and those that have been here; only grows */
+	_Atomic(unsigned) count; /* any thread may look at so many of them */
 
 	/* The pause gate. */
 	pthread_mutex_t lock;
@@ -115,6 +115,45 @@ uint32_t vmm_vcpu_apic_id(const struct vmm_vcpu *v);
 struct vmm_lapic *vmm_vcpu_lapic(const struct vmm_vcpu *v);
 uint64_t vmm_vcpu_exits(const struct vmm_vcpu *v, enum vmm_vcpu_exit_kind kind);
 const char *vmm_vcpu_exit_name(enum vmm_vcpu_exit_kind kind);
+
+/* ---- vCPUs that move between slices: see span_move.c ---- */
+
+enum vmm_vcpu_seat {
+	VMM_SEAT_HERE,
+	VMM_SEAT_LEAVING,  /* stands still here, while its state goes elsewhere */
+	VMM_SEAT_AWAY,	   /* lives elsewhere; interrupts that come here are sent on */
+	VMM_SEAT_ARRIVING, /* its state is here, but it may still stay where it was */
+};
+
+/* Makes one that is away, with its thread. Main thread, after vmm_vcpus_start(). -errno. */
+BASE_MUST_CHECK int vmm_vcpu_new_away(struct vmm_vcpus *all, uint32_t apic_id,
+				      struct vmm_vcpu **out);
+/* Any thread. NULL: it has never been here. */
+struct vmm_vcpu *vmm_vcpus_find(const struct vmm_vcpus *all, uint32_t apic_id);
+enum vmm_vcpu_seat vmm_vcpu_seat(const struct vmm_vcpu *v);
+static inline bool vmm_vcpu_is_here(const struct vmm_vcpu *v)
+{
+	return vmm_vcpu_seat(v) < VMM_SEAT_AWAY;
+}
+/*
+ * Has its own thread call fn, between two instructions of the guest and while the guest is not
+ * paused. Any thread; the next call may be asked for when fn has begun.
+ */
+void vmm_vcpu_call(struct vmm_vcpu *v, void (*fn)(void *arg, struct vmm_vcpu *v), void *arg);
+
+/* ---- from such a call, or while paused ---- */
+
+void vmm_vcpu_take_seat(struct vmm_vcpu *v, enum vmm_vcpu_seat seat);
+/* It has failed, or waits for the debugger or a reset: no state to move. */
+bool vmm_vcpu_is_held(const struct vmm_vcpu *v);
+/*
+ * All of it, LAPIC included: {u32 version, blob} of CPUID, vCPU and LAPIC. unpack, into one that is
+ * away: as the loads; the requests of its LAPIC stay those that came here. Where it fails the vCPU
+ * is not to run.
+ */
+enum { VMM_VCPU_PACK_MAX = 160 << 10 };
+void vmm_vcpu_pack(struct vmm_vcpu *v, struct base_wbuf *out);
+BASE_MUST_CHECK int vmm_vcpu_unpack(struct vmm_vcpu *v, struct base_rbuf *in);
 
 /* ---- only while paused ---- */
 

@@ -33,6 +33,11 @@ struct vmm_vcpu {
 	_Atomic(int) place;	   /* enum vcpu_place */
 	_Atomic(uint64_t) exits[VMM_EXIT_KINDS];
 
+	_Atomic(int) seat; /* enum vmm_vcpu_seat; set by the thread */
+	_Atomic(bool) called;
+	void (*call)(void *arg, struct vmm_vcpu *v); /* under all->lock */
+	void *call_arg;
+
 	/* The thread's own; others only while paused. */
 	enum vcpu_activity activity;
 	bool held;	    /* failed, or stopped for the debugger */
@@ -52,9 +57,20 @@ void vcpu_fail(struct vmm_vcpu *v, const char *fmt, ...) BASE_PRINTF(2, 3);
 /* Finishes the instruction whose I/O was served, so that the registers are whole. */
 void vcpu_finish_io(struct vmm_vcpu *v);
 
+/* vcpu.c */
+BASE_MUST_CHECK int vcpu_start(struct vmm_vcpu *v);
+/* vcpu_move.c, own thread: what another thread asked for; what came for one that is away. */
+void vcpu_take_call(struct vmm_vcpu *v);
+void vcpu_pass_on(struct vmm_vcpu *v);
+
 /* vcpu_state.c */
 BASE_MUST_CHECK int vcpu_load_power_up(struct vmm_vcpu *v);
 BASE_MUST_CHECK int vcpu_enter_sipi(struct vmm_vcpu *v, uint8_t vector);
+
+static inline bool vcpu_sits_here(const struct vmm_vcpu *v)
+{
+	return atomic_load_explicit(&v->seat, memory_order_relaxed) == VMM_SEAT_HERE;
+}
 
 static inline void vcpu_count(struct vmm_vcpu *v, enum vmm_vcpu_exit_kind kind)
 {

@@ -433,6 +433,12 @@ void vmm_vcpu_save_cpuid(struct vmm_vcpu *v, struct base_wbuf *out)
 	vmm_cpuid_save(v->cpuid, out);
 }
 
+static bool same_cpuid(const struct kvm_cpuid2 *a, const struct kvm_cpuid2 *b)
+{
+	return a->nent == b->nent &&
+	       memcmp(a->entries, b->entries, a->nent * sizeof(a->entries[0])) == 0;
+}
+
 int vmm_vcpu_load_cpuid(struct vmm_vcpu *v, struct base_rbuf *in, uint32_t version)
 {
 	struct kvm_cpuid2 *c;
@@ -443,6 +449,11 @@ int vmm_vcpu_load_cpuid(struct vmm_vcpu *v, struct base_rbuf *in, uint32_t versi
 	err = vmm_cpuid_load(in, &c);
 	if (err)
 		return err;
+	/* One that has run before takes no other, and need not. */
+	if (same_cpuid(c, v->cpuid)) {
+		free(c);
+		return 0;
+	}
 	if (!vmm_cpuid_fits(c, v->cpuid))
 		err = -ENOTSUP;
 	else if (ioctl(v->fd, KVM_SET_CPUID2, c) < 0)

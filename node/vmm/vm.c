@@ -32,6 +32,8 @@ void vm_set_state(struct vmm_vm *vm, enum vmm_state state, const char *reason)
 	snprintf(vm->reason, sizeof(vm->reason), "%s", reason);
 	if (vm->ops->changed)
 		vm->ops->changed(vm->arg, state, vm->reason);
+	if (vm_is_final(vm))
+		vm_span_end_move(vm);
 }
 
 bool vm_is_final(const struct vmm_vm *vm)
@@ -112,6 +114,16 @@ void vmm_vm_kill(struct vmm_vm *vm, const char *reason)
 	vm_finish(vm, VMM_STOPPED, reason);
 }
 
+int vm_reset_vcpus(struct vmm_vm *vm)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < vm->vcpus.count && !err; i++)
+		if (vmm_vcpu_is_here(vm->vcpus.vcpu[i]))
+			err = vmm_vcpu_reset(vm->vcpus.vcpu[i], &vm->entry);
+	return err;
+}
+
 static int vm_reset_machine(struct vmm_vm *vm, char *why)
 {
 	int err;
@@ -127,9 +139,10 @@ static int vm_reset_machine(struct vmm_vm *vm, char *why)
 	err = vm->span ? 0 : vmm_mem_clear(vm->mem);
 	if (err)
 		return vm_refuse(why, err, "guest memory: %s", strerror(-err));
-	if (vm->span)
-		vmm_span_reset(vm->span);
-	return vm_boot(vm, why);
+	err = vm_boot(vm, why);
+	if (!err && vm->span)
+		vmm_span_reset(vm->span, &vm->entry);
+	return err;
 }
 
 int vmm_vm_reset(struct vmm_vm *vm)
@@ -142,6 +155,9 @@ int vmm_vm_reset(struct vmm_vm *vm)
 		return -EOPNOTSUPP;
 	if (vm_is_final(vm) || vm->state == VMM_STARTING)
 		return -EINVAL;
+	vm->reset_after_move = vmm_vm_moves(vm);
+	if (vm->reset_after_move)
+		return 0;
 	log_info("reset");
 	if (running)
 		vm_halt_all(vm);
@@ -598,18 +614,24 @@ static void vm_put_device_stat(void *arg, const char *name, uint64_t value)
 	p->put(p->arg, full, value);
 }
 
-void vmm_vm_stats(struct vmm_vm *vm, void (*put)(void *arg, const char *name, uint64_t value),
-		  void *arg)
+static void vm_put_exits(const struct vmm_vcpu *v,
+			 void (*put)(void *arg, const char *name, uint64_t value), void *arg)
 {
 	char name[64];
 
-	for (unsigned i = 0; i < vm->vcpus.count; i++) {
-		for (int k = 0; k < VMM_EXIT_KINDS; k++) {
-			snprintf(name, sizeof(name), "vcpu%u.exits.%s",
-				 vmm_vcpu_apic_id(vm->vcpus.vcpu[i]), vmm_vcpu_exit_name(k));
-			put(arg, name, vmm_vcpu_exits(vm->vcpus.vcpu[i], k));
-		}
+	for (int k = 0; k < VMM_EXIT_KINDS; k++) {
+		snprintf(name, sizeof(name), "vcpu%u.exits.%s", vmm_vcpu_apic_id(v),
+			 vmm_vcpu_exit_name(k));
+		put(arg, name, vmm_vcpu_exits(v, k));
 	}
+}
+
+void vmm_vm_stats(struct vmm_vm *vm, void (*put)(void *arg, const char *name, uint64_t value),
+		  void *arg)
+{
+	for (unsigned i = 0; i < vm->vcpus.count; i++)
+		if (vmm_vcpu_is_here(vm->vcpus.vcpu[i]))
+			vm_put_exits(vm->vcpus.vcpu[i], put, arg);
 	put(arg, "memory.populated", vmm_populate_done(vm->populate));
 	if (vm->span)
 		vmm_span_stats(vm->span, put, arg);
@@ -633,6 +655,8 @@ void vmm_vm_dump(struct vmm_vm *vm, char *out, size_t cap)
 	if (running)
 		vmm_vcpus_pause(&vm->vcpus);
 	for (unsigned i = 0; i < vm->vcpus.count && at + 1 < cap; i++) {
+		if (!vmm_vcpu_is_here(vm->vcpus.vcpu[i]))
+			continue;
 		vmm_vcpu_dump(vm->vcpus.vcpu[i], out + at, cap - at);
 		at += strlen(out + at);
 	}

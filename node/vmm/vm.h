@@ -57,6 +57,15 @@ BASE_MUST_CHECK int vmm_vm_save(struct vmm_vm *vm, int fd);
  */
 BASE_MUST_CHECK int vmm_vm_save_live(struct vmm_vm *vm, int fd, int (*pause)(void *arg), void *arg);
 
+/*
+ * Lead of a spanning guest that runs: has a vCPU go on on another slice. Later calls moved() once,
+ * with 0 or -EIO and why the vCPU is where it was. Or -EOPNOTSUPP, -EINVAL, -EALREADY, -EBUSY.
+ */
+BASE_MUST_CHECK int vmm_vm_move_vcpu(struct vmm_vm *vm, uint32_t apic_id, unsigned slice,
+				     void (*moved)(void *arg, int err, const char *why), void *arg);
+/* Meanwhile pause, resume and reset are not possible. */
+bool vmm_vm_moves(const struct vmm_vm *vm);
+
 enum vmm_state vmm_vm_state(const struct vmm_vm *vm);
 const char *vmm_vm_reason(const struct vmm_vm *vm);
 const struct vmm_config *vmm_vm_config(const struct vmm_vm *vm);

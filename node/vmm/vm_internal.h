@@ -41,9 +41,13 @@ struct vmm_vm {
 	struct vmm_irqchip *irq;
 	struct vmm_vcpus vcpus;
 	bool vcpus_ready;
-	struct vmm_span *span; /* NULL: a guest on one host */
-	bool lost;	       /* its memory */
+	struct vmm_entry entry; /* of the boot vCPU, at the next reset */
+	struct vmm_span *span;	/* NULL: a guest on one host */
+	bool lost;		/* its memory */
 	bool resume_when_linked;
+	bool reset_after_move;				    /* asked for while a vCPU moved */
+	void (*moved)(void *arg, int err, const char *why); /* of vmm_vm_move_vcpu() */
+	void *moved_arg;
 	bool ending;		     /* a follower that has asked the lead for the end */
 	struct base_timer end_timer; /* then it ends without the lead */
 
@@ -73,6 +77,8 @@ struct vmm_vm {
 void vm_request(struct vmm_vm *vm, enum vm_request what);
 
 /* vm.c: all of this slice; states. Main thread. */
+/* The vCPUs that are here to their power-up state; the boot vCPU to vm->entry. */
+BASE_MUST_CHECK int vm_reset_vcpus(struct vmm_vm *vm);
 void vm_set_state(struct vmm_vm *vm, enum vmm_state state, const char *reason);
 bool vm_is_final(const struct vmm_vm *vm);
 void vm_finish(struct vmm_vm *vm, enum vmm_state state, const char *reason);
@@ -84,6 +90,8 @@ static inline bool vm_follows(const struct vmm_vm *vm)
 {
 	return vmm_config_follows(&vm->config);
 }
+/* A vCPU that was moving does not any more, because the guest has ended. */
+void vm_span_end_move(struct vmm_vm *vm);
 /* Follower: the end is the lead's to decide; true: it was asked, and the caller does nothing. */
 bool vm_span_ask_end(struct vmm_vm *vm, enum vmm_state state, const char *reason);
 

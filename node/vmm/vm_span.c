@@ -37,21 +37,12 @@ static void follower_halt(struct vmm_vm *vm)
 	vmm_span_halted(vm->span);
 }
 
-static int reset_vcpus(struct vmm_vm *vm)
-{
-	/* The boot vCPU, which alone has an entry, is the lead's. */
-	const struct vmm_entry none = {.mode = VMM_ENTRY_RESET_VECTOR};
-	int err = 0;
-
-	for (unsigned i = 0; i < vm->vcpus.count && !err; i++)
-		err = vmm_vcpu_reset(vm->vcpus.vcpu[i], &none);
-	return err;
-}
-
 static void follower_reset(struct vmm_vm *vm)
 {
-	int err = reset_vcpus(vm);
+	int err;
 
+	vm->entry = vmm_span_entry(vm->span);
+	err = vm_reset_vcpus(vm);
 	if (err)
 		vm_finish(vm, VMM_FAILED, "a vCPU cannot be reset");
 }
@@ -113,6 +104,54 @@ static void on_linked(struct vmm_vm *vm)
 		vm_finish(vm, VMM_FAILED, "cannot start");
 }
 
+/* ---- a vCPU that moves ---- */
+
+static void end_move(struct vmm_vm *vm, int err, const char *why)
+{
+	void (*moved)(void *arg, int err, const char *why) = vm->moved;
+
+	vm->moved = NULL;
+	if (moved)
+		moved(vm->moved_arg, err, why);
+}
+
+static void on_moved(struct vmm_vm *vm, const char *why)
+{
+	bool reset = vm->reset_after_move;
+
+	vm->reset_after_move = false;
+	end_move(vm, why[0] ? -EIO : 0, why);
+	if (reset && vmm_vm_reset(vm) < 0)
+		log_error("reset failed");
+}
+
+void vm_span_end_move(struct vmm_vm *vm)
+{
+	end_move(vm, -ECANCELED, "the guest has ended");
+}
+
+int vmm_vm_move_vcpu(struct vmm_vm *vm, uint32_t apic_id, unsigned slice,
+		     void (*moved)(void *arg, int err, const char *why), void *arg)
+{
+	int err;
+
+	if (!vm->span || vm_follows(vm))
+		return -EOPNOTSUPP;
+	if (vm->state != VMM_RUNNING)
+		return -EINVAL;
+	err = vmm_span_move(vm->span, apic_id, slice);
+	if (err)
+		return err;
+	vm->moved = moved;
+	vm->moved_arg = arg;
+	return 0;
+}
+
+bool vmm_vm_moves(const struct vmm_vm *vm)
+{
+	return vm->span && vmm_span_moves(vm->span);
+}
+
 static void on_order(void *arg, enum vmm_span_order order, const char *reason)
 {
 	struct vmm_vm *vm = arg;
@@ -127,6 +166,7 @@ static void on_order(void *arg, enum vmm_span_order order, const char *reason)
 	case VMM_SPAN_STOPPED: on_end(vm, VMM_STOPPED, reason); break;
 	case VMM_SPAN_FAILED: on_end(vm, VMM_FAILED, reason); break;
 	case VMM_SPAN_LOST: lose(vm, VMM_FAILED, reason); break;
+	case VMM_SPAN_MOVED: on_moved(vm, reason); break;
 	case VMM_SPAN_WISH_RESET:
 		if (vmm_vm_reset(vm) < 0)
 			log_error("reset failed");
@@ -149,6 +189,7 @@ int vm_span_new(struct vmm_vm *vm, char *why)
 		.irq = vm->irq,
 		.pio = vm->pio,
 		.mmio = vm->mmio,
+		.vcpus = &vm->vcpus,
 		.clock = &vm->vcpus.clock,
 		.main_loop = vm->main_loop,
 		.clock_stepped = clock_stepped,
@@ -158,7 +199,7 @@ int vm_span_new(struct vmm_vm *vm, char *why)
 	int err = vmm_span_new(&config, &vm->span);
 
 	if (!err)
-		err = vm_follows(vm) ? reset_vcpus(vm) : vm_boot(vm, why);
+		err = vm_follows(vm) ? vm_reset_vcpus(vm) : vm_boot(vm, why);
 	if (err) {
 		if (!why[0])
 			snprintf(why, VMM_WHY_MAX, "a slice: %s", strerror(-err));

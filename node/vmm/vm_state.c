@@ -14,7 +14,6 @@
 enum {
 	MACHINE_VERSION = 1,
 	IRQCHIP_VERSION = 1,
-	LAPIC_VERSION = 1,
 	LIVE_ROUNDS = 5,
 	LIVE_REST_PAGES = 1024, /* so few are written while the guest stands still */
 	END_VERSION = 2,	/* 1 had no digest */
@@ -60,7 +59,7 @@ static void save_vcpus(struct vmm_vm *vm, struct saver *s)
 		vmm_vcpu_save(v, &s->buf);
 		saver_section(s, "vcpu", id, VMM_VCPU_STATE_VERSION);
 		vmm_lapic_save(vmm_vcpu_lapic(v), &s->buf);
-		saver_section(s, "lapic", id, LAPIC_VERSION);
+		saver_section(s, "lapic", id, VMM_LAPIC_STATE_VERSION);
 	}
 }
 

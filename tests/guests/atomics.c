@@ -112,6 +112,7 @@ void guest_main(void)
 
 	for (unsigned cpu = 1; cpu < cpus; cpu++)
 		guest_start_cpu(cpu, other);
+	guest_printf("atomics: %lu CPUs\n", cpus);
 	work(0);
 	while (finished < cpus)
 		cpu_pause();

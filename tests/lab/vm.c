@@ -2,10 +2,12 @@
  * One request to a pangaea-vmm, by its control socket, for tests without an agent:
  *   lab-vm RUN-DIR status | stats | pause | resume | powerdown | kill | reset | registers
  *   lab-vm RUN-DIR wait STATE     until it is in this state (or has failed)
+ *   lab-vm RUN-DIR move VCPU SLICE
  * Prints the answer. Exit code 0; 1: refused, with the reason; 3: nobody listens or answers.
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/loop.h"
@@ -80,10 +82,9 @@ static void on_reply(void *arg, const struct vmmctl_reply *r)
 		base_loop_stop(a->loop, 0);
 }
 
-static int ask(const char *dir, enum vmmctl_op op, const char *wait_for)
+static int ask(const char *dir, const struct vmmctl_request *request, const char *wait_for)
 {
 	static const struct vmmctl_client_ops ops = {.event = on_event, .closed = on_closed};
-	const struct vmmctl_request request = {.op = op};
 	struct ask a = {.wait_for = wait_for};
 	struct vmmctl_client *client = NULL;
 	int err = base_loop_new(&a.loop);
@@ -91,7 +92,7 @@ static int ask(const char *dir, enum vmmctl_op op, const char *wait_for)
 	if (!err)
 		err = vmmctl_client_new(a.loop, dir, &ops, &a, &client);
 	if (!err)
-		err = vmmctl_client_call(client, &request, -1, ANSWER_MS, on_reply, &a);
+		err = vmmctl_client_call(client, request, -1, ANSWER_MS, on_reply, &a);
 	if (err) {
 		fprintf(stderr, "lab-vm: %s: %s\n", dir, strerror(-err));
 		return EXIT_NOBODY;
@@ -102,13 +103,21 @@ static int ask(const char *dir, enum vmmctl_op op, const char *wait_for)
 
 int main(int argc, char **argv)
 {
+	struct vmmctl_request request = {.op = VMMCTL_MOVE_VCPU};
+
+	if (argc == 5 && strcmp(argv[2], "move") == 0) {
+		request.cols = (uint16_t)atoi(argv[3]);
+		request.rows = (uint16_t)atoi(argv[4]);
+		return ask(argv[1], &request, NULL);
+	}
 	for (size_t i = 0; argc >= 3 && i < BASE_ARRAY_LEN(words); i++) {
 		bool waits = strcmp(argv[2], "wait") == 0;
 
+		request.op = words[i].op;
 		if (strcmp(argv[2], words[i].name) == 0 && argc == (waits ? 4 : 3))
-			return ask(argv[1], words[i].op, waits ? argv[3] : NULL);
+			return ask(argv[1], &request, waits ? argv[3] : NULL);
 	}
 	fprintf(stderr, "usage: lab-vm RUN-DIR status|stats|pause|resume|powerdown|kill|reset|"
-			"registers|wait STATE\n");
+			"registers|wait STATE|move VCPU SLICE\n");
 	return EXIT_USAGE;
 }

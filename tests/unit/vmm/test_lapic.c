@@ -338,6 +338,50 @@ static void init_keeps_id_and_base(void **state)
 	assert_int_equal(v, 3);
 }
 
+static void take_request(void *to, const struct vmm_irq_msg *msg)
+{
+	vmm_lapic_accept(to, msg);
+}
+
+/* What waits when the registers are taken, and what comes before and after they arrive. */
+static void moves_with_all_requests(void **state)
+{
+	struct cpu *c = *state, there = {.tsc = 5000};
+	const struct vmm_irq_msg sipi = {.delivery = VMM_IRQ_SIPI, .vector = 0x9a};
+	struct base_wbuf w;
+	struct base_rbuf r;
+
+	assert_int_equal(vmm_lapic_new(NULL, 3, TSC_HZ, &ops, &there, &there.l), 0);
+	vmm_lapic_go_away(there.l);
+	accept_vector(c, 0x41);
+	vmm_lapic_ack(c->l, 0x41);
+	accept_vector(c, 0x52);
+	base_wbuf_init(&w, 4096);
+	vmm_lapic_save(c->l, &w);
+	accept_vector(c, 0x63);
+	accept_vector(&there, 0x74);
+	base_rbuf_init(&r, w.data, w.len);
+	assert_int_equal(vmm_lapic_move_in(there.l, &r, VMM_LAPIC_STATE_VERSION), 0);
+	accept_vector(&there, 0x85);
+	vmm_lapic_accept(c->l, &sipi);
+	vmm_lapic_take_requests(c->l, take_request, there.l);
+	vmm_lapic_take_requests(c->l, take_request, there.l);
+	for (uint8_t vector = 0x85; vector >= 0x52; vector -= 0x11) {
+		assert_int_equal(vmm_lapic_next(there.l), vector);
+		vmm_lapic_ack(there.l, vector);
+		vmm_lapic_write(there.l, EOI, 0);
+	}
+	/* Of the first the handler was running. */
+	assert_int_equal(vmm_lapic_read(there.l, ISR + 0x20), 1 << 1);
+	assert_int_equal(vmm_lapic_next(there.l), -1);
+	assert_int_equal(vmm_lapic_next(c->l), -1);
+	assert_int_equal(vmm_lapic_events(there.l), VMM_LAPIC_EV_SIPI);
+	assert_int_equal(vmm_lapic_sipi_vector(there.l), 0x9a);
+	assert_int_equal(vmm_lapic_events(c->l), 0);
+	base_wbuf_fini(&w);
+	vmm_lapic_free(there.l);
+}
+
 static void saves_and_loads(void **state)
 {
 	struct cpu *c = *state, d = {.tsc = 2000};
@@ -460,6 +504,7 @@ int main(void)
 		TEST(masked_timer_is_silent),
 		TEST(x2apic_registers),
 		TEST(init_keeps_id_and_base),
+		TEST(moves_with_all_requests),
 		TEST(saves_and_loads),
 		TEST(agrees_with_the_model),
 	};
