@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pvm/include/pvm3.h"
+#include "pvm/mp_copy.h"
 #include "pvm/mp_task.h"
 
 enum { FIRST_BLOCK = 512, BLOCK_GROW_MAX = 4 << 20 };
@@ -48,11 +49,31 @@ static struct mp_block *block_wrap(void *data, size_t cap, void (*free_fn)(struc
 	return b;
 }
 
+static void free_whole(struct mp_block *b)
+{
+	free(b);
+}
+
+/* Too small for shared memory: block and data in one piece. */
+static struct mp_block *block_small(size_t cap)
+{
+	struct mp_block *b = malloc(sizeof(*b) + cap);
+
+	if (b)
+		*b = (struct mp_block){
+			.refs = 1, .data = (uint8_t *)(b + 1), .cap = cap, .free_fn = free_whole};
+	return b;
+}
+
 struct mp_block *mp_block_new(size_t cap)
 {
-	void *data = mp_block_alloc(cap);
-	struct mp_block *b = data ? block_wrap(data, cap, free_own) : NULL;
+	struct mp_block *b;
+	void *data;
 
+	if (cap < MP_SHM_MIN)
+		return block_small(cap);
+	data = mp_block_alloc(cap);
+	b = data ? block_wrap(data, cap, free_own) : NULL;
 	if (!b)
 		mp_block_free(data);
 	return b;
@@ -78,12 +99,16 @@ void mp_block_unref(struct mp_block *b)
 
 struct mp_msg *mp_msg_new(int enc)
 {
-	struct mp_msg *m = calloc(1, sizeof(*m));
+	/* calloc(3) does not use the thread's cache. */
+	struct mp_msg *m = malloc(sizeof(*m));
 
 	if (!m)
 		return NULL;
+	memset(m, 0, sizeof(*m));
 	m->refs = 1;
 	m->head.enc = enc;
+	m->segs = m->few;
+	m->seg_cap = BASE_ARRAY_LEN(m->few);
 	return m;
 }
 
@@ -107,7 +132,8 @@ void mp_msg_unref(struct mp_msg *m)
 		return;
 	assert(!m->mid);
 	mp_msg_clear(m);
-	free(m->segs);
+	if (m->segs != m->few)
+		free(m->segs);
 	free(m);
 }
 
@@ -115,11 +141,14 @@ void mp_msg_unref(struct mp_msg *m)
 static int add_seg(struct mp_msg *m, uint8_t *data, size_t len, struct mp_block *block)
 {
 	if (m->seg_count == m->seg_cap) {
-		unsigned cap = m->seg_cap ? m->seg_cap * 2 : 4;
-		struct mp_seg *segs = reallocarray(m->segs, cap, sizeof(*segs));
+		unsigned cap = m->seg_cap * 2;
+		bool own = m->segs != m->few;
+		struct mp_seg *segs = reallocarray(own ? m->segs : NULL, cap, sizeof(*segs));
 
 		if (!segs)
 			return PvmNoMem;
+		if (!own)
+			memcpy(segs, m->few, sizeof(m->few));
 		m->segs = segs;
 		m->seg_cap = cap;
 	}
@@ -205,7 +234,7 @@ int mp_msg_append(struct mp_msg *m, const void *data, size_t len)
 	at = mp_msg_reserve(m, len);
 	if (!at)
 		return PvmNoMem;
-	memcpy(at, data, len);
+	mp_copy_shared(at, data, len);
 	return PvmOk;
 }
 
@@ -254,7 +283,7 @@ int mp_msg_own(struct mp_msg *m)
 		b = mp_block_new(s->len);
 		if (!b)
 			return PvmNoMem;
-		memcpy(b->data, s->data, s->len);
+		mp_copy(b->data, s->data, s->len);
 		s->data = b->data;
 		s->block = b;
 	}
@@ -294,7 +323,7 @@ void mp_msg_copy_out(const struct mp_msg *m, size_t off, void *dst, size_t len)
 			continue;
 		}
 		take = BASE_MIN(s->len - off, len);
-		memcpy(to, s->data + off, take);
+		mp_copy(to, s->data + off, take);
 		to += take;
 		len -= take;
 		off = 0;
@@ -338,7 +367,7 @@ int mp_msg_read(struct mp_msg *m, void *dst, size_t len)
 		const struct mp_seg *s = &m->segs[m->read_seg];
 		size_t take = BASE_MIN(s->len - m->read_off, len);
 
-		memcpy(to, s->data + m->read_off, take);
+		mp_copy(to, s->data + m->read_off, take);
 		to += take;
 		len -= take;
 		mp_msg_skip(m, take);

@@ -75,8 +75,9 @@ struct mp_msg {
 	unsigned refs;
 	int mid; /* 0: not in the table */
 	enum mp_mode mode;
-	struct mp_seg *segs;
+	struct mp_seg *segs; /* `few`, or from malloc(3) */
 	unsigned seg_count, seg_cap;
+	struct mp_seg few[2];
 	size_t len; /* of the body */
 	/* where the next unpack reads */
 	unsigned read_seg;

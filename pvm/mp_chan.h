@@ -62,6 +62,15 @@ struct mp_chan {
 	unsigned spin_fails;
 	unsigned calm, calm_last; /* waits that do not spin: left, and how many the last time */
 	bool in_poll;
+	/*
+	 * The ring that is looked at itself: its dirty bit stays set, so that its sender need not
+	 * say more than the new head. -1: none.
+	 */
+	int hot, warm; /* warm: taken last, hot when it is so again */
+	struct mp_ring *hot_ring;
+	uint64_t hot_tail;
+	/* Messages come and nothing is sent: a stream, which is better taken in handfuls. */
+	unsigned sent, sent_at_take;
 };
 
 extern struct mp_chan mp_chan;
@@ -70,9 +79,19 @@ struct mp_seg_head *mp_chan_self(void);
 struct mp_peer *mp_peer_find(int tid);
 struct mp_peer *mp_peer_get(int tid); /* makes it; NULL: no memory */
 void mp_peer_unref(struct mp_peer *p);
+void mp_peer_drop(struct mp_peer *p);
 /* Wakes it if it sleeps. */
 void mp_peer_ring(struct mp_peer *p);
 /* Takes the descriptor; true when its segment is mapped. */
 bool mp_peer_map(struct mp_peer *p, int fd);
+
+/* No ring is hot any more, which must be so before sleeping. True: there is news in it. */
+bool mp_chan_cool(void);
+
+static inline bool mp_chan_hot_news(void)
+{
+	return mp_chan.hot >= 0 && atomic_load_explicit(&mp_chan.hot_ring->head,
+							memory_order_acquire) != mp_chan.hot_tail;
+}
 
 #endif

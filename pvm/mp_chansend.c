@@ -3,6 +3,7 @@
 
 #include "pvm/include/pvm3.h"
 #include "pvm/mp_chan.h"
+#include "pvm/mp_copy.h"
 #include "pvm/mp_globals.h"
 #include "pvm/mp_rt.h"
 #include "pvm/mp_task.h"
@@ -51,10 +52,12 @@ static void publish(struct mp_peer *p, uint64_t head)
 
 	p->head = head;
 	atomic_store(&g->head, head);
-	if (!(atomic_load(&h->dirty[w]) & bit))
+	/* Set already: the receiver has still to clear it, and will look at the head after that. */
+	if (!(atomic_load(&h->dirty[w]) & bit)) {
 		atomic_fetch_or(&h->dirty[w], bit);
-	if (!(atomic_load(&h->summary) & 1u << w))
-		atomic_fetch_or(&h->summary, 1u << w);
+		if (!(atomic_load(&h->summary) & 1u << w))
+			atomic_fetch_or(&h->summary, 1u << w);
+	}
 	if (atomic_load(&h->asleep))
 		mp_peer_ring(p);
 	if (atomic_load_explicit(&h->want_poke, memory_order_relaxed) == 1) {
@@ -227,7 +230,7 @@ static int put_copied(struct mp_peer *p, const struct mp_msg *m, const struct mp
 	for (size_t n = 0; n < len;) {
 		size_t part = BASE_MIN(len - n, (size_t)MP_CHAN_COPY_STEP);
 
-		memcpy(b + n, data + n, part);
+		mp_copy_shared(b + n, data + n, part);
 		n += part;
 		atomic_store_explicit(&mp_seg_lease(mp_heap_seg(), (uint32_t)lease)->filled, n,
 				      memory_order_release);
@@ -287,6 +290,7 @@ int mp_chan_send(int dst, const struct mp_msg *m, const struct mp_msghdr *h)
 		if (!p)
 			return 0;
 	}
+	mp_chan.sent++;
 	p->refs++;
 	rc = h->total <= MP_CHAN_WHOLE_MAX ? put_bytes(p, m, h, K_WHOLE, 0, (size_t)h->total)
 					   : send_parts(p, m, h);

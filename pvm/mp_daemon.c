@@ -10,12 +10,19 @@
 
 #include "base/clock.h"
 #include "pvm/include/pvm3.h"
+#include "pvm/mp_copy.h"
 #include "pvm/mp_globals.h"
 #include "pvm/mp_net.h"
 #include "pvm/mp_rt.h"
 #include "pvm/mp_task.h"
 
-enum { IN_MIN = 64 * 1024, ENROL_VERSION = 1, CONNECT_TRIES = 3, READ_FDS = 4 };
+enum {
+	IN_MIN = 64 * 1024,
+	ENROL_VERSION = 1,
+	CONNECT_TRIES = 3,
+	READ_FDS = 4,
+	UNLOOKED_MAX = 1024
+};
 
 struct mp_rt mp_rt = {.fd = -1};
 
@@ -102,6 +109,7 @@ void mp_rt_lost(void)
 	while (received_count)
 		close(take_fd());
 	mp_rt.in_len = 0;
+	mp_rt.look_due = true;
 	pvmmytid = -1;
 	pvmnsibs = -1;
 	pvmnoresetindex = -1;
@@ -184,7 +192,7 @@ static int take_piece(const uint8_t *payload, size_t len)
 	if (!p || n > p->total - p->got)
 		return p ? -EPROTO : 0;
 	if (p->data && n)
-		memcpy(p->data + p->got, body, n);
+		mp_copy(p->data + p->got, body, n);
 	p->got += n;
 	if (!(r.flags & MP_PIECE_LAST))
 		return 0;
@@ -364,6 +372,8 @@ static int pump_socket(void)
 			return PvmSysErr;
 		}
 		mp_rt.in_len += (size_t)n;
+		/* A read ends where a descriptor came along. */
+		mp_rt.look_due = true;
 		rc = parse();
 		if (rc < 0) {
 			pvmlogprintf("the daemon sent garbage\n");
@@ -396,6 +406,17 @@ int mp_rt_take(void)
 	return rc < 0 ? rc : 0;
 }
 
+static bool socket_due(uint32_t bell)
+{
+	if (mp_chan_active() && !mp_net_active() && bell == mp_rt.bell_seen && !mp_rt.look_due &&
+	    ++mp_rt.unlooked < UNLOOKED_MAX)
+		return false;
+	mp_rt.bell_seen = bell;
+	mp_rt.unlooked = 0;
+	mp_rt.look_due = false;
+	return true;
+}
+
 int mp_rt_pump(int64_t deadline_ns)
 {
 	bool looked = deadline_ns == 0;
@@ -408,7 +429,7 @@ int mp_rt_pump(int64_t deadline_ns)
 
 		if (!net || n || looked) {
 			n += mp_net_poll();
-			if (mp_net_daemon() || deadline_ns == 0)
+			if ((mp_net_daemon() || deadline_ns == 0) && socket_due(bell))
 				rc = pump_socket();
 		}
 		if (rc < 0)

@@ -6,6 +6,7 @@
 
 #include "pvm/include/pvm3.h"
 #include "pvm/include/pvmtev.h"
+#include "pvm/mp_copy.h"
 
 /* Bytes that strided and split items pass through. */
 enum { BOUNCE = 4096 };
@@ -125,7 +126,7 @@ static int pack_xdr_run(struct mp_msg *m, enum mp_kind kind, const void *data, s
 	if (!to)
 		return PvmNoMem;
 	if (kind == MP_K_BYTE)
-		memcpy(to, data, count);
+		mp_copy_shared(to, data, count);
 	else if (is_long(kind))
 		encode_longs(kind, to, data, count);
 	else
@@ -280,7 +281,7 @@ static void decode(enum mp_kind kind, void *to, const uint8_t *from, size_t coun
 	uint8_t *p = to;
 
 	switch (kind) {
-	case MP_K_BYTE: memcpy(to, from, count); break;
+	case MP_K_BYTE: mp_copy(to, from, count); break;
 	case MP_K_SHORT:
 	case MP_K_USHORT:
 		for (size_t i = 0; i < count; i++)
@@ -294,7 +295,7 @@ static void decode(enum mp_kind kind, void *to, const uint8_t *from, size_t coun
 
 static void decode_raw(enum mp_kind kind, void *to, const uint8_t *from, size_t count)
 {
-	memcpy(to, from, count * types[kind].unit);
+	mp_copy(to, from, count * types[kind].unit);
 }
 
 /* Reads `count` numbers of `wire` bytes each through `fn`, wherever the segments end. */

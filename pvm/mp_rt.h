@@ -52,6 +52,11 @@ struct mp_rt {
 	struct base_list handlers;
 	struct base_list todo; /* items that a handler gets */
 	bool in_handler;
+	/* The daemon rings the bell for all that it sends, so the socket need not be looked at
+	 * again before that; now and then it is all the same, for the daemon may die. */
+	uint32_t bell_seen;
+	unsigned unlooked;
+	bool look_due;
 	int (*match)(int mid, int tid, int tag); /* pvm_recvf; NULL: the usual */
 	bool siblings_known;
 };
