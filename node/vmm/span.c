@@ -364,29 +364,37 @@ void vmm_span_free(struct vmm_span *s)
 
 /* ---- orders ---- */
 
-void vmm_span_go(struct vmm_span *s)
+/* Until `*bits` has every follower: 0; -ECANCELED: links are lost, or *end is set; -ETIMEDOUT. */
+static int wait_followers(struct vmm_span *s, const uint16_t *bits, const bool *end)
+{
+	uint16_t all = (uint16_t)(((1u << s->slices.count) - 1) & ~1u);
+	struct timespec until =
+		base_clock_timespec(base_clock_ns() + VMM_SPAN_HALT_MS * BASE_NS_PER_MS);
+	int err = 0;
+
+	pthread_mutex_lock(&s->lock);
+	while (*bits != all && !s->lost && !*end && !err)
+		err = -pthread_cond_timedwait(&s->changed, &s->lock, &until);
+	if (s->lost || (*bits != all && *end))
+		err = -ECANCELED;
+	else if (*bits == all)
+		err = 0;
+	pthread_mutex_unlock(&s->lock);
+	return err;
+}
+
+int vmm_span_go(struct vmm_span *s)
 {
 	struct span_msg m = {.type = SPAN_GO,
 			     .go = {.base = s->config.clock->base,
 				    .tsc_hz = s->config.clock->tsc_hz}};
 
-	span_send_all(s, &m);
-}
-
-/* Until `*bits` has every follower; true, or the links are lost, or it takes too long. */
-static bool wait_followers(struct vmm_span *s, const uint16_t *bits, unsigned timeout_ms)
-{
-	uint16_t all = (uint16_t)(((1u << s->slices.count) - 1) & ~1u);
-	struct timespec until = base_clock_timespec(base_clock_ns() + timeout_ms * BASE_NS_PER_MS);
-	bool ok;
-
 	pthread_mutex_lock(&s->lock);
-	while (*bits != all && !s->lost)
-		if (pthread_cond_timedwait(&s->changed, &s->lock, &until) == ETIMEDOUT)
-			break;
-	ok = *bits == all && !s->lost;
+	s->going = 0;
+	m.number = ++s->go_number;
 	pthread_mutex_unlock(&s->lock);
-	return ok;
+	span_send_all(s, &m);
+	return wait_followers(s, &s->going, &s->end_wished);
 }
 
 int vmm_span_halt(struct vmm_span *s)
@@ -398,7 +406,8 @@ int vmm_span_halt(struct vmm_span *s)
 	m.number = ++s->halt_number;
 	pthread_mutex_unlock(&s->lock);
 	span_send_all(s, &m);
-	return wait_followers(s, &s->halted, VMM_SPAN_HALT_MS) ? 0 : -ETIMEDOUT;
+	/* Also where one has asked for the end: that is what it takes. */
+	return wait_followers(s, &s->halted, &s->lost);
 }
 
 void vmm_span_halted(struct vmm_span *s)
@@ -409,6 +418,16 @@ void vmm_span_halted(struct vmm_span *s)
 	s->clock_runs = false;
 	s->clock_number++;
 	m.number = s->halt_number;
+	pthread_mutex_unlock(&s->lock);
+	span_send(s, SPAN_LEAD, &m);
+}
+
+void vmm_span_going(struct vmm_span *s)
+{
+	struct span_msg m = {.type = SPAN_GOING};
+
+	pthread_mutex_lock(&s->lock);
+	m.number = s->go_number;
 	pthread_mutex_unlock(&s->lock);
 	span_send(s, SPAN_LEAD, &m);
 }

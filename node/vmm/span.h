@@ -27,7 +27,7 @@ enum {
 	VMM_SPAN_WINDOW_MS = 10000,
 	/* Until all slices have found each other at the start. */
 	VMM_SPAN_LINK_MS = 60000,
-	/* Until all vCPUs of all slices stand. */
+	/* Until all vCPUs of all slices stand, or all go. */
 	VMM_SPAN_HALT_MS = 10000,
 };
 
@@ -66,15 +66,19 @@ BASE_MUST_CHECK int vmm_span_start(struct vmm_span *s);
 /* Says goodbye. No callback comes after it. */
 void vmm_span_free(struct vmm_span *s);
 
-/* Main thread, lead: all followers run; all stand (0, or -ETIMEDOUT); all reset their vCPUs. */
-void vmm_span_go(struct vmm_span *s);
+/*
+ * Main thread, lead: all followers run; all stand; all reset their vCPUs. The first two wait until
+ * they do: 0, -ETIMEDOUT, or -ECANCELED: an order that says why is on its way to the main loop.
+ */
+BASE_MUST_CHECK int vmm_span_go(struct vmm_span *s);
 BASE_MUST_CHECK int vmm_span_halt(struct vmm_span *s);
 /* entry: of the boot vCPU, wherever it is now. */
 void vmm_span_reset(struct vmm_span *s, const struct vmm_entry *entry);
 /* Lead: tells all that the guest has ended. Follower: asks the lead to end it. */
 void vmm_span_end(struct vmm_span *s, bool failed, const char *reason);
-/* Follower, main thread: all vCPUs stand. */
+/* Follower, main thread: all vCPUs stand; all run. */
 void vmm_span_halted(struct vmm_span *s);
+void vmm_span_going(struct vmm_span *s);
 /* Follower, at RESET. */
 struct vmm_entry vmm_span_entry(struct vmm_span *s);
 /*

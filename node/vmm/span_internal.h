@@ -53,8 +53,9 @@ struct vmm_span {
 	pthread_mutex_t lock;	  /* all below; held for moments only */
 	pthread_cond_t changed;
 	bool lost, stopping;
-	uint16_t hello, halted; /* followers that said so; bits */
-	uint32_t halt_number;	/* of the last HALT */
+	uint16_t hello, halted, going;	 /* followers that said so; bits */
+	uint32_t halt_number, go_number; /* of the last HALT, the last GO */
+	bool end_wished;		 /* lead: a follower wants the end */
 	uint64_t lead_base, lead_tsc_hz;
 	/* Follower: the guest runs, and has not stood since clock_number changed. */
 	bool clock_runs;

@@ -60,6 +60,7 @@ static int on_order(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 	if (m->type == SPAN_HALT) {
 		s->halt_number = m->number;
 	} else {
+		s->go_number = m->number;
 		s->lead_base = m->go.base;
 		s->lead_tsc_hz = m->go.tsc_hz;
 	}
@@ -70,13 +71,18 @@ static int on_order(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 	return 0;
 }
 
-static int on_halted(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
+/* A follower has done what it was ordered to. */
+static int on_obeyed(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 {
+	bool halted = m->type == SPAN_HALTED;
+
 	if (!span_leads(s))
 		return -EPROTO;
 	pthread_mutex_lock(&s->lock);
-	if (m->number == s->halt_number)
+	if (halted && m->number == s->halt_number)
 		s->halted |= (uint16_t)(1u << peer);
+	else if (!halted && m->number == s->go_number)
+		s->going |= (uint16_t)(1u << peer);
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
 	return 0;
@@ -86,6 +92,10 @@ static int on_end(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 {
 	if (!span_leads(s) && peer != SPAN_LEAD)
 		return -EPROTO;
+	pthread_mutex_lock(&s->lock);
+	s->end_wished = true;
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
 	span_tell(s, m->end.failed ? VMM_SPAN_FAILED : VMM_SPAN_STOPPED, m->end.text);
 	return 0;
 }
@@ -169,7 +179,8 @@ static int dispatch(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 	case SPAN_GO:
 	case SPAN_HALT:
 	case SPAN_RESET: return on_order(s, peer, m);
-	case SPAN_HALTED: return on_halted(s, peer, m);
+	case SPAN_HALTED:
+	case SPAN_GOING: return on_obeyed(s, peer, m);
 	case SPAN_END: return on_end(s, peer, m);
 	case SPAN_WISH: return on_wish(s);
 	case SPAN_TIME_ASK: return on_time_ask(s, peer, m);

@@ -4,7 +4,7 @@
  * first byte is the type; a length that is not exactly the type's is a broken peer.
  *
  *   HELLO   follower -> lead, once         who I am, what I believe the guest to be
- *   GO      lead -> followers              run; the guest's clock
+ *   GO      lead -> followers              run; the guest's clock; answered by GOING when they do
  *   HALT    lead -> followers              stop; answered by HALTED when all vCPUs stand
  *   RESET   lead -> followers, halted      vCPUs to their power-up state
  *   END     lead -> followers              the guest has ended; follower -> lead: end it, please
@@ -41,6 +41,7 @@ enum span_type {
 	SPAN_MOVE,
 	SPAN_STATE,
 	SPAN_PLACE,
+	SPAN_GOING,
 	SPAN_TYPE_END,
 };
 
@@ -58,7 +59,7 @@ enum span_step {
 
 struct span_msg {
 	enum span_type type;
-	/* GO, HALT, HALTED, TIME: which one; IRQ, IDS, IO, MOVE, STATE, PLACE: APIC id; EOI: vector */
+	/* GO, GOING, HALT, HALTED, TIME: which one; IRQ, IDS, IO, MOVE, STATE, PLACE: APIC id; EOI: vector */
 	uint32_t number;
 	union {
 		struct {

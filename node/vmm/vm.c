@@ -58,14 +58,19 @@ static void vm_halt_all(struct vmm_vm *vm)
 			dev->ops->pause(dev);
 }
 
-static void vm_go_all(struct vmm_vm *vm)
+static int vm_go_all(struct vmm_vm *vm)
 {
+	int err;
+
 	base_list_foreach (dev, &vm->devices, struct vmm_device, link)
 		if (dev->ops->resume)
 			dev->ops->resume(dev);
 	vmm_vcpus_resume(&vm->vcpus);
-	if (vm->span)
-		vmm_span_go(vm->span);
+	err = vm->span ? vmm_span_go(vm->span) : 0;
+	vm_set_state(vm, VMM_RUNNING, "");
+	if (err == -ETIMEDOUT)
+		vm_finish(vm, VMM_FAILED, "not all slices could go on");
+	return err == -ECANCELED ? 0 : err;
 }
 
 int vmm_vm_pause(struct vmm_vm *vm)
@@ -93,9 +98,7 @@ int vmm_vm_resume(struct vmm_vm *vm)
 		return 0;
 	if (vm->state != VMM_PAUSED || vm->incoming)
 		return -EINVAL;
-	vm_go_all(vm);
-	vm_set_state(vm, VMM_RUNNING, "");
-	return 0;
+	return vm_go_all(vm);
 }
 
 void vm_finish(struct vmm_vm *vm, enum vmm_state state, const char *reason)
@@ -167,12 +170,12 @@ int vmm_vm_reset(struct vmm_vm *vm)
 	}
 	err = vm_reset_machine(vm, why);
 	if (err) {
+		if (vm->span)
+			vmm_span_end(vm->span, true, why);
 		vm_set_state(vm, VMM_FAILED, why);
 		return err;
 	}
-	if (running)
-		vm_go_all(vm);
-	return 0;
+	return running ? vm_go_all(vm) : 0;
 }
 
 int vmm_vm_powerdown(struct vmm_vm *vm)

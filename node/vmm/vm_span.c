@@ -26,6 +26,7 @@ static void follower_go(struct vmm_vm *vm)
 	}
 	vmm_vcpus_resume_with(&vm->vcpus, offset);
 	vm_set_state(vm, VMM_RUNNING, "");
+	vmm_span_going(vm->span);
 }
 
 static void follower_halt(struct vmm_vm *vm)
