@@ -8,6 +8,9 @@
  * connection first receives the scrollback (64 KiB); several may be attached. <run-dir>/channel.sock
  * is the same for the guest channel (proto/guest_line.h).
  *
+ * What the guest wrote to its console also stands in <run-dir>/console.out, for when the process is
+ * no more, however it ended.
+ *
  * Everything here belongs to the thread of the event loop that it was given.
  */
 #ifndef PROTO_VMMCTL_H
@@ -23,6 +26,7 @@
 #define VMMCTL_SOCKET  "control.sock"
 #define VMMCTL_CONSOLE "console.sock"
 #define VMMCTL_CHANNEL "channel.sock"
+#define VMMCTL_OUTPUT  "console.out"
 
 enum {
 	VMMCTL_VERSION = 1,
@@ -33,6 +37,8 @@ enum {
 	VMMCTL_MAX_DEVICES = 64,
 	VMMCTL_MAX_STATS = 768,
 	VMMCTL_SCROLLBACK_BYTES = 65536,
+	VMMCTL_OUTPUT_BYTES = 262144, /* of a console's output, the last of it */
+	VMMCTL_OUTPUT_AT = 4096,
 	VMMCTL_PAGEMAP_MAX = 4096, /* parts */
 	/* Of each part: the slice that owns most (255: none), and what share of it, 0 to 255. */
 	VMMCTL_PAGEMAP_STEP = 2,
@@ -137,6 +143,19 @@ struct vmmctl_msg {
 		struct vmmctl_event event;
 	};
 };
+
+/* The file of a console's output: byte number n is ring[n % VMMCTL_OUTPUT_BYTES]. */
+struct vmmctl_output {
+	uint64_t head; /* bytes ever written */
+	uint8_t unused[VMMCTL_OUTPUT_AT - sizeof(uint64_t)];
+	uint8_t ring[VMMCTL_OUTPUT_BYTES];
+};
+
+/* For the process: the file, made as long as that, or memory that is nobody's (-1). NULL: errno. */
+struct vmmctl_output *vmmctl_output_map(int fd);
+void vmmctl_output_unmap(struct vmmctl_output *o);
+/* For the agent, when the process has ended: the last bytes, at most cap. 0: there are none. */
+size_t vmmctl_output_read(const char *dir, uint8_t *out, size_t cap);
 
 const char *vmmctl_state_name(enum vmmctl_state state);
 /* Requests that come with a descriptor, always. */

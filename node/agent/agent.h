@@ -96,6 +96,8 @@ void agent_free(struct agent *a);
 /* ---- request.c: which node answers ---- */
 
 void agent_request(void *ctx, struct chan_call *call, const void *body, size_t len);
+/* VM_RUN: checks it against the whole cluster, then has its node start it. Takes over req. */
+void agent_request_run(struct agent *a, struct chan_call *call, struct control_request *req);
 
 /* ---- reply.c ---- */
 

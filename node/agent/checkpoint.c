@@ -140,7 +140,11 @@ static void checkpoint_end(struct checkpoint *p, int rc, const char *why)
 
 static void checkpoint_saved(void *arg, const struct vmmctl_reply *reply)
 {
-	checkpoint_end(arg, reply->error, reply->text);
+	/* The connection has gone. */
+	if (reply->error == -ECANCELED || reply->error == -ECONNRESET)
+		checkpoint_end(arg, reply->error, "the VM ended before it was written");
+	else
+		checkpoint_end(arg, reply->error, reply->text);
 }
 
 static int checkpoint_open(struct checkpoint *p, const struct vmspec *spec)
@@ -228,5 +232,8 @@ void agent_restore(struct agent *a, struct chan_call *call, struct control_reque
 	}
 	free(req->spec);
 	req->spec = spec;
-	agent_vm_run(a, call, req);
+	req->op = CONTROL_VM_RUN;
+	req->local = false;
+	memcpy(req->node, a->self->name, sizeof(req->node));
+	agent_request_run(a, call, req);
 }

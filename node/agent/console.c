@@ -7,10 +7,12 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "node/agent/vm.h"
 
-enum { QUEUE_MAX = CHAN_WINDOW * CONTROL_DATA_MAX };
+/* A process that takes no connection is about to end: its agent notices within moments. */
+enum { QUEUE_MAX = CHAN_WINDOW * CONTROL_DATA_MAX, RETRY_MS = 20, RETRY_MAX = 150 };
 
 struct console {
 	struct base_watch watch;
@@ -178,25 +180,22 @@ static void console_cancel(void *arg)
 
 static const struct chan_call_ops call_ops = {console_input, console_credit, console_cancel};
 
-void agent_console(struct agent_vm *vm, struct chan_call *call, const struct control_request *req)
+static int console_open(struct agent_vm *vm, struct chan_call *call,
+			const struct control_request *req, int fd)
 {
 	struct console *c = calloc(1, sizeof(*c));
-	const char *name = req->op == CONTROL_VM_CHANNEL ? VMMCTL_CHANNEL : VMMCTL_CONSOLE;
-	int fd = vmmctl_connect(vm->dir, name, SOCK_STREAM), rc = -ENOMEM;
+	int rc;
 
-	if (fd < 0 || !c) {
-		agent_reply_text(call, CONTROL_FAILED, "%s: its console cannot be reached: %s",
-				 vm->spec.name, strerror(fd < 0 ? -fd : ENOMEM));
-		goto err;
-	}
+	if (!c)
+		return -ENOMEM;
 	c->agent = vm->agent;
 	c->call = call;
 	memcpy(c->vm, vm->spec.name, sizeof(c->vm));
 	c->watch = (struct base_watch){.fd = fd, .events = EPOLLIN, .ready = console_ready};
 	rc = base_loop_add(vm->agent->loop, &c->watch);
 	if (rc) {
-		agent_reply_text(call, CONTROL_FAILED, "console: %s", strerror(-rc));
-		goto err;
+		free(c);
+		return rc;
 	}
 	chan_call_stream(call, &call_ops, c);
 	/* At once, so that a silent console is not taken for a silent agent. */
@@ -204,9 +203,69 @@ void agent_console(struct agent_vm *vm, struct chan_call *call, const struct con
 		log_debug("%s: nobody is at the new console", c->vm);
 	if (req->cols && req->rows)
 		console_resize(c, req->cols, req->rows);
-	return;
-err:
-	if (fd >= 0)
-		close(fd);
-	free(c);
+	return 0;
+}
+
+/* A call whose VM's process may take no connection yet, or no more. */
+struct knock {
+	struct base_timer timer;
+	struct agent *agent;
+	struct chan_call *call;
+	struct control_request req;
+	unsigned left;
+};
+
+static void knock_end(struct knock *k)
+{
+	base_loop_timer_cancel(&k->timer);
+	free(k);
+}
+
+static const char *socket_name(const struct control_request *req)
+{
+	return req->op == CONTROL_VM_CHANNEL ? VMMCTL_CHANNEL : VMMCTL_CONSOLE;
+}
+
+static void knock_again(struct base_timer *t)
+{
+	struct knock *k = base_container_of(t, struct knock, timer);
+	struct agent_vm *vm = agent_vm_find(k->agent, k->req.vm);
+	int fd, rc;
+
+	if (!vm) {
+		agent_no_vm(k->agent, k->call, &k->req);
+		knock_end(k);
+		return;
+	}
+	fd = vmmctl_connect(vm->dir, socket_name(&k->req), SOCK_STREAM);
+	rc = fd < 0 ? fd : console_open(vm, k->call, &k->req, fd);
+	if (!rc) {
+		knock_end(k);
+	} else if (fd >= 0 || !k->left--) {
+		agent_reply_text(k->call, CONTROL_FAILED,
+				 "%s: its process does not answer at its console: %s",
+				 vm->spec.name, strerror(-rc));
+		if (fd >= 0)
+			close(fd);
+		knock_end(k);
+	} else {
+		base_loop_timer(k->agent->loop, t, base_clock_ns() + RETRY_MS * BASE_NS_PER_MS);
+	}
+}
+
+void agent_console(struct agent_vm *vm, struct chan_call *call, const struct control_request *req)
+{
+	struct knock *k = calloc(1, sizeof(*k));
+
+	if (!k) {
+		agent_reply_text(call, CONTROL_FAILED, "out of memory");
+		return;
+	}
+	*k = (struct knock){.timer = {.fire = knock_again},
+			    .agent = vm->agent,
+			    .call = call,
+			    .req = {.op = req->op, .cols = req->cols, .rows = req->rows},
+			    .left = RETRY_MAX};
+	memcpy(k->req.vm, vm->spec.name, sizeof(k->req.vm));
+	knock_again(&k->timer);
 }

@@ -11,12 +11,15 @@ struct gone {
 	struct vmspec spec;
 	struct control_vm record; /* strings: of spec, reason, state and the agent */
 	char reason[VMMCTL_REASON_MAX];
+	uint8_t *output; /* the end of its console's */
+	size_t output_len;
 };
 
 static void gone_free(struct agent *a, struct gone *g)
 {
 	base_list_del(&g->link);
 	a->gone_count--;
+	free(g->output);
 	free(g);
 }
 
@@ -29,6 +32,19 @@ static void gone_tidy(struct agent *a, const char *name)
 	base_list_foreach_safe (g, &a->gone, struct gone, link)
 		if (++seen >= AGENT_GONE_MAX || g->at_ns < since || !strcmp(g->spec.name, name))
 			gone_free(a, g);
+}
+
+static void take_output(struct gone *g, const char *dir)
+{
+	uint8_t *output = malloc(VMMCTL_SCROLLBACK_BYTES);
+
+	if (output)
+		g->output_len = vmmctl_output_read(dir, output, VMMCTL_SCROLLBACK_BYTES);
+	/* Most say little. */
+	g->output = g->output_len ? realloc(output, g->output_len) : NULL;
+	if (!g->output)
+		free(output);
+	g->output_len = g->output ? g->output_len : 0;
 }
 
 void agent_gone_keep(const struct agent_vm *vm, bool failed)
@@ -47,23 +63,46 @@ void agent_gone_keep(const struct agent_vm *vm, bool failed)
 	g->record.kernel = g->spec.kernel;
 	g->record.reason = g->reason;
 	g->record.state = vmmctl_state_name(failed ? VMMCTL_FAILED : VMMCTL_STOPPED);
+	take_output(g, vm->dir);
 	base_list_add(&a->gone, &g->link);
 	a->gone_count++;
+}
+
+static struct gone *gone_find(struct agent *a, const char *name)
+{
+	gone_tidy(a, "");
+	base_list_foreach (g, &a->gone, struct gone, link)
+		if (!strcmp(g->spec.name, name))
+			return g;
+	return NULL;
 }
 
 bool agent_gone_find(struct agent *a, const char *name, struct control_vm *out,
 		     const struct vmspec **spec)
 {
-	gone_tidy(a, "");
-	base_list_foreach (g, &a->gone, struct gone, link) {
-		if (strcmp(g->spec.name, name) != 0)
-			continue;
-		*out = g->record;
-		out->ended_ns = (uint64_t)BASE_MAX(base_clock_ns() - g->at_ns, INT64_C(1));
-		*spec = &g->spec;
-		return true;
+	struct gone *g = gone_find(a, name);
+
+	if (!g)
+		return false;
+	*out = g->record;
+	out->ended_ns = (uint64_t)BASE_MAX(base_clock_ns() - g->at_ns, INT64_C(1));
+	*spec = &g->spec;
+	return true;
+}
+
+void agent_gone_output(struct agent *a, const char *name, struct chan_call *call)
+{
+	struct gone *g = gone_find(a, name);
+
+	_Static_assert(VMMCTL_SCROLLBACK_BYTES / CONTROL_DATA_MAX < CHAN_WINDOW,
+		       "a new stream has credit for all of it");
+	for (size_t at = 0; g && at < g->output_len; at += CONTROL_DATA_MAX) {
+		size_t len = BASE_MIN(g->output_len - at, (size_t)CONTROL_DATA_MAX);
+
+		if (agent_item(call,
+			       &(struct control_reply){.data = g->output + at, .data_len = len}))
+			return;
 	}
-	return false;
 }
 
 void agent_gone_free(struct agent *a)

@@ -242,12 +242,13 @@ static bool refuse_slice(const struct agent_vm *vm, struct chan_call *call, enum
 	return true;
 }
 
-/* Nothing runs under this name: what is known of its end. */
-static void no_vm(struct agent *a, struct chan_call *call, const struct control_request *req)
+void agent_no_vm(struct agent *a, struct chan_call *call, const struct control_request *req)
 {
 	const struct vmspec *spec;
 	struct control_vm record;
 
+	if (req->op == CONTROL_VM_CONSOLE)
+		agent_gone_output(a, req->vm, call);
 	if (!agent_gone_find(a, req->vm, &record, &spec))
 		agent_reply_text(call, CONTROL_NOT_FOUND, "there is no VM '%s' on node %s", req->vm,
 				 a->self->name);
@@ -268,7 +269,7 @@ static void vm_request(struct agent *a, struct chan_call *call, const struct con
 
 	if (!vm) {
 		if (!agent_virt_request(a, call, req))
-			no_vm(a, call, req);
+			agent_no_vm(a, call, req);
 		return;
 	}
 	if (refuse_slice(vm, call, req->op))

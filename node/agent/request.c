@@ -140,7 +140,9 @@ static void refuse_unknown_vm(struct agent_gather *g)
 	char away[256], ago[32];
 
 	unreached(g, away, sizeof(away));
-	if (n && !strcmp(gone->state, "failed") && g->req.op == CONTROL_VM_INFO) {
+	/* Its node can say more of it than how it ended. */
+	if (n && (g->req.op == CONTROL_VM_CONSOLE ||
+		  (!strcmp(gone->state, "failed") && g->req.op == CONTROL_VM_INFO))) {
 		send_to(g->agent, n, g->call, &g->req);
 		g->req.spec = NULL;
 		return;
@@ -345,7 +347,7 @@ static bool settle_parts(struct control_request *req, char why[AGENT_WHY_MAX])
 	return true;
 }
 
-static void request_run(struct agent *a, struct chan_call *call, struct control_request *req)
+void agent_request_run(struct agent *a, struct chan_call *call, struct control_request *req)
 {
 	char why[AGENT_WHY_MAX];
 
@@ -399,7 +401,7 @@ static void route(struct agent *a, struct chan_call *call, struct control_reques
 		else
 			agent_gather(a, call, req, CONTROL_NODE_DOCTOR, list_checks);
 		break;
-	case CONTROL_VM_RUN: request_run(a, call, req); break;
+	case CONTROL_VM_RUN: agent_request_run(a, call, req); break;
 	case CONTROL_VM_RESTORE: request_node(a, call, req); break;
 	case CONTROL_VM_LS:
 		if (one)

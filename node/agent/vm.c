@@ -262,12 +262,12 @@ void agent_vm_over(struct agent_vm *vm)
 
 	vm->state = failed ? VMMCTL_FAILED : VMMCTL_STOPPED;
 	agent_migration_vm_gone(vm);
+	if (!vm->incoming && !vm->departed && vm->pid)
+		agent_gone_keep(vm, failed);
 	agent_vm_dir_remove(vm->dir);
 	if (!vm->incoming)
 		agent_event(vm->agent, vm->spec.name, failed ? "failed" : "ended", "%s",
 			    vm->reason);
-	if (!vm->incoming && !vm->departed && vm->pid)
-		agent_gone_keep(vm, failed);
 	agent_slice_over(vm, failed);
 	if (!vm->slice.ending)
 		agent_vm_over_everywhere(vm);

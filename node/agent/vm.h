@@ -139,11 +139,13 @@ void agent_vm_reply(const struct agent_vm *vm, struct chan_call *call);
 
 /* ---- gone.c: what became of VMs that have ended ---- */
 
-/* Remembers it for AGENT_GONE_MINUTES. */
+/* Remembers it for AGENT_GONE_MINUTES, with what its folder has of its console. */
 void agent_gone_keep(const struct agent_vm *vm, bool failed);
 /* The record of the last one of this name; false: nothing is known. Valid until the next end. */
 bool agent_gone_find(struct agent *a, const char *name, struct control_vm *out,
 		     const struct vmspec **spec);
+/* Sends what is known of its console's output as items of a call for a stream. */
+void agent_gone_output(struct agent *a, const char *name, struct chan_call *call);
 void agent_gone_free(struct agent *a);
 
 /* ---- vm_spawn.c ---- */
@@ -162,8 +164,14 @@ void agent_nics_close(struct agent_vm *vm);
 /* Tells the network that the VM's addresses are here now. */
 void agent_nics_announce(struct agent_vm *vm);
 
+/* ---- local.c ---- */
+
+/* Ends a call about a VM that is none of this node's: what is known of its end. */
+void agent_no_vm(struct agent *a, struct chan_call *call, const struct control_request *req);
+
 /* ---- console.c ---- */
 
+/* Ends the call, now or later. */
 void agent_console(struct agent_vm *vm, struct chan_call *call, const struct control_request *req);
 
 /* checkpoint.c: VM_CHECKPOINT and VM_RESTORE; each ends the call. The latter takes over req. */

@@ -10,11 +10,11 @@
 
 #include "base/list.h"
 #include "base/log.h"
+#include "proto/vmmctl.h"
 
 enum {
-	RING_BYTES = 256 << 10,	     /* so that a slow terminal loses nothing for a while */
-	SCROLLBACK_BYTES = 64 << 10, /* what a new client is shown */
-	CHUNK_BYTES = 4096,	     /* PIPE_BUF: such a write to a ready pipe does not block */
+	RING_BYTES = VMMCTL_OUTPUT_BYTES, /* so that a slow terminal loses nothing for a while */
+	CHUNK_BYTES = 4096, /* PIPE_BUF: such a write to a ready pipe does not block */
 	INPUT_BYTES = 256,
 	CLIENT_MAX = 16,
 	ESCAPE = 1, /* Ctrl-A */
@@ -45,8 +45,7 @@ struct vmm_console {
 	pthread_mutex_t lock; /* guards what follows */
 	bool posted, freed;
 	bool input_ready;
-	uint64_t head; /* bytes ever written */
-	uint8_t ring[RING_BYTES];
+	struct vmmctl_output *out; /* seen by others who map the file: head comes after its bytes */
 };
 
 static void console_pump(void *arg);
@@ -61,21 +60,24 @@ static void console_post(struct vmm_console *c)
 void vmm_console_write(struct vmm_console *c, const void *data, size_t len)
 {
 	const uint8_t *p = data;
+	uint64_t head;
 
 	pthread_mutex_lock(&c->lock);
+	head = c->out->head;
 	if (len > RING_BYTES) {
 		p += len - RING_BYTES;
-		c->head += len - RING_BYTES;
+		head += len - RING_BYTES;
 		len = RING_BYTES;
 	}
 	while (len > 0) {
-		size_t at = c->head % RING_BYTES, n = BASE_MIN(len, RING_BYTES - at);
+		size_t at = head % RING_BYTES, n = BASE_MIN(len, RING_BYTES - at);
 
-		memcpy(c->ring + at, p, n);
-		c->head += n;
+		memcpy(c->out->ring + at, p, n);
+		head += n;
 		p += n;
 		len -= n;
 	}
+	__atomic_store_n(&c->out->head, head, __ATOMIC_RELEASE);
 	console_post(c);
 	pthread_mutex_unlock(&c->lock);
 }
@@ -108,13 +110,13 @@ static size_t client_next(struct client *cl, uint8_t *out)
 	size_t n, at, first;
 
 	pthread_mutex_lock(&c->lock);
-	if (c->head - cl->pos > RING_BYTES)
-		cl->pos = c->head - RING_BYTES;
-	n = BASE_MIN(c->head - cl->pos, (uint64_t)CHUNK_BYTES);
+	if (c->out->head - cl->pos > RING_BYTES)
+		cl->pos = c->out->head - RING_BYTES;
+	n = BASE_MIN(c->out->head - cl->pos, (uint64_t)CHUNK_BYTES);
 	at = cl->pos % RING_BYTES;
 	first = BASE_MIN(n, RING_BYTES - at);
-	memcpy(out, c->ring + at, first);
-	memcpy(out + first, c->ring, n - first);
+	memcpy(out, c->out->ring + at, first);
+	memcpy(out + first, c->out->ring, n - first);
 	pthread_mutex_unlock(&c->lock);
 	return n;
 }
@@ -282,8 +284,8 @@ static struct client *client_new(struct vmm_console *c, int fd)
 	cl->console = c;
 	cl->in = (struct base_watch){.fd = fd, .events = EPOLLIN, .ready = client_ready};
 	pthread_mutex_lock(&c->lock);
-	back = BASE_MIN(c->head, (uint64_t)SCROLLBACK_BYTES);
-	cl->pos = c->head - back;
+	back = BASE_MIN(c->out->head, (uint64_t)VMMCTL_SCROLLBACK_BYTES);
+	cl->pos = c->out->head - back;
 	pthread_mutex_unlock(&c->lock);
 	base_list_add_tail(&c->clients, &cl->link);
 	c->client_count++;
@@ -338,12 +340,31 @@ int vmm_console_new(struct base_loop *loop, const struct vmm_console_ops *ops, v
 
 	if (!c)
 		return -ENOMEM;
+	c->out = vmmctl_output_map(-1);
+	if (!c->out) {
+		free(c);
+		return -ENOMEM;
+	}
 	c->loop = loop;
 	c->ops = ops;
 	c->arg = arg;
 	base_list_init(&c->clients);
 	pthread_mutex_init(&c->lock, NULL);
 	*out = c;
+	return 0;
+}
+
+int vmm_console_keep(struct vmm_console *c, int fd)
+{
+	struct vmmctl_output *out = vmmctl_output_map(fd);
+
+	if (!out)
+		return -errno;
+	pthread_mutex_lock(&c->lock);
+	*out = *c->out;
+	vmmctl_output_unmap(c->out);
+	c->out = out;
+	pthread_mutex_unlock(&c->lock);
 	return 0;
 }
 
@@ -419,6 +440,7 @@ void vmm_console_free(struct vmm_console *c)
 	}
 	if (c->saved_valid)
 		tcsetattr(STDIN_FILENO, TCSANOW, &c->saved);
+	vmmctl_output_unmap(c->out);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }

@@ -36,6 +36,8 @@ void vmm_console_input_ready(struct vmm_console *c);
 
 /* Serves connections on a listening stream socket, which it takes over on success. */
 BASE_MUST_CHECK int vmm_console_listen(struct vmm_console *c, int listen_fd);
+/* Keeps the output in this file (vmmctl.h), for those who come too late. Before other threads write. */
+BASE_MUST_CHECK int vmm_console_keep(struct vmm_console *c, int fd);
 /* Attaches descriptors 0 and 1; a terminal becomes raw until vmm_console_free(). */
 BASE_MUST_CHECK int vmm_console_stdio(struct vmm_console *c);
 /* Writes out what clients can still take without waiting. */

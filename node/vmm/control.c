@@ -352,6 +352,24 @@ static int open_journal(struct vmm_control *c, const char *run_dir)
 	return c->journal_fd < 0 ? -errno : 0;
 }
 
+/* A guest is not refused for want of room for its last words. */
+static void keep_output(struct vmm_console *console, const char *run_dir)
+{
+	BASE_AUTO_FD int fd = -1;
+	char path[VMM_PATH_MAX];
+	int err = -ENAMETOOLONG;
+
+	if (!console)
+		return;
+	if ((size_t)snprintf(path, sizeof(path), "%s/" VMMCTL_OUTPUT, run_dir) < sizeof(path)) {
+		unlink(path);
+		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		err = fd < 0 ? -errno : vmm_console_keep(console, fd);
+	}
+	if (err)
+		log_warn("the console's output is not kept in %s: %s", path, strerror(-err));
+}
+
 static int listen_console(struct vmm_console *console, const char *run_dir, const char *name)
 {
 	int fd, err;
@@ -394,6 +412,7 @@ int vmm_control_new(struct base_loop *loop, struct vmm_vm *vm, const char *run_d
 	c->journal_fd = -1;
 	sem_init(&c->paused, 0, 0);
 	/* The agent looks for the control socket: the console must be there before it. */
+	keep_output(vmm_vm_console(c->vm), run_dir);
 	err = open_journal(c, run_dir);
 	if (!err)
 		err = listen_console(vmm_vm_console(c->vm), run_dir, VMMCTL_CONSOLE);

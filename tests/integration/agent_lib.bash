@@ -24,9 +24,9 @@ trap cleanup EXIT
 ok() { echo "ok: $*"; }
 fail() { echo "FAIL: $*"; bad=1; }
 
-# make_cluster NAME...: keys and homes under $dir/c, on free ports.
+# make_cluster NAME...: keys and homes under $dir/c, on free ports below the ephemeral ones.
 make_cluster() {
-  local port=$((20000 + $$ % 20000)) list='' n
+  local port=$((20000 + $$ % 12000)) list='' n
   for n in "$@"; do
     while ss -Hltun "sport = :$port" 2>/dev/null | grep -q .; do port=$((port + 1)); done
     list+="${list:+,}$n=127.0.0.1:$port"; port=$((port + 1))

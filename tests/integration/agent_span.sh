@@ -42,9 +42,11 @@ expect 0 "running" "$pangaea" vm run beside -k "$guests/dirty" -m 64M -c 'mib=16
 beside=$(slice_pid beside b)
 
 # A guest that ends by itself, over three nodes, asked for at the one that is not its lead.
-expect 0 "hello: running on nodes a, b, c" "$pangaea" vm run hello -k "$guests/hello" "${three[@]}" --agent c
+expect 0 " on nodes a, b, c" "$pangaea" vm run hello -k "$guests/hello" "${three[@]}" --agent c
 nothing_left
 expect 3 "there is no VM 'hello' any more: it ended" "$pangaea" vm info hello
+expect 3 "it ended on node a: " "$pangaea" vm console hello --agent c
+expect 0 "hello" "$pangaea" vm console hello --until "hello" --timeout 20 --agent b
 
 # One that goes on: what is seen from everywhere.
 expect 0 '"state":"running"' "$pangaea" vm run big -k "$guests/pingpong" -c rounds=100000000 "${three[@]}" --encrypt --agent b --json
@@ -65,8 +67,17 @@ grep -q 'fill="#1f77b4"' "$dir/pages.svg" && ok "the picture has owners" || fail
 expect 0 "big: paused" "$pangaea" vm pause big --agent c
 wait_event "paused" big --node c
 expect 0 "big: running" "$pangaea" vm resume big --agent c
-expect 0 "big: reset" "$pangaea" vm reset big --agent b
-expect 0 "slice 2   node c, 1 vCPUs, 48M, running" "$pangaea" vm info big --agent b
+# Whoever is answered finds all slices so.
+for _ in 1 2 3 4 5; do
+  "$pangaea" vm reset big -q --agent b || fail "a reset"
+  seen=$("$pangaea" vm info big --agent b | grep -c 'slice .*, running')
+  [ "$seen" = 3 ] || fail "$seen slices run after a reset"
+  "$pangaea" vm pause big -q --agent a || fail "a pause"
+  "$pangaea" vm resume big -q --agent a || fail "a resume"
+  seen=$("$pangaea" vm info big --agent c | grep -c 'slice .*, running')
+  [ "$seen" = 3 ] || fail "$seen slices run after a resume"
+done
+ok "resets and resumes are answered when all slices run"
 expect 2 "its lead is on node a" "$pangaea" vm pause big --node b
 expect 2 "does not migrate" "$pangaea" vm migrate big --to b
 
@@ -88,7 +99,7 @@ gone "$lead"; gone "$other"
 nothing_left
 expect 0 "state     failed: slice 1 on node b: " "$pangaea" vm info big --agent c
 expect 0 "slice 1   node b, 2 vCPUs, 32M, failed" "$pangaea" vm info big --agent a
-expect 3 "there is no VM 'big' any more" "$pangaea" vm console big </dev/null
+expect 3 "both run" "$pangaea" vm console big
 
 # From a file, killed on request, from a node that has no part in it.
 printf 'kernel: %s\ncmdline: rounds=100000000\nvcpus: a=1,b=1\nmemory: a=32M,b=48M\nencrypt: on\ntransport: tcp\n' "$guests/pingpong" >"$dir/big.yaml"
