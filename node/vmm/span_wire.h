@@ -59,7 +59,7 @@ enum span_step {
 
 struct span_msg {
 	enum span_type type;
-	/* GO, GOING, HALT, HALTED, TIME: which one; IRQ, IDS, IO, MOVE, STATE, PLACE: APIC id; EOI: vector */
+	/* GO, GOING, HALT, HALTED, TIME: which; IRQ, IDS, IO, MOVE, STATE, PLACE: APIC id; EOI: vector */
 	uint32_t number;
 	union {
 		struct {
