@@ -113,9 +113,12 @@ void *mp_heap_seg(void)
 
 static bool inside(const uint8_t *seg, const void *p, size_t len)
 {
-	const uint8_t *b = (const uint8_t *)p, *start = seg + MP_HEAP_AT;
+	const uint8_t *b = (const uint8_t *)p, *start;
 
-	return seg && b >= start && b < start + MP_HEAP_BYTES &&
+	if (!seg)
+		return false;
+	start = seg + MP_HEAP_AT;
+	return b >= start && b < start + MP_HEAP_BYTES &&
 	       len <= (size_t)(start + MP_HEAP_BYTES - b);
 }
 
