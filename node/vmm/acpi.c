@@ -345,7 +345,7 @@ int vmm_acpi_load(struct vmm_mem *mem, const struct vmm_acpi_params *params, uin
 	struct base_wbuf b;
 	int err;
 
-	base_wbuf_init(&b, VMM_BOOT_BIOS_LEN);
+	base_wbuf_init(&b, VMM_BOOT_RESET_VECTOR - VMM_BOOT_BIOS);
 	err = vmm_acpi_build(params, VMM_BOOT_BIOS, &b);
 	if (!err)
 		err = vmm_mem_write(mem, VMM_BOOT_BIOS, b.data, b.len);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "node/vmm/boot_internal.h"
+#include "node/vmm/pm.h"
 
 #define TABLES_LEN (UINT64_C(32) << 20)
 #define EBDA_START UINT64_C(0x9fc00)
@@ -203,6 +204,26 @@ static int load_gdt(struct loader *ld)
 	return put(ld, VMM_BOOT_GDT, gdt, sizeof(gdt));
 }
 
+/*
+ * Where a PC's processor starts, and where Linux jumps in real mode to reboot: without an i8042 and
+ * PM1 registers in the FADT it tries only EFI before. Firmware would reset the machine there.
+ */
+static int load_reset_vector(struct loader *ld)
+{
+	/* mov dx, VMM_PM_RESET; mov al, VMM_PM_RESET_VALUE; out dx, al; halt: hlt; jmp halt */
+	static const uint8_t code[] = {0xba,
+				       VMM_PM_RESET & 0xff,
+				       VMM_PM_RESET >> 8,
+				       0xb0,
+				       VMM_PM_RESET_VALUE,
+				       0xee,
+				       0xf4,
+				       0xeb,
+				       0xfd};
+
+	return put(ld, VMM_BOOT_RESET_VECTOR, code, sizeof(code));
+}
+
 /* The first 4 GiB one to one in 2 MiB pages; 1 GiB pages are not on every CPU. */
 static int load_page_table(struct loader *ld)
 {
@@ -324,6 +345,8 @@ static int load_rest(struct loader *ld)
 		err = load_initrd(ld);
 	if (!err)
 		err = load_gdt(ld);
+	if (!err)
+		err = load_reset_vector(ld);
 	return err;
 }
 

@@ -23,9 +23,10 @@
 #define VMM_BOOT_PARAMS	    UINT64_C(0x7000)
 #define VMM_BOOT_PAGE_TABLE UINT64_C(0x9000)
 #define VMM_BOOT_CMDLINE    UINT64_C(0x20000)
-/* Not RAM for the guest: the ACPI tables go here (acpi.h). */
-#define VMM_BOOT_BIOS	  UINT64_C(0xe0000)
-#define VMM_BOOT_BIOS_LEN UINT64_C(0x20000)
+/* Not RAM for the guest: the ACPI tables go here (acpi.h), and where they end code that resets. */
+#define VMM_BOOT_BIOS	      UINT64_C(0xe0000)
+#define VMM_BOOT_BIOS_LEN     UINT64_C(0x20000)
+#define VMM_BOOT_RESET_VECTOR UINT64_C(0xffff0)
 
 /* Selectors in the table at VMM_BOOT_GDT, flat 4 GiB segments each. */
 enum {

@@ -1,4 +1,4 @@
 #!/bin/bash
 # labels: lab
-# timeout: 700
+# timeout: 900
 exec "$(dirname "$0")/../lab/lab" run guest

@@ -376,6 +376,16 @@ static void initrd_must_fit_beside_the_kernel(void **state)
 	f->boot.initrd_fd = -1;
 }
 
+/* Linux reboots by a jump there in real mode. */
+static void reset_vector_resets(void **state)
+{
+	static const uint8_t code[] = {0xba, 0x02, 0x06, 0xb0, 0x01, 0xee};
+	struct fixture *f = *state;
+
+	assert_int_equal(load(f, f->elf, f->elf_len), 0);
+	assert_memory_equal(vmm_mem_ptr(f->mem, 0xffff0, sizeof(code)), code, sizeof(code));
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -390,6 +400,7 @@ int main(void)
 		TEST(hostile_elf_is_refused),
 		TEST(refusals_name_the_file_and_why),
 		TEST(initrd_must_fit_beside_the_kernel),
+		TEST(reset_vector_resets),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
