@@ -50,7 +50,7 @@ enum { VMM_GSI_COUNT = 64 };
 
 /* Sets the level of a line; an edge-triggered pin sends on the change from low to high. */
 void vmm_irq_set(struct vmm_irqchip *chip, unsigned gsi, bool level);
-/* Low to high to low: what an edge-triggered device does. */
+/* Low to high to low: what an edge-triggered device does. Each call is heard, also of several threads. */
 void vmm_irq_pulse(struct vmm_irqchip *chip, unsigned gsi);
 /* Sends a message as if from the bus (MSI, IPI). */
 void vmm_irq_send(struct vmm_irqchip *chip, const struct vmm_irq_msg *msg);

@@ -228,8 +228,31 @@ void vmm_irq_set(struct vmm_irqchip *chip, unsigned gsi, bool level)
 
 void vmm_irq_pulse(struct vmm_irqchip *chip, unsigned gsi)
 {
-	vmm_irq_set(chip, gsi, true);
-	vmm_irq_set(chip, gsi, false);
+	uint64_t bit = UINT64_C(1) << gsi % VMM_GSI_COUNT;
+	struct vmm_irq_msg msg;
+	bool send;
+
+	assert(gsi < VMM_GSI_COUNT);
+	if (line_is_remote(chip)) {
+		chip->remote->line(chip->remote_opaque, gsi, true);
+		chip->remote->line(chip->remote_opaque, gsi, false);
+		return;
+	}
+	/* At once, not up and down: of two threads each must be heard, even if one stops halfway. */
+	pthread_mutex_lock(&chip->lock);
+	if (chip->pins[gsi] & PIN_LEVEL) {
+		uint64_t level = chip->level;
+
+		chip->level |= bit;
+		send = pin_take(chip, gsi, &msg);
+		chip->level = level;
+	} else {
+		chip->pending |= bit;
+		send = pin_take(chip, gsi, &msg);
+	}
+	pthread_mutex_unlock(&chip->lock);
+	if (send)
+		vmm_irq_send(chip, &msg);
 }
 
 void vmm_irqchip_eoi(struct vmm_irqchip *chip, uint8_t vector)

@@ -148,6 +148,18 @@ static void edge_pin_sends_once_a_rise(void **state)
 	assert_int_equal(takers(f, 0x41), 4);
 }
 
+/* Another thread may have stopped between a rise and its fall. */
+static void a_pulse_is_always_sent(void **state)
+{
+	struct fixture *f = *state;
+
+	pin_set(f, 5, 2, 0x41);
+	vmm_irq_set(f->chip, 5, true);
+	assert_int_equal(takers(f, 0x41), 4);
+	vmm_irq_pulse(f->chip, 5);
+	assert_int_equal(takers(f, 0x41), 4);
+}
+
 static void masked_edge_is_kept(void **state)
 {
 	struct fixture *f = *state;
@@ -436,6 +448,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(edge_pin_sends_once_a_rise),
+		TEST(a_pulse_is_always_sent),
 		TEST(masked_edge_is_kept),
 		TEST(level_pin_repeats_after_eoi),
 		TEST(logical_destinations),
