@@ -11,6 +11,7 @@
 
 #define RETRY_NS (20 * BASE_NS_PER_MS)
 #define TICK_NS	 (20 * BASE_NS_PER_MS)
+#define STALL_NS (500 * BASE_NS_PER_MS)
 #define SETUP_NS (2 * BASE_NS_PER_SEC)
 
 /* ---- connections ---- */
@@ -127,8 +128,7 @@ static int hello_send(struct xp_dial *d, struct xp_conn *c, struct xp_peer *p)
 			     .session = p->session,
 			     .received = d->ops->received(d->ops_ctx, p->node)};
 
-	crypto_kx_keypair(c->eph_public, c->eph_secret);
-	memcpy(h.ephemeral, c->eph_public, sizeof(h.ephemeral));
+	memcpy(h.ephemeral, p->eph_public, sizeof(h.ephemeral));
 	randombytes_buf(h.nonce, sizeof(h.nonce));
 	xp_hello_put(c->own_hello, &h);
 	return raw_send(c, WIRE_TYPE_HELLO, c->own_hello, XP_HELLO_LEN);
@@ -183,31 +183,39 @@ static int on_hello(struct xp_dial *d, struct xp_conn *c, const uint8_t *body, s
 	return proof_send(d, c);
 }
 
+static int not_the_link(const struct xp_peer *p)
+{
+	/* It started anew, or lost its link: its memory of the guest is gone. */
+	log_error("node %u does not know the link that we have with it", p->node);
+	return -EPROTO;
+}
+
 /* The peer is who it says. */
 static int link_begin(struct xp_dial *d, struct xp_conn *c, const struct xp_hello *h)
 {
 	struct xp_peer *p = c->peer;
 	uint8_t tx[32], rx[32];
 	struct xp_dial_link link = {.resumed = p->session, .received = h->received};
+	uint64_t session = p->session;
+	int err = 0;
 
-	if (p->session != h->session) {
-		/* It started anew, or lost its link: its memory of the guest is gone. */
-		log_error("node %u does not know the link that we have with it", p->node);
-		return -EPROTO;
-	}
+	if (!p->session || !h->session)
+		err = xp_hello_keys(c->connector, d->key, p->eph_public, p->eph_secret,
+				    h->ephemeral, tx, rx, &session);
+	/* One end may have begun it on a connection that broke before the other end could. */
+	if (!err &&
+	    ((p->session && p->session != session) || (h->session && h->session != session)))
+		err = not_the_link(p);
+	if (err)
+		return err;
 	if (!link.resumed) {
-		int err = xp_hello_keys(c->connector, d->key, c->eph_public, c->eph_secret,
-					h->ephemeral, tx, rx, &p->session);
-
-		if (err)
-			return err;
 		link.aes = h->aes && crypto_aead_aes256gcm_is_available();
 		link.tx = tx;
 		link.rx = rx;
 	}
+	p->session = session;
 	c->state = CONN_SETUP;
-	int err = d->ops->ready(d->ops_ctx, c, &link);
-
+	err = d->ops->ready(d->ops_ctx, c, &link);
 	sodium_memzero(tx, sizeof(tx));
 	sodium_memzero(rx, sizeof(rx));
 	return err;
@@ -422,8 +430,20 @@ static void peer_time(struct xp_dial *d, struct xp_peer *p)
 		xp_dial_down(d, p, err);
 }
 
+/* Nobody looked for so long: what came meanwhile waits in the sockets, and nobody was silent. */
+static void stalled(struct xp_dial *d, int64_t gap_ns)
+{
+	if (gap_ns < STALL_NS)
+		return;
+	for (unsigned n = 0; n < XP_NODE_MAX; n++)
+		d->peer[n].last_in_ns += gap_ns;
+	for (unsigned i = 0; i < BASE_ARRAY_LEN(d->conns); i++)
+		d->conns[i].deadline_ns += gap_ns;
+}
+
 void xp_dial_time(struct xp_dial *d, int64_t now_ns)
 {
+	stalled(d, now_ns - d->now_ns);
 	d->now_ns = now_ns;
 	if (now_ns < d->next_ns)
 		return;
@@ -491,6 +511,7 @@ static void set_up(struct xp_dial *d, const struct xp_config *c)
 		d->conns[i].fd = -1;
 	for (uint8_t n = 0; n < XP_NODE_MAX; n++) {
 		d->peer[n].node = n;
+		crypto_kx_keypair(d->peer[n].eph_public, d->peer[n].eph_secret);
 		d->peer[n].window_end_ns = d->now_ns + d->window_ms * BASE_NS_PER_MS;
 	}
 }
@@ -557,4 +578,5 @@ void xp_dial_fini(struct xp_dial *d)
 	if (d->epoll_fd >= 0)
 		close(d->epoll_fd);
 	sodium_memzero(d->key, sizeof(d->key));
+	sodium_memzero(d->peer, sizeof(d->peer));
 }

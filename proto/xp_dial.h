@@ -29,7 +29,6 @@ struct xp_conn {
 	int64_t deadline_ns; /* to be UP */
 	uint8_t *rx;
 	size_t rx_len;
-	uint8_t eph_public[32], eph_secret[32];
 	uint8_t own_hello[XP_HELLO_LEN], peer_hello[XP_HELLO_LEN];
 };
 
@@ -40,6 +39,9 @@ struct xp_peer {
 	bool complained; /* said once in the log that it is not authentic */
 	struct xp_conn *conn;
 	uint64_t session, reconnects;
+	/* Of all connections until the link is there: should one break when only one end has begun the
+	 * link, the next tells both the same keys. */
+	uint8_t eph_public[32], eph_secret[32];
 	int64_t window_end_ns, retry_ns, last_in_ns, last_out_ns;
 	struct sockaddr_storage addr;
 	socklen_t addr_len;
