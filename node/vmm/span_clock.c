@@ -19,7 +19,8 @@
 enum {
 	START_SAMPLES = 32,
 	KEEP_SAMPLES = 8,
-	SAMPLE_WAIT_MS = 1000,
+	/* A link that breaks meanwhile comes back, or is lost, within that time. */
+	SAMPLE_WAIT_MS = VMM_SPAN_WINDOW_MS,
 	KEEP_EVERY_MS = 1000,
 	STEP_EVERY_MS = 20,
 	/* Ticks. An exit, a system call and an entry take more. */

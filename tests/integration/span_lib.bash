@@ -4,7 +4,8 @@ set -u
 build=${PANGAEA_BUILD:?}
 [ -r /dev/kvm ] && [ -w /dev/kvm ] || { echo "no /dev/kvm"; exit 77; }
 dir=$(mktemp -d) || exit 1
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$dir"' EXIT
+# Not in a subshell that a signal ends before it has dropped the trap.
+trap '[ "$BASHPID" != $$ ] || { kill $(jobs -p) 2>/dev/null; rm -rf "$dir"; }' EXIT
 head -c 32 /dev/urandom >"$dir/key"
 bad=0
 more=()
