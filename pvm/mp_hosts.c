@@ -9,6 +9,7 @@
 
 #include "pvm/include/pvm3.h"
 #include "pvm/mp_globals.h"
+#include "pvm/mp_rm.h"
 #include "pvm/mp_rt.h"
 
 static struct pvmhostinfo *host_list;
@@ -64,7 +65,9 @@ static int get_hosts(void)
 	if (rc)
 		return rc;
 	base_wbuf_init(&body, MP_FRAME_MAX);
-	rc = mp_rt_call(MP_OP_CONFIG, NULL, &body, NULL);
+	rc = mp_rm_config(&body);
+	if (rc == MP_RM_NONE)
+		rc = mp_rt_call(MP_OP_CONFIG, NULL, &body, NULL);
 	if (rc >= 0)
 		rc = take_hosts(&body);
 	base_wbuf_fini(&body);
@@ -140,7 +143,10 @@ static int names_call(const char *name, uint16_t op, char **names, int count, in
 	base_wbuf_u32(&args, (uint32_t)count);
 	for (int i = 0; i < count; i++)
 		base_wbuf_str(&args, names[i] ? names[i] : "");
-	rc = mp_rt_call(op, &args, &body, NULL);
+	rc = op == MP_OP_ADDHOSTS ? mp_rm_addhosts(names, count, &body)
+				  : mp_rm_delhosts(names, count, &body);
+	if (rc == MP_RM_NONE)
+		rc = mp_rt_call(op, &args, &body, NULL);
 	base_rbuf_init(&b, body.data, body.len);
 	if (rc >= 0 && base_rbuf_u32(&b) != (uint32_t)count)
 		rc = PvmDSysErr;

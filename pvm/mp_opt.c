@@ -347,14 +347,46 @@ int pvm_reg_hoster(void)
 	return reg("pvm_reg_hoster", MP_ROLE_HOSTER);
 }
 
+/* For all to see in the mailbox. */
+static int put_own_tid(char *class)
+{
+	int old, rc, mid = pvm_mkbuf(PvmDataDefault);
+
+	if (mid < 0)
+		return mid;
+	old = pvm_setsbuf(mid);
+	rc = pvm_pkint(&pvmmytid, 1, 1);
+	pvm_setsbuf(old);
+	if (!rc)
+		rc = pvm_putinfo(class, mid, PvmMboxMultiInstance);
+	pvm_freebuf(mid);
+	return rc < 0 ? rc : PvmOk;
+}
+
 int pvm_reg_rm(struct pvmhostinfo **hip)
 {
-	int rc = reg("pvm_reg_rm", MP_ROLE_RM);
+	static struct pvmhostinfo first;
+	struct pvmhostinfo *hosts;
+	int rc = reg("pvm_reg_rm", MP_ROLE_RM), n = 0;
+	char class[] = PVMRMCLASS;
 
 	if (rc < 0)
 		return rc;
 	pvmschedtid = pvmmytid;
-	return hip ? pvm_config(NULL, NULL, hip) : PvmOk;
+	rc = pvm_config(&n, NULL, &hosts);
+	if (rc < 0 || !n)
+		return rc;
+	/* A copy, which later calls of pvm_config() leave alone. */
+	free(first.hi_name);
+	free(first.hi_arch);
+	first = hosts[0];
+	first.hi_name = strdup(hosts[0].hi_name);
+	first.hi_arch = strdup(hosts[0].hi_arch);
+	if (!first.hi_name || !first.hi_arch)
+		return lpvmerr("pvm_reg_rm", PvmNoMem);
+	if (hip)
+		*hip = &first;
+	return put_own_tid(class);
 }
 
 char *pvm_version(void)

@@ -271,6 +271,37 @@ static int await(int tid, int tag, int64_t deadline_ns, bool whole, struct mp_it
 	}
 }
 
+static struct mp_item *find_wid(int src, int tag, int wid)
+{
+	base_list_foreach (it, &mp_rt.queue, struct mp_item, link) {
+		const struct mp_head *h = &it->msg->head;
+
+		if (h->src == src && h->tag == tag && h->wid == wid && mp_chan_filled(it->msg))
+			return it;
+	}
+	return NULL;
+}
+
+int mp_rt_await_wid(int src, int tag, int wid, int64_t deadline_ns, struct mp_msg **out)
+{
+	struct mp_item *it;
+
+	while (!(it = find_wid(src, tag, wid)) && base_clock_ns() < deadline_ns) {
+		int rc = mp_rt_pump(deadline_ns);
+
+		if (rc)
+			return rc;
+	}
+	*out = it ? it->msg : NULL;
+	if (it) {
+		base_list_del(&it->link);
+		mp_item_free(it);
+		mp_msg_rewind(*out);
+		(*out)->mode = MP_MODE_READ;
+	}
+	return 0;
+}
+
 /* A tid or tag that cannot come is waited for as any other, as the original does. */
 static int receive(const char *name, int tid, int tag, int64_t deadline_ns)
 {

@@ -84,6 +84,12 @@ BASE_MUST_CHECK int mp_rt_pump(int64_t deadline_ns);
 BASE_MUST_CHECK int mp_rt_take(void);
 /* A whole message has arrived: queue or handler. Takes over the reference. */
 void mp_rt_arrived(struct mp_msg *m);
+/* The message from `src` with this tag and wait number, out of the queue; *out NULL when it has not
+ * come in time. PvmSysErr when the daemon is gone. */
+BASE_MUST_CHECK int mp_rt_await_wid(int src, int tag, int wid, int64_t deadline_ns,
+				    struct mp_msg **out);
+/* As pvm_send(), in the current context; the message stays the caller's. 0 or a Pvm code. */
+BASE_MUST_CHECK int mp_rt_send(int dst, const struct mp_msg *m, int tag);
 /* Runs what handlers are due; not from inside one. */
 void mp_rt_run_handlers(void);
 void mp_item_free(struct mp_item *it);

@@ -70,7 +70,7 @@ static int send_daemon(int dst, const struct mp_msg *m, const struct mp_msghdr *
 	return 0;
 }
 
-static int send_one(int dst, const struct mp_msg *m, int tag)
+int mp_rt_send(int dst, const struct mp_msg *m, int tag)
 {
 	struct mp_msghdr h = {.ctx = pvmmyctx,
 			      .tag = tag,
@@ -100,7 +100,7 @@ int pvm_send(int tid, int tag)
 	if (!rc && !m)
 		rc = PvmNoBuf;
 	if (!rc)
-		rc = send_one(tid, m, tag);
+		rc = mp_rt_send(tid, m, tag);
 	return rc < 0 ? lpvmerr("pvm_send", rc) : 0;
 }
 
@@ -137,6 +137,6 @@ int pvm_mcast(int *tids, int count, int tag)
 	}
 	for (int i = 0; !rc && i < count; i++)
 		if (sorted[i] != pvmmytid && (i == 0 || sorted[i] != sorted[i - 1]))
-			rc = send_one(sorted[i], m, tag);
+			rc = mp_rt_send(sorted[i], m, tag);
 	return rc < 0 ? lpvmerr("pvm_mcast", rc) : 0;
 }

@@ -5,6 +5,7 @@
 
 #include "pvm/include/pvm3.h"
 #include "pvm/mp_globals.h"
+#include "pvm/mp_rm.h"
 #include "pvm/mp_rt.h"
 
 int pvm_mytid(void)
@@ -198,7 +199,9 @@ int pvm_spawn(char *file, char **argv, int flags, char *where, int count, int *t
 	base_wbuf_init(&args, MP_FRAME_MAX);
 	base_wbuf_init(&body, MP_FRAME_MAX);
 	put_spawn(&args, file, argv, flags, where, count);
-	rc = mp_rt_call(MP_OP_SPAWN, &args, &body, NULL);
+	rc = mp_rm_spawn(file, argv, flags, where, count, &body);
+	if (rc == MP_RM_NONE)
+		rc = mp_rt_call(MP_OP_SPAWN, &args, &body, NULL);
 	if (rc >= 0)
 		rc = spawn_results(&body, count, tids);
 	else if (rc == PvmNoHost)
@@ -347,6 +350,9 @@ int pvm_notify(int what, int tag, int count, int *tids)
 		rc = notify_check(what, count, tids);
 	if (rc)
 		return lpvmerr("pvm_notify", rc);
+	rc = mp_rm_notify(what, tag, count, list ? tids : NULL);
+	if (rc != MP_RM_NONE)
+		return rc < 0 ? lpvmerr("pvm_notify", rc) : PvmOk;
 	base_wbuf_init(&args, MP_FRAME_MAX);
 	base_wbuf_u32(&args, (uint32_t)what);
 	base_wbuf_u32(&args, (uint32_t)tag);
@@ -409,7 +415,9 @@ int pvm_tasks(int where, int *count, struct pvmtaskinfo **list)
 	base_wbuf_init(&args, 64);
 	base_wbuf_init(&body, MP_FRAME_MAX);
 	base_wbuf_u32(&args, (uint32_t)(where & ~MP_TID_DAEMON));
-	rc = mp_rt_call(MP_OP_TASKS, &args, &body, NULL);
+	rc = mp_rm_tasks(where, &body);
+	if (rc == MP_RM_NONE)
+		rc = mp_rt_call(MP_OP_TASKS, &args, &body, NULL);
 	if (rc >= 0)
 		rc = take_tasks(&body);
 	base_wbuf_fini(&args);

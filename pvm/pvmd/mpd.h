@@ -105,12 +105,16 @@ struct mpd_host {
 	int64_t no_direct_ns;	  /* until then: connections between tasks failed */
 };
 
+typedef void (*mpd_reply_fn)(struct mpd *pd, void *arg, int rc, const struct base_wbuf *body);
+
 /* Who asked: a task of ours, or another daemon on behalf of a task. */
 struct mpd_from {
 	int host; /* 0: a task of ours */
 	int32_t tid;
 	uint32_t req;
 	uint64_t serial; /* of our task: it may die before the answer */
+	mpd_reply_fn reply; /* set: this daemon itself asked, and it takes the answer */
+	void *arg;
 };
 
 typedef void (*mpd_done_fn)(struct mpd *pd, void *arg, int rc, struct base_rbuf *body);
@@ -295,7 +299,15 @@ void mpd_notify_host_added(struct mpd *pd, const int32_t *tids, uint32_t n);
 void mpd_notify_forget(struct mpd *pd, int32_t watcher);
 
 /* mpd_role.c: resource manager, hoster, tasker. */
+/* What the resource manager is told: a task has come by itself, a task or host has ended. */
+void mpd_role_task_came(struct mpd *pd, int32_t tid);
 void mpd_role_taskx(struct mpd *pd, int32_t tid);
+void mpd_role_hostx(struct mpd *pd, int host);
+/* A whole message to this daemon. */
+void mpd_role_message(struct mpd *pd, int32_t src, const struct mp_msghdr *h, const uint8_t *body,
+		      size_t len);
+/* The end of a task, or with tid 0 of all of a host: was it the resource manager? */
+void mpd_role_gone(struct mpd *pd, int32_t tid, int host);
 /* Asks the tasker to start `t`; its tid, or an error (then it is gone). */
 int mpd_role_start_task(struct mpd *pd, struct mpd_task *t, const char *path, uint32_t argc,
 			char **argv, uint32_t envc, char **env);

@@ -31,7 +31,7 @@ static const struct op {
 	[MP_OP_CONTEXT] = {mpd_op_context, OP_TASK},
 	[MP_OP_HOSTSYNC] = {mpd_op_hostsync, OP_TASK | OP_HOST},
 	[MP_OP_SETOPT] = {mpd_op_setopt, OP_TASK},
-	[MP_OP_REGISTER] = {mpd_op_register, OP_TASK},
+	[MP_OP_REGISTER] = {mpd_op_register, OP_TASK | OP_HOST},
 	[MP_OP_CONNECT] = {mpd_task_connect, OP_TASK},
 	[MP_OP_STARTED] = {mpd_op_started, OP_TASK},
 	[MP_OP_MBOX_RESET] = {mpd_op_mbox_reset, OP_TASK | OP_HOST},
@@ -56,6 +56,10 @@ void mpd_call_reply(struct mpd *pd, const struct mpd_from *from, int rc,
 {
 	struct base_wbuf b;
 
+	if (from->reply) {
+		from->reply(pd, from->arg, rc, body);
+		return;
+	}
 	base_wbuf_init(&b, MP_FRAME_MAX);
 	base_wbuf_u32(&b, (uint32_t)rc);
 	if (body) {

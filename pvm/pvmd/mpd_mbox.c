@@ -528,6 +528,7 @@ static void sweep(struct mpd *pd, int32_t tid, int host)
 {
 	struct mpd_mbox *m = pd->mbox;
 
+	mpd_role_gone(pd, tid, host);
 	base_list_foreach_safe (c, &m->order, struct class, order) {
 		base_list_foreach_safe (e, &c->entries, struct entry, link) {
 			if (e->owner == 0 ||

@@ -55,12 +55,12 @@ void mpd_notify_task_gone(struct mpd *pd, struct mpd_task *t)
 {
 	base_list_foreach_safe (w, &t->watchers, struct mpd_watcher, link)
 		fire(pd, w);
-	if (pd->role_tid[MP_ROLE_RM])
-		mpd_role_taskx(pd, t->tid);
+	mpd_role_taskx(pd, t->tid);
 }
 
 void mpd_notify_host_gone(struct mpd *pd, int host)
 {
+	mpd_role_hostx(pd, host);
 	base_list_foreach_safe (w, &pd->watchers, struct mpd_watcher, link)
 		if (mp_tid_host(w->target) == host)
 			fire(pd, w);

@@ -128,7 +128,13 @@ void mpd_route_piece(struct mpd *pd, struct mpd_task *from, struct mpd_host *via
 			 (unsigned)r.src);
 		return;
 	}
-	if (host == pd->self) {
+	if (host == pd->self && (r.dst & MP_TID_DAEMON)) {
+		if (r.flags == (MP_PIECE_FIRST | MP_PIECE_LAST))
+			mpd_role_message(pd, r.src, &h, body, body_len);
+		else
+			log_warn("t%x sent a message that is too long for a daemon: dropped",
+				 (unsigned)r.src);
+	} else if (host == pd->self) {
 		struct mpd_task *to = mpd_task_get(pd, r.dst);
 
 		if (to)

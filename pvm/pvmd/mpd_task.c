@@ -112,7 +112,8 @@ void mpd_task_gone(struct mpd_task *t)
 	mpd_notify_task_gone(pd, t);
 	mpd_notify_forget(pd, t->tid);
 	mpd_mbox_task_gone(pd, t->tid);
-	for (int r = 0; r < (int)BASE_ARRAY_LEN(pd->role_tid); r++)
+	/* That of the resource manager is known everywhere: mpd_role_gone(). */
+	for (int r = MP_ROLE_HOSTER; r < (int)BASE_ARRAY_LEN(pd->role_tid); r++)
 		if (pd->role_tid[r] == t->tid)
 			pd->role_tid[r] = 0;
 	if (t->conn)
@@ -345,6 +346,7 @@ static void guest_enrol(struct mpd_conn *c, uint32_t req, struct base_rbuf *b)
 	uint32_t version = base_rbuf_u32(b), cookie = base_rbuf_u32(b);
 	char name[MPD_PATH_MAX];
 	struct mpd_task *t;
+	bool spawned;
 
 	base_rbuf_str(b, name, sizeof(name));
 	if (b->error || version != MPD_VERSION) {
@@ -354,6 +356,7 @@ static void guest_enrol(struct mpd_conn *c, uint32_t req, struct base_rbuf *b)
 		return;
 	}
 	t = enrol_find(pd, g->pid, cookie);
+	spawned = t != NULL;
 	if (!t)
 		t = mpd_task_new(pd, name);
 	if (!t) {
@@ -369,6 +372,8 @@ static void guest_enrol(struct mpd_conn *c, uint32_t req, struct base_rbuf *b)
 	c->ops = &task_ops;
 	enrol_segment(t, c);
 	enrol_answer(pd, t, req);
+	if (!spawned)
+		mpd_role_task_came(pd, t->tid);
 	if (t->early.len)
 		mpd_conn_send(c, t->early.data, t->early.len, NULL, 0, -1);
 	if (t->early.len && c->out_bytes < MPD_CONN_LOW)
