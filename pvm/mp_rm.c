@@ -81,7 +81,8 @@ static int await_answer(int tag, int wid, struct mp_msg **out)
 	for (;;) {
 		int rm = pvmschedtid, rc;
 
-		rc = mp_rt_await_wid(rm, tag, wid, base_clock_ns() + ALIVE_MS * BASE_NS_PER_MS, out);
+		rc = mp_rt_await_wid(rm, tag, wid, base_clock_ns() + ALIVE_MS * BASE_NS_PER_MS,
+				     out);
 		if (rc || *out)
 			return rc;
 		rc = mp_rt_call_ints(MP_OP_PSTAT, &rm, 1);
@@ -146,7 +147,8 @@ static int pass_results(struct mp_msg *m, int count, struct base_wbuf *body)
 	get_int(m, &rc);
 	base_wbuf_u32(body, (uint32_t)count);
 	for (int i = 0; i < count && !rc; i++)
-		base_wbuf_u32(body, m->read_left ? (uint32_t)get_int(m, &rc) : (uint32_t)PvmDSysErr);
+		base_wbuf_u32(body,
+			      m->read_left ? (uint32_t)get_int(m, &rc) : (uint32_t)PvmDSysErr);
 	return finish(m, body, rc);
 }
 

@@ -112,7 +112,7 @@ struct mpd_from {
 	int host; /* 0: a task of ours */
 	int32_t tid;
 	uint32_t req;
-	uint64_t serial; /* of our task: it may die before the answer */
+	uint64_t serial;    /* of our task: it may die before the answer */
 	mpd_reply_fn reply; /* set: this daemon itself asked, and it takes the answer */
 	void *arg;
 };
