@@ -10,7 +10,7 @@
 #define POSTS_MAX 1024
 
 struct post {
-	enum { POST_MESSAGE, POST_PREFETCH, POST_REHOME } type;
+	enum { POST_MESSAGE, POST_PREFETCH, POST_REHOME, POST_EVICT, POST_FORGET } type;
 	uint8_t peer;
 	uint8_t len;
 	uint64_t gfn, count;
@@ -222,6 +222,14 @@ void dsm_prefetch_hint(struct dsm *d, uint64_t gfn, uint64_t count)
 
 static int handle_post(struct dsm *d, const struct post *p, int64_t now_ns)
 {
+	if (p->type == POST_EVICT)
+		dsm_evict_begin(d, (uint16_t)p->gfn, p->count);
+	if (p->type == POST_FORGET)
+		d->leaving |= (uint16_t)(1u << p->peer);
+	if (p->type == POST_EVICT || p->type == POST_FORGET)
+		return 0;
+	if (p->type == POST_MESSAGE && !(d->peers & 1u << p->peer))
+		return 0; /* it has left meanwhile */
 	if (p->type == POST_MESSAGE)
 		return xp_send(d->xp, p->peer,
 			       &(struct xp_out){.type = DSM_FRAME_USER,
@@ -312,4 +320,34 @@ int dsm_rehome(struct dsm *d, const struct dsm_home *homes, unsigned count, unsi
 	d->new_homes = NULL;
 	pthread_mutex_unlock(&d->lock);
 	return err;
+}
+
+int dsm_evict(struct dsm *d, uint16_t nodes, uint64_t pages_per_s)
+{
+	int err;
+
+	if (!nodes || nodes & 1u << d->self)
+		return -EINVAL;
+	if (atomic_exchange(&d->evicting, true))
+		return -EBUSY;
+	atomic_store(&d->evict_total, 0);
+	atomic_store(&d->evict_asked, 0);
+	err = post(d, &(struct post){.type = POST_EVICT, .gfn = nodes, .count = pages_per_s});
+	if (err)
+		atomic_store(&d->evicting, false);
+	return err;
+}
+
+bool dsm_evict_progress(struct dsm *d, uint64_t *asked, uint64_t *total)
+{
+	*asked = atomic_load(&d->evict_asked);
+	*total = atomic_load(&d->evict_total);
+	return atomic_load(&d->evicting);
+}
+
+int dsm_forget(struct dsm *d, uint8_t peer)
+{
+	if (peer >= DSM_NODE_MAX || !(d->peers & 1u << peer))
+		return -EINVAL;
+	return post(d, &(struct post){.type = POST_FORGET, .peer = peer});
 }

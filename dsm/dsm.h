@@ -99,6 +99,17 @@ BASE_MUST_CHECK int dsm_quiesce(struct dsm *d, unsigned timeout_ms);
  */
 BASE_MUST_CHECK int dsm_rehome(struct dsm *d, const struct dsm_home *homes, unsigned count,
 			       unsigned timeout_ms);
+/*
+ * A slice that is to leave the guest: its homes have been moved elsewhere and it asks for no pages any
+ * more. Then each other slice takes from `nodes` (bits), in the background, all that they have of the
+ * pages at home with it; at most so many a second, 0: no limit. -EINVAL, -EBUSY, -ENOTCONN.
+ */
+BASE_MUST_CHECK int dsm_evict(struct dsm *d, uint16_t nodes, uint64_t pages_per_s);
+/* True while it is under way. total: 0 until it is known. */
+bool dsm_evict_progress(struct dsm *d, uint64_t *asked, uint64_t *total);
+/* The end of the link to this peer is no failure from now on, and messages to it are dropped. -EINVAL,
+ * -ENOTCONN, -EAGAIN. */
+BASE_MUST_CHECK int dsm_forget(struct dsm *d, uint8_t peer);
 enum dsm_install dsm_install_used(const struct dsm *d);
 
 #endif

@@ -26,19 +26,24 @@ struct dsm {
 	uint16_t dir_ends; /* peers that have sent all directory entries of a move */
 	bool rehome_waits; /* until all is quiet */
 	bool dir_sent;	   /* and so have we */
+	uint16_t leaving;  /* peers that are to go */
+	struct dsm_evict evict;
+	uint64_t evict_rate; /* pages/s, 0: no limit */
+	int64_t evict_start_ns;
 
 	/* Constant. */
 	const struct dsm_callbacks *callbacks;
 	void *ctx;
 	uint8_t self;
-	uint16_t peers;
 	int64_t spin_ns;
 	pthread_t thread;
 	bool started;
 	int wake_fd;
 
 	/* Any thread. */
-	_Atomic(bool) stopping, posted, asleep, want_quiet;
+	_Atomic(bool) stopping, posted, asleep, want_quiet, evicting;
+	_Atomic(uint64_t) evict_total, evict_asked;
+	_Atomic(uint16_t) peers; /* that are there, or still to come */
 
 	/* Under the lock. */
 	pthread_mutex_t lock;
@@ -62,5 +67,9 @@ BASE_MUST_CHECK int dsm_rehome_begin(struct dsm *d);
 BASE_MUST_CHECK int dsm_rehome_frame(struct dsm *d, uint8_t peer, const struct xp_frame *f);
 /* Executes what other threads asked for. */
 int dsm_posts_handle(struct dsm *d, int64_t now_ns);
+
+/* evict.c */
+void dsm_evict_begin(struct dsm *d, uint16_t nodes, uint64_t pages_per_s);
+BASE_MUST_CHECK int dsm_evict_some(struct dsm *d, unsigned *work);
 
 #endif

@@ -294,7 +294,7 @@ static int step(struct dsm_engine *e, uint64_t gfn, struct dsm_in *in, const voi
 	return err;
 }
 
-static int local(struct dsm_engine *e, uint64_t gfn, uint8_t type)
+int dsm_engine_local(struct dsm_engine *e, uint64_t gfn, uint8_t type)
 {
 	struct dsm_in in = {.type = type};
 
@@ -310,7 +310,7 @@ int dsm_engine_populate(struct dsm_engine *e, uint64_t gfn, uint64_t count)
 	for (uint64_t g = gfn; g < gfn + count; g++) {
 		if (dsm_engine_home(e, g) != e->cfg.self)
 			return -EINVAL;
-		int err = local(e, g, DSM_IN_POPULATE);
+		int err = dsm_engine_local(e, g, DSM_IN_POPULATE);
 
 		if (err)
 			return err;
@@ -337,7 +337,7 @@ static int fault_around(struct dsm_engine *e, uint64_t gfn)
 
 		if (!is_ours(e, g, &untouched))
 			continue;
-		int err = untouched ? local(e, g, DSM_IN_POPULATE) : 0;
+		int err = untouched ? dsm_engine_local(e, g, DSM_IN_POPULATE) : 0;
 
 		if (!err && untouched)
 			err = do_fill(e, g, NULL);
@@ -366,7 +366,7 @@ static int read_ahead(struct dsm_engine *e, uint64_t gfn)
 			continue;
 		e->slots[g].marker = g == r.marker;
 		e->stats.prefetch_issued++;
-		int err = local(e, g, DSM_IN_PREFETCH);
+		int err = dsm_engine_local(e, g, DSM_IN_PREFETCH);
 
 		if (err)
 			return err;
@@ -393,7 +393,7 @@ int dsm_engine_fault(struct dsm_engine *e, uint64_t gfn, bool write, int64_t now
 	e->stats.faults[kind]++;
 	if (ours)
 		return fault_around(e, gfn);
-	int err = local(e, gfn, write ? DSM_IN_WRITE : DSM_IN_READ);
+	int err = dsm_engine_local(e, gfn, write ? DSM_IN_WRITE : DSM_IN_READ);
 
 	e->stats.prefetch_used += marker;
 	if (!err && !write && (marker || kind == DSM_FAULT_READ))
@@ -442,7 +442,7 @@ static int take_around(struct dsm_engine *e, uint64_t gfn)
 		if (p->state != DSM_I || p->want || p->version || dsm_engine_home(e, g) != home)
 			continue;
 		e->stats.taken++;
-		int err = local(e, g, DSM_IN_TAKE);
+		int err = dsm_engine_local(e, g, DSM_IN_TAKE);
 
 		if (err)
 			return err;
@@ -477,7 +477,7 @@ int dsm_engine_time(struct dsm_engine *e, int64_t now_ns)
 {
 	e->now_ns = now_ns;
 	while (e->timer_count && e->timers[0].at_ns <= now_ns) {
-		int err = local(e, timer_take(e), DSM_IN_TIMER);
+		int err = dsm_engine_local(e, timer_take(e), DSM_IN_TIMER);
 
 		if (err)
 			return err;
@@ -491,7 +491,7 @@ int dsm_engine_prefetch(struct dsm_engine *e, uint64_t gfn, uint64_t count, int6
 		return -EINVAL;
 	e->now_ns = now_ns;
 	for (uint64_t g = gfn; g < gfn + count; g++) {
-		int err = local(e, g, DSM_IN_PREFETCH);
+		int err = dsm_engine_local(e, g, DSM_IN_PREFETCH);
 
 		if (err)
 			return err;
@@ -504,7 +504,7 @@ int dsm_engine_drop(struct dsm_engine *e, uint64_t gfn, int64_t now_ns)
 	if (gfn >= e->cfg.page_count)
 		return -EINVAL;
 	e->now_ns = now_ns;
-	return local(e, gfn, DSM_IN_DROP);
+	return dsm_engine_local(e, gfn, DSM_IN_DROP);
 }
 
 /* ---- looking ---- */
@@ -522,6 +522,11 @@ const struct dsm_page *dsm_engine_page(const struct dsm_engine *e, uint64_t gfn)
 const struct dsm_dir *dsm_engine_dir(const struct dsm_engine *e, uint64_t gfn)
 {
 	return &e->dirs[gfn];
+}
+
+uint64_t dsm_engine_page_count(const struct dsm_engine *e)
+{
+	return e->cfg.page_count;
 }
 
 unsigned dsm_engine_open_requests(const struct dsm_engine *e)

@@ -86,6 +86,20 @@ BASE_MUST_CHECK int dsm_engine_rehome(struct dsm_engine *e, const struct dsm_hom
 BASE_MUST_CHECK int dsm_engine_dir_put(struct dsm_engine *e, uint64_t gfn, uint64_t count,
 				       const struct dsm_dir *dir);
 
+/* Emptying nodes; see engine_evict.c. */
+struct dsm_evict {
+	uint16_t nodes;	  /* bits; 0: nothing to do */
+	bool only_counts; /* this look over the pages */
+	uint64_t next;	  /* page to look at; page_count: the look is over */
+	uint64_t found;	  /* in this look */
+	uint64_t asked;	  /* pages that were asked for, in all looks */
+};
+/* Goes on with a look; asks for `max` pages at most. They are at home here, and not there any more when
+ * a whole look finds none. */
+BASE_MUST_CHECK int dsm_engine_evict(struct dsm_engine *e, struct dsm_evict *v, unsigned max,
+				     int64_t now_ns);
+uint64_t dsm_engine_page_count(const struct dsm_engine *e);
+
 /* What the guest's view has now: DSM_I, DSM_S or DSM_X. */
 uint8_t dsm_engine_mapped(const struct dsm_engine *e, uint64_t gfn);
 uint8_t dsm_engine_home(const struct dsm_engine *e, uint64_t gfn);

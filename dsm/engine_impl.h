@@ -40,6 +40,9 @@ struct dsm_engine {
 	int64_t now_ns;
 };
 
+/* engine.c: an input of this node's for one page. */
+BASE_MUST_CHECK int dsm_engine_local(struct dsm_engine *e, uint64_t gfn, uint8_t type);
+
 typedef int (*dsm_moved_fn)(void *ctx, uint8_t to, uint64_t gfn, uint64_t count,
 			    const struct dsm_dir *dir);
 

@@ -18,6 +18,7 @@
 
 #define FAULTS_AT_ONCE 64
 #define SLEEP_MAX_NS   (100 * BASE_NS_PER_MS)
+#define PACE_NS	       (2 * BASE_NS_PER_MS) /* of an eviction with a rate */
 #define CROWDED_NS     (20 * BASE_NS_PER_US)
 #define YIELD_EVERY    8
 #define FAULTS_EVERY   4
@@ -201,6 +202,12 @@ static void on_down(void *ctx, uint8_t peer, int err)
 			  : err == -EACCES    ? "a peer is not authentic"
 					      : "the link to a peer failed";
 
+	if (d->leaving & 1u << peer) {
+		log_debug("dsm: node %u has left", peer);
+		d->peers &= (uint16_t) ~(1u << peer);
+		d->up &= (uint16_t) ~(1u << peer);
+		return;
+	}
 	if (!atomic_load(&d->stopping))
 		fail(d, err ? err : -ECONNRESET, peer, why);
 }
@@ -282,6 +289,8 @@ static int round_once(struct dsm *d, unsigned *work)
 		err = take_posts_and_time(d, work);
 	if (!err && d->rehome_waits)
 		err = dsm_rehome_begin(d);
+	if (!err && d->evict.nodes)
+		err = dsm_evict_some(d, work);
 	d->awaiting = dsm_engine_open_requests(d->engine) || d->serving;
 	check_quiet(d);
 	return err;
@@ -293,7 +302,7 @@ static void sleep_until_work(struct dsm *d)
 			     {.fd = d->wake_fd, .events = POLLIN},
 			     {.fd = dsm_uffd_fd(d->uffd), .events = POLLIN}};
 	int64_t until = BASE_MIN(xp_next_ns(d->xp), dsm_engine_next_ns(d->engine));
-	int64_t wait = BASE_MIN(until - d->now_ns, SLEEP_MAX_NS);
+	int64_t wait = BASE_MIN(until - d->now_ns, d->evict.nodes ? PACE_NS : SLEEP_MAX_NS);
 	struct timespec ts = base_clock_timespec(BASE_MAX(wait, 0));
 	uint64_t v;
 

@@ -71,6 +71,12 @@ enum vmmctl_op {
 	 * when it does, or when it stays where it was (-EIO, the reason).
 	 */
 	VMMCTL_MOVE_VCPU,
+	/*
+	 * The same of all that slice `cols` has: its vCPUs and its memory go to slice `rows`, at most
+	 * `rate` pages a second (0: no limit), and it leaves the guest.
+	 */
+	VMMCTL_EMPTY,
+	VMMCTL_PLACES, /* stats: vcpuN.slice, sliceN.gone, partN.home, and how far EMPTY is */
 };
 
 enum vmmctl_state {
@@ -114,7 +120,8 @@ struct vmmctl_stat {
 
 struct vmmctl_request {
 	enum vmmctl_op op;
-	uint16_t cols, rows; /* CONSOLE_RESIZE, MOVE_VCPU; PAGEMAP: cols */
+	uint16_t cols, rows; /* CONSOLE_RESIZE, MOVE_VCPU, EMPTY; PAGEMAP: cols */
+	uint64_t rate;
 };
 
 /* What is not there is NULL. In a message to encode everything is borrowed. */

@@ -102,7 +102,10 @@ static void put_stat(void *arg, const char *name, uint64_t value)
 	list->count++;
 }
 
-static void answer_stats(struct vmm_control *c, struct vmmctl_call *call)
+static void answer_stats(struct vmm_control *c, struct vmmctl_call *call,
+			 void (*stats)(struct vmm_vm *vm,
+				       void (*put)(void *arg, const char *name, uint64_t value),
+				       void *arg))
 {
 	struct stat_list list = {.stats = calloc(VMMCTL_MAX_STATS, sizeof(struct vmmctl_stat))};
 	struct vmmctl_reply reply = {0};
@@ -111,7 +114,7 @@ static void answer_stats(struct vmm_control *c, struct vmmctl_call *call)
 		vmmctl_call_fail(call, -ENOMEM, "out of memory");
 		return;
 	}
-	vmm_vm_stats(c->vm, put_stat, &list);
+	stats(c->vm, put_stat, &list);
 	reply.stats = list.stats;
 	reply.stat_count = list.count;
 	vmmctl_call_reply(call, &reply);
@@ -263,21 +266,40 @@ static void move_over(void *arg, int err, const char *why)
 		vmmctl_call_ok(arg);
 }
 
-static void start_move(struct vmm_control *c, struct vmmctl_call *call, uint32_t vcpu,
-		       unsigned slice)
+static void answer_move(struct vmm_control *c, struct vmmctl_call *call, int err,
+			const char *invalid)
 {
-	int err = vmm_vm_move_vcpu(c->vm, vcpu, slice, move_over, call);
-
 	if (err == -EALREADY)
 		vmmctl_call_ok(call);
 	else if (err == -EINVAL && vmm_vm_state(c->vm) == VMM_RUNNING)
-		vmmctl_call_fail(call, err, "there is no vCPU %u, or no slice %u", vcpu, slice);
+		vmmctl_call_fail(call, err, "%s", invalid);
 	else if (err == -EOPNOTSUPP)
 		vmmctl_call_fail(call, err,
 				 "only the first slice of a guest that spans nodes "
 				 "moves vCPUs");
+	else if (err == -EBUSY)
+		vmmctl_call_fail(call, err, "a slice is leaving");
 	else if (err)
 		answer_step(c, call, err);
+}
+
+static void start_move(struct vmm_control *c, struct vmmctl_call *call, uint32_t vcpu,
+		       unsigned slice)
+{
+	char invalid[64];
+
+	snprintf(invalid, sizeof(invalid), "there is no vCPU %u, or no slice %u", vcpu, slice);
+	answer_move(c, call, vmm_vm_move_vcpu(c->vm, vcpu, slice, move_over, call), invalid);
+}
+
+static void start_empty(struct vmm_control *c, struct vmmctl_call *call,
+			const struct vmmctl_request *req)
+{
+	int err = vmm_vm_empty(c->vm, req->cols, req->rows, req->rate, move_over, call);
+
+	answer_move(c, call, err,
+		    req->cols ? "there is no such slice"
+			      : "slice 0 has the devices and cannot leave");
 }
 
 /* ---- requests ---- */
@@ -287,7 +309,7 @@ static bool needs_quiet(enum vmmctl_op op)
 {
 	return op == VMMCTL_PAUSE || op == VMMCTL_RESUME || op == VMMCTL_RESET ||
 	       op == VMMCTL_SAVE || op == VMMCTL_SAVE_LIVE || op == VMMCTL_MIGRATE_OUT ||
-	       op == VMMCTL_MIGRATE_IN || op == VMMCTL_MOVE_VCPU;
+	       op == VMMCTL_MIGRATE_IN || op == VMMCTL_MOVE_VCPU || op == VMMCTL_EMPTY;
 }
 
 static const char *control_busy(const struct vmm_control *c)
@@ -323,9 +345,16 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 	case VMMCTL_RESET: answer_step(c, call, vmm_vm_reset(c->vm)); break;
 	case VMMCTL_SAVE: start_save(c, call, fd, false); break;
 	case VMMCTL_SAVE_LIVE: start_save(c, call, fd, true); break;
-	case VMMCTL_STATS: answer_stats(c, call); break;
+	case VMMCTL_STATS: answer_stats(c, call, vmm_vm_stats); break;
 	case VMMCTL_PAGEMAP: answer_pagemap(c, call, req->cols); break;
 	case VMMCTL_MOVE_VCPU: start_move(c, call, req->cols, req->rows); break;
+	case VMMCTL_EMPTY: start_empty(c, call, req); break;
+	case VMMCTL_PLACES:
+		if (vmm_vm_config(c->vm)->slices.count)
+			answer_stats(c, call, vmm_vm_places);
+		else
+			vmmctl_call_fail(call, -EOPNOTSUPP, "all of it is on this node");
+		break;
 	case VMMCTL_CONSOLE_RESIZE:
 		vmm_vm_console_resize(c->vm, req->cols, req->rows);
 		vmmctl_call_ok(call);

@@ -46,7 +46,7 @@ void span_send(struct vmm_span *s, unsigned peer, const struct span_msg *m)
 void span_send_all(struct vmm_span *s, const struct span_msg *m)
 {
 	for (unsigned i = 0; i < s->slices.count; i++)
-		if (i != s->self)
+		if (i != s->self && !vmm_span_is_gone(s, i))
 			span_send(s, i, m);
 }
 
@@ -182,6 +182,8 @@ int vmm_span_new(const struct vmm_span_config *config, struct vmm_span **out)
 	pthread_cond_init(&s->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	span_move_init(s);
+	for (unsigned i = 0; i < VMM_SLICE_MAX; i++)
+		s->home[i] = (uint8_t)i;
 	vmm_irqchip_set_remote(config->irq, span_leads(s) ? &lead_irq : &follower_irq, s);
 	*out = s;
 	return 0;
@@ -357,6 +359,8 @@ void vmm_span_free(struct vmm_span *s)
 	pthread_cond_destroy(&s->changed);
 	pthread_mutex_destroy(&s->sampling);
 	pthread_mutex_destroy(&s->lock);
+	if (s->task_timer.fire)
+		base_loop_timer_cancel(&s->task_timer);
 	free(s->state);
 	explicit_bzero(&s->slices, sizeof(s->slices));
 	free(s);
@@ -367,7 +371,7 @@ void vmm_span_free(struct vmm_span *s)
 /* Until `*bits` has every follower: 0; -ECANCELED: links are lost, or *end is set; -ETIMEDOUT. */
 static int wait_followers(struct vmm_span *s, const uint16_t *bits, const bool *end)
 {
-	uint16_t all = (uint16_t)(((1u << s->slices.count) - 1) & ~1u);
+	uint16_t all = (uint16_t)(((1u << s->slices.count) - 1) & ~1u & ~atomic_load(&s->gone));
 	struct timespec until =
 		base_clock_timespec(base_clock_ns() + VMM_SPAN_HALT_MS * BASE_NS_PER_MS);
 	int err = 0;

@@ -40,6 +40,9 @@ enum vmm_span_order {
 	VMM_SPAN_FAILED,     /* the same, and it failed */
 	VMM_SPAN_LOST,	     /* the links are gone: memory is not to be touched any more; reason */
 	VMM_SPAN_WISH_RESET, /* lead: a vCPU elsewhere asks for a reset */
+	VMM_SPAN_EMPTIED,    /* lead: vmm_span_evict() is over; reason: it failed, or "" */
+	VMM_SPAN_DISMISSED,  /* lead: a slice will end; reason: it will not, or "" */
+	VMM_SPAN_LEFT,	     /* follower: the guest needs it no more */
 	VMM_SPAN_MOVED, /* lead: vmm_span_move() is over; reason: why it is where it was, or "" */
 };
 
@@ -89,6 +92,20 @@ BASE_MUST_CHECK int vmm_span_move(struct vmm_span *s, uint32_t apic_id, unsigned
 bool vmm_span_moves(struct vmm_span *s);
 /* The slice of a vCPU, as far as is known here. */
 unsigned vmm_span_where(const struct vmm_span *s, uint32_t apic_id);
+/*
+ * Lead, main thread: a slice whose vCPUs have gone leaves, in these steps; see span_task.c. rehome,
+ * while all stand: its pages' homes are the slice `to` from now on; -EAGAIN: they are not, since
+ * memory does not come to rest; others: the guest cannot go on. evict: its pages go to the others, until VMM_SPAN_EMPTIED. dismiss: it ends; the
+ * others go on without it after VMM_SPAN_DISMISSED.
+ */
+BASE_MUST_CHECK int vmm_span_rehome(struct vmm_span *s, unsigned from, unsigned to);
+void vmm_span_evict(struct vmm_span *s, unsigned slice, uint64_t pages_per_s);
+/* Pages that were asked for, of those that were there; total 0: not known yet. */
+void vmm_span_evicted(struct vmm_span *s, uint64_t *done, uint64_t *total);
+void vmm_span_dismiss(struct vmm_span *s, unsigned slice);
+bool vmm_span_is_gone(const struct vmm_span *s, unsigned slice);
+/* The slice where the pages of a part are at home. Main thread. */
+unsigned vmm_span_home(const struct vmm_span *s, unsigned part);
 /* Follower, any thread. */
 void vmm_span_wish_reset(struct vmm_span *s);
 /*

@@ -44,6 +44,8 @@ struct vmm_span {
 	struct vmm_slice_config slices;
 	uint8_t self;
 	_Atomic(uint8_t) where[VMM_VCPU_MAX]; /* the slice of each vCPU, as far as is known here */
+	_Atomic(uint16_t) gone;		      /* slices that have left; bits */
+	uint8_t home[VMM_SLICE_MAX];	      /* of each part's pages; the main thread's */
 	struct dsm *dsm;
 	struct dsm_callbacks callbacks;
 	pthread_t linker;
@@ -71,9 +73,19 @@ struct vmm_span {
 	uint8_t led_from;
 	char failure[SPAN_TEXT_MAX];   /* lead: of the move; source: what the target said */
 	uint32_t placed[VMM_VCPU_MAX]; /* the number of the move that put a vCPU where it is */
+	struct span_msg next_task;
+	uint32_t task_number; /* lead: of the last TASK, and what has been heard of it */
+	enum span_task task_op;
+	uint8_t task_slice;
+	uint16_t task_open; /* who has not finished; bits */
+	int task_error;
+	uint64_t task_done[VMM_SLICE_MAX], task_total[VMM_SLICE_MAX];
 	/* What comes of the vCPU's state: the receiver's until it is complete, then the vCPU's. */
 	uint8_t *state;
 	uint32_t state_len, state_total;
+
+	struct span_msg task; /* that is being done here; the main thread's */
+	struct base_timer task_timer;
 
 	struct span_news news[SPAN_ORDERS_MAX]; /* for the main thread */
 	unsigned news_head, news_tail;
@@ -114,6 +126,10 @@ BASE_MUST_CHECK int span_eoi(struct vmm_span *s, const struct span_msg *m);
 /* span_move.c */
 void span_move_init(struct vmm_span *s);
 BASE_MUST_CHECK int span_move_handle(struct vmm_span *s, uint8_t peer, const struct span_msg *m);
+
+/* span_task.c */
+BASE_MUST_CHECK int span_task_asked(struct vmm_span *s, uint8_t peer, const struct span_msg *m);
+BASE_MUST_CHECK int span_task_done(struct vmm_span *s, uint8_t peer, const struct span_msg *m);
 
 /* Where an interrupt for it, or its own messages, belong. */
 static inline unsigned span_where(const struct vmm_span *s, uint32_t apic_id)

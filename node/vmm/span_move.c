@@ -104,7 +104,7 @@ int vmm_span_move(struct vmm_span *s, uint32_t apic_id, unsigned slice)
 	struct span_move to_target;
 	bool busy;
 
-	if (apic_id >= count || slice >= s->slices.count)
+	if (apic_id >= count || vmm_span_is_gone(s, slice))
 		return -EINVAL;
 	if (span_where(s, apic_id) == slice)
 		return -EALREADY;

@@ -196,6 +196,8 @@ static int dispatch(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 	case SPAN_MOVE:
 	case SPAN_STATE:
 	case SPAN_PLACE: return span_move_handle(s, peer, m);
+	case SPAN_TASK: return span_task_asked(s, peer, m);
+	case SPAN_DONE: return span_task_done(s, peer, m);
 	default: return -EPROTO;
 	}
 }

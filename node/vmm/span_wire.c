@@ -96,6 +96,23 @@ static void put_state(struct put *p, const struct span_msg *m)
 	p->at += m->state.len;
 }
 
+static void put_task(struct put *p, const struct span_msg *m)
+{
+	put(p, m->task.op, 1);
+	put(p, m->task.slice, 1);
+	put(p, m->task.rate, 8);
+	memcpy(p->at, m->task.home, sizeof(m->task.home));
+	p->at += sizeof(m->task.home);
+}
+
+static void put_done(struct put *p, const struct span_msg *m)
+{
+	put(p, m->done.op, 1);
+	put(p, m->done.error, 1);
+	put(p, m->done.done, 8);
+	put(p, m->done.total, 8);
+}
+
 size_t span_msg_put(uint8_t out[SPAN_WIRE_MAX], const struct span_msg *m)
 {
 	struct put p = {out};
@@ -121,6 +138,8 @@ size_t span_msg_put(uint8_t out[SPAN_WIRE_MAX], const struct span_msg *m)
 		put(&p, m->place.move, 4);
 		put(&p, m->place.ids, 8);
 		break;
+	case SPAN_TASK: put_task(&p, m); break;
+	case SPAN_DONE: put_done(&p, m); break;
 	default: break;
 	}
 	return (size_t)(p.at - out);
@@ -216,6 +235,22 @@ static void get_state(struct base_rbuf *b, struct span_msg *m)
 	base_rbuf_bytes(b, m->state.data, m->state.len);
 }
 
+static void get_task(struct base_rbuf *b, struct span_msg *m)
+{
+	m->task.op = base_rbuf_u8(b);
+	m->task.slice = base_rbuf_u8(b);
+	m->task.rate = base_rbuf_u64(b);
+	base_rbuf_bytes(b, m->task.home, sizeof(m->task.home));
+}
+
+static void get_done(struct base_rbuf *b, struct span_msg *m)
+{
+	m->done.op = base_rbuf_u8(b);
+	m->done.error = base_rbuf_u8(b);
+	m->done.done = base_rbuf_u64(b);
+	m->done.total = base_rbuf_u64(b);
+}
+
 static bool sane(const struct span_msg *m)
 {
 	switch (m->type) {
@@ -226,6 +261,8 @@ static bool sane(const struct span_msg *m)
 	case SPAN_MOVE:
 		return m->move.step >= SPAN_STEP_PREPARE && m->move.step < SPAN_STEP_END &&
 		       m->move.peer < VMM_SLICE_MAX;
+	case SPAN_TASK: return m->task.op > SPAN_TASK_NONE && m->task.op < SPAN_TASK_END;
+	case SPAN_DONE: return m->done.op > SPAN_TASK_NONE && m->done.op < SPAN_TASK_END;
 	case SPAN_STATE:
 		return m->state.len >= 1 && m->state.total <= VMM_VCPU_PACK_MAX &&
 		       m->state.offset < m->state.total &&
@@ -262,6 +299,8 @@ int span_msg_get(const void *data, size_t len, struct span_msg *m)
 		m->place.move = base_rbuf_u32(&b);
 		m->place.ids = base_rbuf_u64(&b);
 		break;
+	case SPAN_TASK: get_task(&b, m); break;
+	case SPAN_DONE: get_done(&b, m); break;
 	default: break;
 	}
 	return base_rbuf_end(&b) || !sane(m) ? -EPROTO : 0;

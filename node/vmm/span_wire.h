@@ -13,6 +13,7 @@
  *   IRQ, IDS, EOI                          interrupts (irqchip.h)
  *   IO      follower -> lead -> follower   one access of a vCPU to a port or to MMIO
  *   MOVE, STATE, PLACE                     a vCPU changes its slice (span_move.c)
+ *   TASK    lead -> followers              a slice leaves (span_task.c); answered by DONE
  */
 #ifndef VMM_SPAN_WIRE_H
 #define VMM_SPAN_WIRE_H
@@ -42,6 +43,8 @@ enum span_type {
 	SPAN_STATE,
 	SPAN_PLACE,
 	SPAN_GOING,
+	SPAN_TASK,
+	SPAN_DONE,
 	SPAN_TYPE_END,
 };
 
@@ -57,9 +60,19 @@ enum span_step {
 	SPAN_STEP_END,
 };
 
+enum span_task {
+	SPAN_TASK_NONE,
+	SPAN_TASK_QUIET,
+	SPAN_TASK_REHOME,
+	SPAN_TASK_EVICT,
+	SPAN_TASK_FORGET,
+	SPAN_TASK_LEAVE,
+	SPAN_TASK_END,
+};
+
 struct span_msg {
 	enum span_type type;
-	/* GO, GOING, HALT, HALTED, TIME: which; IRQ, IDS, IO, MOVE, STATE, PLACE: APIC id; EOI: vector */
+	/* GO, GOING, HALT, HALTED, TIME, TASK, DONE: which; EOI: vector; else: APIC id */
 	uint32_t number;
 	union {
 		struct {
@@ -93,6 +106,17 @@ struct span_msg {
 			uint32_t move;
 			uint64_t ids; /* as IDS */
 		} place;
+		struct {
+			enum span_task op;
+			uint8_t slice;
+			uint64_t rate;		     /* EVICT: pages/s, 0: no limit */
+			uint8_t home[VMM_SLICE_MAX]; /* REHOME: the slice of each part's pages */
+		} task;
+		struct {
+			enum span_task op;
+			uint8_t error; /* errno; EINPROGRESS: more will come */
+			uint64_t done, total;
+		} done;
 		struct {
 			bool pio, write;
 			uint8_t len; /* bytes, 1 to 8 */

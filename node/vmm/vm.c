@@ -44,7 +44,7 @@ bool vm_is_final(const struct vmm_vm *vm)
 /* ---- stopping and going on ---- */
 
 /* vCPUs elsewhere may wait for our devices, and ours for their pages: devices stop last. */
-static void vm_halt_all(struct vmm_vm *vm)
+void vm_halt_all(struct vmm_vm *vm)
 {
 	if (vm->span && !vm_follows(vm) && vmm_span_halt(vm->span) < 0)
 		vm->lost = true;
@@ -58,7 +58,7 @@ static void vm_halt_all(struct vmm_vm *vm)
 			dev->ops->pause(dev);
 }
 
-static int vm_go_all(struct vmm_vm *vm)
+int vm_go_all(struct vmm_vm *vm)
 {
 	int err;
 

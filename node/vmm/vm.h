@@ -63,7 +63,17 @@ BASE_MUST_CHECK int vmm_vm_save_live(struct vmm_vm *vm, int fd, int (*pause)(voi
  */
 BASE_MUST_CHECK int vmm_vm_move_vcpu(struct vmm_vm *vm, uint32_t apic_id, unsigned slice,
 				     void (*moved)(void *arg, int err, const char *why), void *arg);
-/* Meanwhile pause, resume and reset are not possible. */
+/*
+ * The same for all that a slice has: its vCPUs and its memory go to the slice `to`, at most so many
+ * pages a second (0: no limit), and it ends. Meanwhile places() shows how far it is.
+ */
+BASE_MUST_CHECK int vmm_vm_empty(struct vmm_vm *vm, unsigned slice, unsigned to,
+				 uint64_t pages_per_s,
+				 void (*done)(void *arg, int err, const char *why), void *arg);
+/* Spanning guests: which slice has what. */
+void vmm_vm_places(struct vmm_vm *vm, void (*put)(void *arg, const char *name, uint64_t value),
+		   void *arg);
+/* While vCPUs move, pause, resume and reset are not possible. */
 bool vmm_vm_moves(const struct vmm_vm *vm);
 
 enum vmm_state vmm_vm_state(const struct vmm_vm *vm);

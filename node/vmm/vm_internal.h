@@ -24,6 +24,18 @@ enum {
 	VM_TSC_TOLERANCE = 4000,
 };
 
+/* A slice that is about to leave: vm_empty.c. */
+struct vm_empty {
+	int phase; /* 0: none is */
+	unsigned slice, to;
+	uint64_t rate;
+	uint64_t moved; /* vCPUs that have been sent off; bits */
+	int64_t stood_ns;
+	char why[VM_REASON_MAX];
+	void (*done)(void *arg, int err, const char *why);
+	void *arg;
+};
+
 struct vmm_vm {
 	struct vmm_config config;
 	const struct vmm_vm_ops *ops;
@@ -48,6 +60,7 @@ struct vmm_vm {
 	bool reset_after_move;				    /* asked for while a vCPU moved */
 	void (*moved)(void *arg, int err, const char *why); /* of vmm_vm_move_vcpu() */
 	void *moved_arg;
+	struct vm_empty empty;
 	bool ending;		     /* a follower that has asked the lead for the end */
 	struct base_timer end_timer; /* then it ends without the lead */
 
@@ -77,6 +90,9 @@ struct vmm_vm {
 void vm_request(struct vmm_vm *vm, enum vm_request what);
 
 /* vm.c: all of this slice; states. Main thread. */
+/* Everything stands (or vm->lost), and goes on. */
+void vm_halt_all(struct vmm_vm *vm);
+BASE_MUST_CHECK int vm_go_all(struct vmm_vm *vm);
 /* The vCPUs that are here to their power-up state; the boot vCPU to vm->entry. */
 BASE_MUST_CHECK int vm_reset_vcpus(struct vmm_vm *vm);
 void vm_set_state(struct vmm_vm *vm, enum vmm_state state, const char *reason);
@@ -90,6 +106,13 @@ static inline bool vm_follows(const struct vmm_vm *vm)
 {
 	return vmm_config_follows(&vm->config);
 }
+/* vm_empty.c: what the slices have done; without a slice that leaves all of it is nothing. */
+void vm_empty_moved(struct vmm_vm *vm, const char *why);
+void vm_empty_evicted(struct vmm_vm *vm, const char *why);
+void vm_empty_dismissed(struct vmm_vm *vm, const char *why);
+void vm_empty_end(struct vmm_vm *vm);
+bool vm_empty_is_on(const struct vmm_vm *vm);
+bool vm_empty_moves_vcpus(const struct vmm_vm *vm);
 /* A vCPU that was moving does not any more, because the guest has ended. */
 void vm_span_end_move(struct vmm_vm *vm);
 /* Follower: the end is the lead's to decide; true: it was asked, and the caller does nothing. */

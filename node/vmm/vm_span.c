@@ -120,6 +120,10 @@ static void on_moved(struct vmm_vm *vm, const char *why)
 {
 	bool reset = vm->reset_after_move;
 
+	if (vm_empty_moves_vcpus(vm)) {
+		vm_empty_moved(vm, why);
+		return;
+	}
 	vm->reset_after_move = false;
 	end_move(vm, why[0] ? -EIO : 0, why);
 	if (reset && vmm_vm_reset(vm) < 0)
@@ -129,6 +133,7 @@ static void on_moved(struct vmm_vm *vm, const char *why)
 void vm_span_end_move(struct vmm_vm *vm)
 {
 	end_move(vm, -ECANCELED, "the guest has ended");
+	vm_empty_end(vm);
 }
 
 int vmm_vm_move_vcpu(struct vmm_vm *vm, uint32_t apic_id, unsigned slice,
@@ -140,7 +145,7 @@ int vmm_vm_move_vcpu(struct vmm_vm *vm, uint32_t apic_id, unsigned slice,
 		return -EOPNOTSUPP;
 	if (vm->state != VMM_RUNNING)
 		return -EINVAL;
-	err = vmm_span_move(vm->span, apic_id, slice);
+	err = vm_empty_is_on(vm) ? -EBUSY : vmm_span_move(vm->span, apic_id, slice);
 	if (err)
 		return err;
 	vm->moved = moved;
@@ -150,7 +155,7 @@ int vmm_vm_move_vcpu(struct vmm_vm *vm, uint32_t apic_id, unsigned slice,
 
 bool vmm_vm_moves(const struct vmm_vm *vm)
 {
-	return vm->span && vmm_span_moves(vm->span);
+	return vm->span && (vmm_span_moves(vm->span) || vm_empty_moves_vcpus(vm));
 }
 
 static void on_order(void *arg, enum vmm_span_order order, const char *reason)
@@ -167,6 +172,11 @@ static void on_order(void *arg, enum vmm_span_order order, const char *reason)
 	case VMM_SPAN_STOPPED: on_end(vm, VMM_STOPPED, reason); break;
 	case VMM_SPAN_FAILED: on_end(vm, VMM_FAILED, reason); break;
 	case VMM_SPAN_LOST: lose(vm, VMM_FAILED, reason); break;
+	case VMM_SPAN_EMPTIED: vm_empty_evicted(vm, reason); break;
+	case VMM_SPAN_DISMISSED: vm_empty_dismissed(vm, reason); break;
+	case VMM_SPAN_LEFT:
+		vm_set_state(vm, VMM_STOPPED, "its part of the guest is on another node now");
+		break;
 	case VMM_SPAN_MOVED: on_moved(vm, reason); break;
 	case VMM_SPAN_WISH_RESET:
 		if (vmm_vm_reset(vm) < 0)

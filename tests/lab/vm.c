@@ -3,6 +3,7 @@
  *   lab-vm RUN-DIR status | stats | pause | resume | powerdown | kill | reset | registers
  *   lab-vm RUN-DIR wait STATE     until it is in this state (or has failed)
  *   lab-vm RUN-DIR move VCPU SLICE
+ *   lab-vm RUN-DIR empty SLICE TO [PAGES/S]
  * Prints the answer. Exit code 0; 1: refused, with the reason; 3: nobody listens or answers.
  */
 #include <errno.h>
@@ -19,9 +20,10 @@ static const struct {
 	const char *name;
 	enum vmmctl_op op;
 } words[] = {
-	{"status", VMMCTL_STATUS},	 {"stats", VMMCTL_STATS}, {"pause", VMMCTL_PAUSE},
-	{"resume", VMMCTL_RESUME},	 {"kill", VMMCTL_KILL},	  {"reset", VMMCTL_RESET},
-	{"powerdown", VMMCTL_POWERDOWN}, {"wait", VMMCTL_STATUS}, {"registers", VMMCTL_REGISTERS},
+	{"status", VMMCTL_STATUS},	 {"stats", VMMCTL_STATS},	  {"pause", VMMCTL_PAUSE},
+	{"resume", VMMCTL_RESUME},	 {"kill", VMMCTL_KILL},		  {"reset", VMMCTL_RESET},
+	{"places", VMMCTL_PLACES},	 {"powerdown", VMMCTL_POWERDOWN}, {"wait", VMMCTL_STATUS},
+	{"registers", VMMCTL_REGISTERS},
 };
 
 struct ask {
@@ -110,6 +112,14 @@ int main(int argc, char **argv)
 		request.rows = (uint16_t)atoi(argv[4]);
 		return ask(argv[1], &request, NULL);
 	}
+	if ((argc == 5 || argc == 6) && strcmp(argv[2], "empty") == 0) {
+		request = (struct vmmctl_request){.op = VMMCTL_EMPTY,
+						  .cols = (uint16_t)atoi(argv[3]),
+						  .rows = (uint16_t)atoi(argv[4]),
+						  .rate = argc == 6 ? strtoull(argv[5], NULL, 10)
+								    : 0};
+		return ask(argv[1], &request, NULL);
+	}
 	for (size_t i = 0; argc >= 3 && i < BASE_ARRAY_LEN(words); i++) {
 		bool waits = strcmp(argv[2], "wait") == 0;
 
@@ -118,6 +128,6 @@ int main(int argc, char **argv)
 			return ask(argv[1], &request, waits ? argv[3] : NULL);
 	}
 	fprintf(stderr, "usage: lab-vm RUN-DIR status|stats|pause|resume|powerdown|kill|reset|"
-			"registers|wait STATE|move VCPU SLICE\n");
+			"registers|wait STATE|move VCPU SLICE|empty SLICE TO|places\n");
 	return EXIT_USAGE;
 }

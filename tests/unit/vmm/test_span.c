@@ -142,6 +142,11 @@ static void messages_survive_the_wire(void **state)
 	same(&(struct span_msg){
 		.type = SPAN_STATE, .number = 5, .state = {9, 7, 227, 220, {1, 2}}});
 	same(&(struct span_msg){.type = SPAN_PLACE, .number = 5, .place = {9, UINT64_MAX}});
+	same(&(struct span_msg){.type = SPAN_TASK,
+				.number = 3,
+				.task = {SPAN_TASK_REHOME, 2, 100, {0, 1, 0, [15] = 7}}});
+	same(&(struct span_msg){
+		.type = SPAN_DONE, .number = 3, .done = {SPAN_TASK_EVICT, 115, 1, 2}});
 	same(&(struct span_msg){.type = SPAN_END, .end = {true, "the guest has failed"}});
 }
 
@@ -162,6 +167,10 @@ static void refuses_foreign_messages(void **state)
 	m = (struct span_msg){.type = SPAN_STATE, .state = {.total = 9, .len = 10}};
 	assert_int_equal(span_msg_get(b, span_msg_put(b, &m), &m), -EPROTO);
 	m = (struct span_msg){.type = SPAN_STATE, .state = {.total = UINT32_MAX, .len = 10}};
+	assert_int_equal(span_msg_get(b, span_msg_put(b, &m), &m), -EPROTO);
+	m = (struct span_msg){.type = SPAN_TASK};
+	assert_int_equal(span_msg_get(b, span_msg_put(b, &m), &m), -EPROTO);
+	m = (struct span_msg){.type = SPAN_DONE, .done = {.op = SPAN_TASK_END}};
 	assert_int_equal(span_msg_get(b, span_msg_put(b, &m), &m), -EPROTO);
 	m = (struct span_msg){.type = SPAN_RESET, .entry = {.mode = 3}};
 	assert_int_equal(span_msg_get(b, span_msg_put(b, &m), &m), -EPROTO);
