@@ -5,13 +5,14 @@
 #include <string.h>
 
 #include "ctl/ctl.h"
+#include "ctl/guest.h"
 
 enum { DRAIN_WHY_MAX = 512 };
 
 struct drain_vm {
 	char name[TEXT_NAME_MAX], target[TEXT_NAME_MAX];
 	uint64_t memory_bytes, total_ns, downtime_ns;
-	bool moved;
+	bool moved, spans;
 	char why[DRAIN_WHY_MAX];
 };
 
@@ -80,6 +81,7 @@ static int drain_vms(struct drain *d)
 		if (r.vms[i].kind[0] && strcmp(r.vms[i].state, "running") != 0)
 			continue;
 		copy_text(d->vms[d->vm_count].name, TEXT_NAME_MAX, r.vms[i].name);
+		d->vms[d->vm_count].spans = r.vms[i].slices;
 		d->vms[d->vm_count++].memory_bytes = r.vms[i].memory_bytes;
 	}
 	control_reply_fini(&r);
@@ -108,6 +110,72 @@ static bool drain_item(void *arg, const struct control_reply *item)
 	return true;
 }
 
+static void drain_why(struct drain_vm *vm, const char *node, const char *said)
+{
+	size_t used = strlen(vm->why);
+	char text[DRAIN_WHY_MAX];
+
+	copy_text(text, sizeof(text), said);
+	snprintf(vm->why + used, sizeof(vm->why) - used, "%s%s: %s", used ? "; " : "", node, text);
+}
+
+static void drain_say(const struct drain *d, const struct drain_vm *vm, const char *to)
+{
+	if (d->c->progress && !d->c->json)
+		fprintf(stderr, "%s%s -> %s (%zu of %zu)\n", d->c->colour ? "\r\033[K" : "",
+			vm->name, to, d->at + 1, d->vm_count);
+}
+
+static void drain_clear(const struct drain *d)
+{
+	if (d->c->progress && d->c->colour && !d->c->json)
+		fputs("\r\033[K", stderr);
+}
+
+static bool spread_item(void *arg, const struct control_reply *item)
+{
+	struct drain *d = arg;
+	struct ctl c = *d->c;
+	char *name = d->vms[d->at].name;
+
+	c.args = &name;
+	return ctl_spread_item(&c, item);
+}
+
+/* The part of a spanning guest that is here goes to its lead's node. */
+static int drain_slice(struct drain *d, struct drain_vm *vm)
+{
+	struct control_request req = {.op = CONTROL_VM_CONSOLIDATE};
+	struct ctl_guest g = {0};
+	struct control_reply r;
+	int code = ctl_guest_ask(d->c, vm->name, &r, &g);
+
+	if (code)
+		return code;
+	copy_text(req.migrate.target, sizeof(req.migrate.target), g.vm->node);
+	control_reply_fini(&r);
+	memcpy(req.vm, vm->name, sizeof(req.vm));
+	memcpy(vm->target, req.migrate.target, sizeof(vm->target));
+	req.migrate.bandwidth = d->c->bandwidth;
+	req.overcommit = d->c->overcommit;
+	snprintf(req.places, sizeof(req.places), "%s", d->node);
+	drain_say(d, vm, vm->target);
+	code = ctl_call(d->c, &req, spread_item, d, &r);
+	drain_clear(d);
+	if (code)
+		return code;
+	vm->moved = !r.code;
+	if (vm->moved) {
+		vm->total_ns = ctl_item_value(&r, "total_ns");
+		vm->downtime_ns = ctl_item_value(&r, "downtime_ns");
+	} else {
+		drain_why(vm, vm->target, r.text);
+		vm->target[0] = 0;
+	}
+	control_reply_fini(&r);
+	return 0;
+}
+
 static int drain_try(struct drain *d, struct drain_vm *vm, struct drain_node *to)
 {
 	struct control_request req = {.op = CONTROL_VM_MIGRATE};
@@ -119,12 +187,9 @@ static int drain_try(struct drain *d, struct drain_vm *vm, struct drain_node *to
 	ctl_migrate_options(d->c, &req.migrate);
 	if (!ctl_name(d->c, "node", d->node, req.node))
 		return CONTROL_USAGE;
-	if (d->c->progress && !d->c->json)
-		fprintf(stderr, "%s%s -> %s (%zu of %zu)\n", d->c->colour ? "\r\033[K" : "",
-			vm->name, to->name, d->at + 1, d->vm_count);
+	drain_say(d, vm, to->name);
 	code = ctl_call(d->c, &req, drain_item, d, &r);
-	if (d->c->progress && d->c->colour && !d->c->json)
-		fputs("\r\033[K", stderr);
+	drain_clear(d);
 	if (code)
 		return code;
 	vm->moved = !r.code;
@@ -134,12 +199,7 @@ static int drain_try(struct drain *d, struct drain_vm *vm, struct drain_node *to
 		vm->downtime_ns = ctl_item_value(&r, "downtime_ns");
 		to->left_bytes -= (int64_t)vm->memory_bytes;
 	} else {
-		size_t used = strlen(vm->why);
-		char text[DRAIN_WHY_MAX];
-
-		copy_text(text, sizeof(text), r.text);
-		snprintf(vm->why + used, sizeof(vm->why) - used, "%s%s: %s", used ? "; " : "",
-			 to->name, text);
+		drain_why(vm, to->name, r.text);
 	}
 	control_reply_fini(&r);
 	return 0;
@@ -152,6 +212,8 @@ static int drain_one(struct drain *d, struct drain_vm *vm)
 
 	for (size_t i = 0; i < d->node_count; i++)
 		d->nodes[i].tried = false;
+	if (vm->spans)
+		return drain_slice(d, vm);
 	while (!code && !vm->moved && (to = drain_choose(d))) {
 		to->tried = true;
 		code = drain_try(d, vm, to);

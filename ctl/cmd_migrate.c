@@ -14,7 +14,7 @@ uint64_t ctl_item_value(const struct control_reply *r, const char *name)
 	return 0;
 }
 
-static void json_progress(const struct control_reply *r, const char *vm)
+void ctl_migrate_json(const struct control_reply *r, const char *vm)
 {
 	struct print_json j = {.f = stdout};
 
@@ -60,7 +60,7 @@ static void print_progress(const struct ctl *c, const struct control_reply *r)
 void ctl_migrate_progress(const struct ctl *c, const char *vm, const struct control_reply *item)
 {
 	if (c->json)
-		json_progress(item, vm);
+		ctl_migrate_json(item, vm);
 	else if (c->progress)
 		print_progress(c, item);
 }
@@ -133,7 +133,7 @@ int ctl_vm_migrate(struct ctl *c)
 		return code;
 	code = ctl_check(c, &r);
 	if (!code && c->json)
-		json_progress(&r, c->args[0]);
+		ctl_migrate_json(&r, c->args[0]);
 	else if (!code && !c->quiet)
 		print_summary(c, &r);
 	control_reply_fini(&r);

@@ -35,7 +35,7 @@ static void json_slices(struct print_json *j, const struct ctl_guest *g)
 	for (size_t i = 0; i < g->count; i++) {
 		const struct control_vm *v = g->slice[i];
 
-		if (!v)
+		if (!v || ctl_guest_left(g, i))
 			continue;
 		print_json_open(j, NULL, '{');
 		print_json_number(j, "slice", i);
@@ -206,7 +206,10 @@ static void print_slices(const struct ctl_guest *g, const struct vmspec *s)
 		const struct control_vm *v = g->slice[i];
 		char memory[32];
 
-		if (v)
+		if (ctl_guest_left(g, i))
+			printf("slice %zu   has left node %s\n", i,
+			       s && i < s->part_count ? s->parts[i].node : "?");
+		else if (v)
 			printf("slice %zu   node %s%s, %" PRIu64 " vCPUs, %s, %s%s%s, pid %" PRIu64
 			       "\n",
 			       i, v->node, i ? "" : " (lead)", v->slice_vcpus,

@@ -52,6 +52,8 @@ TAKE_TEXT(out, out_dir)
 TAKE_TEXT(cluster_name, cluster_name)
 TAKE_TEXT(system_map, system_map)
 TAKE_TEXT(output, output)
+TAKE_TEXT(from, from)
+TAKE_TEXT(places, places)
 TAKE_SPEC(kernel, kernel)
 TAKE_SPEC(initrd, initrd)
 TAKE_SPEC(restore, restore)
@@ -311,12 +313,31 @@ static const struct ctl_option migrate_options[] = {
 	NODE_OPTION,
 	END,
 };
+static const struct ctl_option spread_options[] = {
+	{"vcpus", 0, "a=N,b=N", "so many vCPUs on each node; all of them are to be placed",
+	 take_places},
+	{"overcommit", 0, NULL, "allow more vCPUs than a host has CPUs", take_overcommit},
+	NODE_OPTION,
+	END,
+};
+static const struct ctl_option consolidate_options[] = {
+	{"to", 0, "NODE", "where it goes: the node of its devices", take_target},
+	{"from", 0, "NODE", "leave this node alone (else all others)", take_from},
+	{"bandwidth", 0, "BYTES", "a limit a second, such as 100M", take_bandwidth},
+	{"overcommit", 0, NULL, "allow more vCPUs or memory than the host has free",
+	 take_overcommit},
+	NODE_OPTION,
+	END,
+};
 static const struct ctl_option drain_options[] = {
 	{"max-downtime", 0, "MS", "stop each guest for so long at most (default 50)",
 	 take_max_downtime},
 	{"bandwidth", 0, "BYTES", "a limit a second, such as 100M", take_bandwidth},
 	{"channels", 0, "N", "data connections (default 2)", take_channels},
 	{"encrypt", 0, NULL, "seal what is sent", take_encrypt},
+	{"overcommit", 0, NULL,
+	 "let a guest that spans nodes have more on its lead's node than is free there",
+	 take_overcommit},
 	END,
 };
 static const struct ctl_option checkpoint_options[] = {
@@ -367,6 +388,7 @@ const struct ctl_command ctl_commands[] = {
 	 "pangaea node doctor\npangaea node doctor a --json", no_options, ctl_node_doctor},
 	{"node", "drain", "NODE", 1, 1, "move all VMs of a node to the others",
 	 "For maintenance: one after another, each to the node with most memory left that takes it.\n"
+	 "What a guest that spans nodes has there goes to the node of its devices.\n"
 	 "Exits 1 when a VM stays, and says why. New VMs may still be started on the node.",
 	 "pangaea node drain a\npangaea node drain a --max-downtime 20 --json", drain_options,
 	 ctl_node_drain},
@@ -425,6 +447,18 @@ const struct ctl_command ctl_commands[] = {
 	 "pangaea vm migrate web --to b --max-downtime 10 --bandwidth 200M --json\n"
 	 "pangaea vm migrate web --cancel",
 	 migrate_options, ctl_vm_migrate},
+	{"vm", "spread", "NAME", 1, 1, "move vCPUs of a spanning guest between its nodes",
+	 "The guest runs on; a vCPU stands for some milliseconds while it moves. Its nodes are those\n"
+	 "where 'pangaea vm info' shows a slice. All vCPUs that are to move do, or none.",
+	 "pangaea vm spread big --vcpus a=2,b=2\npangaea vm spread big --vcpus a=4,b=0",
+	 spread_options, ctl_vm_spread},
+	{"vm", "consolidate", "NAME", 1, 1, "bring a spanning guest together on one node",
+	 "vCPUs and memory of the other nodes come to NODE, where the devices are, while the guest\n"
+	 "runs; all of it stands for some milliseconds once for each node that it leaves. Their slices\n"
+	 "end. With --from it leaves this node only.",
+	 "pangaea vm consolidate big --to a\n"
+	 "pangaea vm consolidate big --to a --from c --bandwidth 200M",
+	 consolidate_options, ctl_vm_consolidate},
 	{"vm", "checkpoint", "NAME FILE", 2, 2, "write a VM's state to a file; it goes on",
 	 "FILE is made on the VM's node: whole or not at all, and only its owner may read it. It\n"
 	 "holds memory and devices, not the disks: these must not change until it is restored.",

@@ -30,7 +30,7 @@ struct ctl {
 	const char *system_map, *output;
 	uint64_t seconds;
 	/* vm migrate */
-	const char *target;
+	const char *target, *from, *places;
 	bool cancel, encrypt, live;
 	uint32_t max_downtime_ms, channels;
 	uint64_t bandwidth;
@@ -124,6 +124,8 @@ int ctl_vm_stats(struct ctl *c);
 int ctl_vm_registers(struct ctl *c);
 int ctl_vm_heatmap(struct ctl *c);
 int ctl_vm_migrate(struct ctl *c);
+int ctl_vm_spread(struct ctl *c);
+int ctl_vm_consolidate(struct ctl *c);
 int ctl_vm_checkpoint(struct ctl *c);
 int ctl_vm_restore(struct ctl *c);
 int ctl_pvm_up(struct ctl *c);
@@ -144,6 +146,9 @@ void ctl_print_started(const struct ctl *c, const struct control_vm *v);
 
 /* Of vm migrate: one report as a line or in JSON, what the options say, and a number of a report. */
 void ctl_migrate_progress(const struct ctl *c, const char *vm, const struct control_reply *item);
+void ctl_migrate_json(const struct control_reply *r, const char *vm);
+/* The same of vm spread and vm consolidate; arg: the struct ctl, whose first argument is the VM. */
+bool ctl_spread_item(void *arg, const struct control_reply *item);
 void ctl_migrate_options(const struct ctl *c, struct control_migrate *m);
 uint64_t ctl_item_value(const struct control_reply *r, const char *name);
 

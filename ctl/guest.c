@@ -31,6 +31,11 @@ size_t ctl_guests(const struct control_reply *r, struct ctl_guest *out)
 	return count;
 }
 
+bool ctl_guest_left(const struct ctl_guest *g, size_t slice)
+{
+	return g->vm->slices_gone >> slice & 1;
+}
+
 void ctl_guest_nodes(const struct ctl_guest *g, char *out, size_t cap)
 {
 	size_t used = 0;
@@ -38,8 +43,9 @@ void ctl_guest_nodes(const struct ctl_guest *g, char *out, size_t cap)
 	if (!g->count)
 		snprintf(out, cap, "%s", g->vm->node);
 	for (size_t i = 0; i < g->count && used < cap; i++)
-		used += (size_t)snprintf(out + used, cap - used, "%s%s", i ? "+" : "",
-					 g->slice[i] ? g->slice[i]->node : "?");
+		if (!ctl_guest_left(g, i))
+			used += (size_t)snprintf(out + used, cap - used, "%s%s", i ? "+" : "",
+						 g->slice[i] ? g->slice[i]->node : "?");
 }
 
 /* Of guests of one name, one after the other: the one that is there, or was last. */

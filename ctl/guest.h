@@ -12,6 +12,8 @@ struct ctl_guest {
 
 /* Groups the records of a VM_LS; `out` has room for r->vm_count. */
 size_t ctl_guests(const struct control_reply *r, struct ctl_guest *out);
+/* Its vCPUs and memory are on other nodes. */
+bool ctl_guest_left(const struct ctl_guest *g, size_t slice);
 /* "a", or "a+b" in the order of the slices. */
 void ctl_guest_nodes(const struct ctl_guest *g, char *out, size_t cap);
 /*

@@ -15,7 +15,7 @@
 	N(vm_memory_bytes) N(uptime_ns) N(agent_uptime_ns) N(rtt_ns) N(pid)
 #define VM_FIELDS(T, N) \
 	T(name) T(node) T(state) T(reason) T(kernel) T(kind) N(vcpus) N(memory_bytes) N(uptime_ns) \
-	N(pid) N(slice) N(slices) N(slice_vcpus) N(slice_memory_bytes) N(ended_ns) N(group)
+	N(pid) N(slice) N(slices) N(slice_vcpus) N(slice_memory_bytes) N(ended_ns) N(group) N(slices_gone)
 #define EVENT_FIELDS(T, N) N(seq) N(time_ns) T(node) T(vm) T(kind) T(text)
 #define ITEM_FIELDS(T, N) T(name) T(text) N(value)
 #define CHECK_FIELDS(T, N) T(node) T(name) T(level) T(text) T(mend)
@@ -232,7 +232,8 @@ static bool get_spec(const PB(Spec) * pb, struct vmspec *s, char why[VMSPEC_WHY_
 static bool has_migrate(int op)
 {
 	return op == CONTROL_VM_MIGRATE || op == CONTROL_MIGRATE_PREPARE ||
-	       op == CONTROL_MIGRATE_VERDICT;
+	       op == CONTROL_MIGRATE_VERDICT || op == CONTROL_VM_SPREAD ||
+	       op == CONTROL_VM_CONSOLIDATE;
 }
 
 static bool has_spec(int op)
@@ -295,6 +296,7 @@ int control_request_encode(const struct control_request *r, uint8_t **out, size_
 	pb.cols = r->cols;
 	pb.rows = r->rows;
 	pb.path = lend(r->path);
+	pb.places = lend(r->places);
 	pb.live = r->live;
 	put_migrate(&r->migrate, &migrate);
 	if (has_migrate(r->op))
@@ -388,6 +390,8 @@ static bool get_request(const PB(Request) * pb, struct control_request *r, struc
 	r->cols = (uint16_t)pb->cols;
 	r->rows = (uint16_t)pb->rows;
 	r->live = pb->live;
+	if (!vmspec_set_text(r->places, sizeof(r->places), "places", pb->places, why))
+		return false;
 	if (!get_path((int)pb->op, pb->path, r->path, why))
 		return false;
 	if (!get_name("node", pb->node, r->node, why) || !get_name("VM", pb->vm, r->vm, why))

@@ -19,6 +19,8 @@
  *   VM_START      vm: a libvirt domain that is off
  *   VM_CHANNEL    vm; a stream: data both ways, of the guest channel (guest_line.h)
  *   VM_PAGEMAP    vm, node: of one slice; cols: how many parts of its memory -> data
+ *   VM_SPREAD     vm, places: a=1,b=1; a stream, as VM_MIGRATE: vCPUs of a spanning guest move
+ *   VM_CONSOLIDATE  vm, migrate: target, places: the node to leave (""): all others; a stream
  * Between agents:
  *   MIGRATE_PREPARE  spec, migrate: makes the empty VM                 -> items: port
  *   MIGRATE_VERDICT  vm, migrate.id: what became of it                 -> text: enum as a word
@@ -76,6 +78,8 @@ enum control_op {
 	CONTROL_SLICE_START,
 	CONTROL_SLICE_STOP,
 	CONTROL_VM_PAGEMAP,
+	CONTROL_VM_SPREAD,
+	CONTROL_VM_CONSOLIDATE,
 	CONTROL_OP_END,
 };
 
@@ -118,6 +122,7 @@ struct control_request {
 	struct control_migrate migrate;
 	struct control_slice slice;
 	char path[VMSPEC_PATH_MAX]; /* absolute, or "" */
+	char places[VMSPEC_WHY_MAX];
 	bool live;
 	uint64_t timeout_ms;
 	bool follow, overcommit;
@@ -141,8 +146,9 @@ struct control_vm {
 	const char *kind;	/* "libvirt": a domain of libvirt; "": a VM of ours */
 	uint64_t slice, slices; /* of a guest that spans nodes; slices 0: an ordinary one */
 	uint64_t slice_vcpus, slice_memory_bytes;
-	uint64_t ended_ns; /* how long ago; 0: it has not */
-	uint64_t group;	   /* of its slices; 0: an ordinary one */
+	uint64_t ended_ns;    /* how long ago; 0: it has not */
+	uint64_t group;	      /* of its slices; 0: an ordinary one */
+	uint64_t slices_gone; /* bits */
 };
 
 struct control_event {

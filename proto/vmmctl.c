@@ -238,7 +238,7 @@ static bool decode_event(const PB(Event) * in, struct decoded *d)
 {
 	d->msg.kind = VMMCTL_EVENT;
 	if (in->kind < VMMCTL__PB__EVENT_KIND__EVENT_STATE ||
-	    in->kind > VMMCTL__PB__EVENT_KIND__EVENT_ERROR)
+	    in->kind > VMMCTL__PB__EVENT_KIND__EVENT_PLACES)
 		return false;
 	if (in->kind == VMMCTL__PB__EVENT_KIND__EVENT_STATE ? !state_valid(in->state)
 							    : in->state != 0)

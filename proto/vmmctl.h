@@ -92,6 +92,7 @@ enum vmmctl_event_kind {
 	VMMCTL_EVENT_CONSOLE,	/* the guest opened its console */
 	VMMCTL_EVENT_PANIC,
 	VMMCTL_EVENT_ERROR,
+	VMMCTL_EVENT_PLACES, /* what VMMCTL_PLACES says has changed */
 };
 
 enum vmmctl_kind { VMMCTL_REQUEST = 1, VMMCTL_REPLY, VMMCTL_EVENT };

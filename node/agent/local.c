@@ -283,6 +283,8 @@ static void vm_request(struct agent *a, struct chan_call *call, const struct con
 	case CONTROL_VM_KILL: agent_vm_end(vm, call, true, 0); break;
 	case CONTROL_VM_MIGRATE: agent_migrate_out(vm, call, req); break;
 	case CONTROL_VM_CHECKPOINT: agent_checkpoint(vm, call, req); break;
+	case CONTROL_VM_SPREAD:
+	case CONTROL_VM_CONSOLIDATE: agent_spread(vm, call, req); break;
 	case CONTROL_VM_MIGRATE_CANCEL: cancel_migration(vm, call); break;
 	case CONTROL_VM_START:
 		agent_reply_text(call, CONTROL_EXISTS, "%s is %s already", vm->spec.name,

@@ -81,6 +81,8 @@ static int relay_timeout(const struct control_request *req)
 
 	switch (req->op) {
 	case CONTROL_VM_RUN:
+	case CONTROL_VM_SPREAD:
+	case CONTROL_VM_CONSOLIDATE:
 	case CONTROL_VM_MIGRATE: return AGENT_START_MS + 2 * AGENT_PEER_MS;
 	case CONTROL_VM_CHECKPOINT: return AGENT_SAVE_MS;
 	case CONTROL_VM_RESTORE: return AGENT_START_MS + 2 * AGENT_PEER_MS;
@@ -89,10 +91,22 @@ static int relay_timeout(const struct control_request *req)
 	}
 }
 
+static bool is_stream(const struct control_request *req)
+{
+	switch (req->op) {
+	case CONTROL_VM_RUN:
+	case CONTROL_VM_RESTORE:
+	case CONTROL_VM_CONSOLE:
+	case CONTROL_VM_MIGRATE:
+	case CONTROL_VM_SPREAD:
+	case CONTROL_VM_CONSOLIDATE: return true;
+	default: return req->follow;
+	}
+}
+
 static int relay_start(struct relay *r, struct chan_link *link, const struct control_request *req)
 {
-	bool stream = req->op == CONTROL_VM_RUN || req->op == CONTROL_VM_RESTORE ||
-		      req->op == CONTROL_VM_CONSOLE || req->op == CONTROL_VM_MIGRATE || req->follow;
+	bool stream = is_stream(req);
 	uint8_t *body;
 	size_t len;
 	int rc = control_request_encode(req, &body, &len);

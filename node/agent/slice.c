@@ -181,7 +181,7 @@ void agent_slice_over(struct agent_vm *vm, bool failed)
 	else if (failed)
 		snprintf(slice.reason, sizeof(slice.reason), "%.500s", vm->reason);
 	for (unsigned i = 0; i < vm->spec.part_count; i++)
-		if (strcmp(vm->spec.parts[i].node, self) != 0)
+		if (strcmp(vm->spec.parts[i].node, self) != 0 && !(vm->slice.places.gone & 1u << i))
 			tell(vm, i, &slice);
 }
 

@@ -36,6 +36,14 @@ BASE_MUST_CHECK int agent_span_ask(struct agent_vm *vm, unsigned index, enum con
 				   const struct control_slice *slice, int timeout_ms,
 				   const struct chan_out_ops *ops, void *arg);
 
+/* ---- spread.c ---- */
+
+/* VM_SPREAD and VM_CONSOLIDATE, at the lead. End the call. */
+void agent_spread(struct agent_vm *vm, struct chan_call *call, const struct control_request *req);
+/* Asks the VM's process where its vCPUs and memory are; that answer. */
+void agent_places_ask(struct agent_vm *vm);
+void agent_places_take(struct agent_places *p, const struct vmmctl_reply *r);
+
 /* ---- slice.c: every node ---- */
 
 void agent_slice_prepare(struct agent *a, struct chan_call *call, struct control_request *req);

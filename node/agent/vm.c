@@ -43,13 +43,14 @@ void agent_vm_record(const struct agent_vm *vm, struct control_vm *out)
 				   .uptime_ns = (uint64_t)(base_clock_ns() - vm->started_ns),
 				   .pid = (uint64_t)vm->pid};
 	if (vmspec_spans(&vm->spec)) {
-		const struct vmspec_part *p = &vm->spec.parts[vm->slice.index];
+		const struct vmspec_part p = agent_vm_part_now(vm, vm->slice.index);
 
 		out->slice = vm->slice.index;
 		out->slices = vm->spec.part_count;
 		out->group = vm->slice.group;
-		out->slice_vcpus = p->vcpus;
-		out->slice_memory_bytes = p->memory_bytes;
+		out->slices_gone = vm->slice.places.gone;
+		out->slice_vcpus = p.vcpus;
+		out->slice_memory_bytes = p.memory_bytes;
 	}
 }
 
@@ -61,12 +62,18 @@ struct vmspec_part agent_vm_share(const struct agent *a, const struct vmspec *s)
 	return (struct vmspec_part){.vcpus = s->vcpus, .memory_bytes = s->memory_bytes};
 }
 
+static struct vmspec_part share_now(const struct agent_vm *vm)
+{
+	return vmspec_spans(&vm->spec) ? agent_vm_part_now(vm, vm->slice.index)
+				       : agent_vm_share(vm->agent, &vm->spec);
+}
+
 uint64_t agent_vms_memory(const struct agent *a)
 {
 	uint64_t sum = 0;
 
 	base_list_foreach (vm, &a->vms, struct agent_vm, link)
-		sum += agent_vm_share(a, &vm->spec).memory_bytes;
+		sum += share_now(vm).memory_bytes;
 	return sum;
 }
 
@@ -75,7 +82,7 @@ uint64_t agent_vms_vcpus(const struct agent *a)
 	uint64_t sum = 0;
 
 	base_list_foreach (vm, &a->vms, struct agent_vm, link)
-		sum += agent_vm_share(a, &vm->spec).vcpus;
+		sum += share_now(vm).vcpus;
 	return sum;
 }
 
@@ -141,6 +148,7 @@ static void control_event(void *ctx, const struct vmmctl_event *event)
 	case VMMCTL_EVENT_PANIC:
 		agent_event(vm->agent, vm->spec.name, "panic", "%s", event->text);
 		break;
+	case VMMCTL_EVENT_PLACES: agent_places_ask(vm); break;
 	case VMMCTL_EVENT_ERROR:
 		agent_event(vm->agent, vm->spec.name, "error", "%s", event->text);
 		break;
@@ -177,6 +185,8 @@ static void status_done(void *arg, const struct vmmctl_reply *reply)
 	}
 	vm->started_ns = base_clock_ns() - (int64_t)reply->status->uptime_ns;
 	vm_set_state(vm, reply->status->state, reply->status->reason);
+	if (vmspec_spans(&vm->spec))
+		agent_places_ask(vm);
 }
 
 static void vm_connect(struct base_timer *t)

@@ -12,6 +12,15 @@ struct agent_nic {
 	uint8_t mac[6];
 };
 
+/* What VMMCTL_PLACES says. */
+struct agent_places {
+	bool known;
+	uint16_t gone;			/* slices; bits */
+	uint8_t vcpu[64];		/* the slice of each */
+	uint8_t home[VMSPEC_MAX_PARTS]; /* the slice of each part's memory */
+	uint64_t moved_vcpus, pages, pages_total, stood_ns;
+};
+
 /* What makes a VM a slice of a guest that spans nodes (vmspec_spans()); see span.h. */
 struct agent_slice {
 	unsigned index; /* of the spec's parts; 0: the lead */
@@ -23,6 +32,8 @@ struct agent_slice {
 	bool told;			   /* the others know that it is over */
 	unsigned starting;		   /* of the lead: slices that have not answered yet */
 	unsigned ending; /* of the lead: nodes whose slices may not have ended yet */
+	struct agent_places places;
+	struct agent_spread *spread; /* the lead's, while vCPUs or slices move */
 };
 
 /* The VMM's descriptor of interface i; the next one is the switch's end of it. */
@@ -57,6 +68,8 @@ struct agent_vm *agent_vm_find(struct agent *a, const char *name);
 void agent_vm_record(const struct agent_vm *vm, struct control_vm *out);
 /* What of a spec is this node's: all of it, or its part. */
 struct vmspec_part agent_vm_share(const struct agent *a, const struct vmspec *s);
+/* The same of a slice of a guest that runs, whose vCPUs and memory may have moved. */
+struct vmspec_part agent_vm_part_now(const struct agent_vm *vm, unsigned slice);
 uint64_t agent_vms_memory(const struct agent *a);
 uint64_t agent_vms_vcpus(const struct agent *a);
 

@@ -483,3 +483,8 @@ void vmm_control_changed(struct vmm_control *c, enum vmm_state state, const char
 
 	vmmctl_server_event(c->server, &event);
 }
+
+void vmm_control_places(struct vmm_control *c)
+{
+	vmmctl_server_event(c->server, &(struct vmmctl_event){.kind = VMMCTL_EVENT_PLACES});
+}

@@ -17,4 +17,7 @@ void vmm_control_free(struct vmm_control *c);
 /* Tells all clients. */
 void vmm_control_changed(struct vmm_control *c, enum vmm_state state, const char *reason);
 
+/* What vCPUs and memory are where has changed. */
+void vmm_control_places(struct vmm_control *c);
+
 #endif

@@ -33,6 +33,14 @@ static void on_changed(void *arg, enum vmm_state state, const char *reason)
 	}
 }
 
+static void on_places(void *arg)
+{
+	struct program *p = arg;
+
+	if (p->control)
+		vmm_control_places(p->control);
+}
+
 static void on_debug(void *arg, struct vmm_vcpu *v)
 {
 	struct program *p = arg;
@@ -43,6 +51,7 @@ static void on_debug(void *arg, struct vmm_vcpu *v)
 
 static const struct vmm_vm_ops vm_ops = {
 	.changed = on_changed,
+	.places = on_places,
 	.debug = on_debug,
 };
 

@@ -42,6 +42,7 @@ enum vmm_span_order {
 	VMM_SPAN_WISH_RESET, /* lead: a vCPU elsewhere asks for a reset */
 	VMM_SPAN_EMPTIED,    /* lead: vmm_span_evict() is over; reason: it failed, or "" */
 	VMM_SPAN_DISMISSED,  /* lead: a slice will end; reason: it will not, or "" */
+	VMM_SPAN_PLACES,     /* a vCPU or a home is elsewhere now, or a slice has left */
 	VMM_SPAN_LEFT,	     /* follower: the guest needs it no more */
 	VMM_SPAN_MOVED, /* lead: vmm_span_move() is over; reason: why it is where it was, or "" */
 };

@@ -519,6 +519,8 @@ static int placed(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 	if (over)
 		s->led.phase = SPAN_MOVE_OVER;
 	pthread_mutex_unlock(&s->lock);
+	if (newer)
+		span_tell(s, VMM_SPAN_PLACES, NULL);
 	return over ? base_loop_post(s->config.main_loop, lead_goes_on, s) : 0;
 }
 

@@ -50,9 +50,11 @@ static int rehome(struct vmm_span *s, const uint8_t home[VMM_SLICE_MAX])
 		homes[i] = (struct dsm_home){vmm_span_first_byte(c, i) / DSM_PAGE_SIZE,
 					     c->part[i].memory_bytes / DSM_PAGE_SIZE, home[i]};
 	err = dsm_rehome(s->dsm, homes, c->count, VMM_SPAN_HALT_MS);
-	if (!err)
-		memcpy(s->home, home, sizeof(s->home));
-	return err;
+	if (err)
+		return err;
+	memcpy(s->home, home, sizeof(s->home));
+	span_tell(s, VMM_SPAN_PLACES, NULL);
+	return 0;
 }
 
 static void look_at_evict(struct base_timer *t)
@@ -82,9 +84,11 @@ static int forget(struct vmm_span *s, uint8_t slice)
 {
 	int err = dsm_forget(s->dsm, slice);
 
-	if (!err)
-		atomic_fetch_or(&s->gone, (uint16_t)(1u << slice));
-	return err;
+	if (err)
+		return err;
+	atomic_fetch_or(&s->gone, (uint16_t)(1u << slice));
+	span_tell(s, VMM_SPAN_PLACES, NULL);
+	return 0;
 }
 
 /* Main thread. */

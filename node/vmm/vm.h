@@ -21,6 +21,8 @@ struct vmm_vm;
 struct vmm_vm_ops {
 	/* The state or its reason changed; STOPPED and FAILED are final. Main thread. */
 	void (*changed)(void *arg, enum vmm_state state, const char *reason);
+	/* vmm_vm_places() says something else. */
+	void (*places)(void *arg);
 	/* A vCPU stopped for the debugger; the VM is paused. */
 	void (*debug)(void *arg, struct vmm_vcpu *v);
 };

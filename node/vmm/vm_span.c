@@ -174,6 +174,10 @@ static void on_order(void *arg, enum vmm_span_order order, const char *reason)
 	case VMM_SPAN_LOST: lose(vm, VMM_FAILED, reason); break;
 	case VMM_SPAN_EMPTIED: vm_empty_evicted(vm, reason); break;
 	case VMM_SPAN_DISMISSED: vm_empty_dismissed(vm, reason); break;
+	case VMM_SPAN_PLACES:
+		if (vm->ops->places)
+			vm->ops->places(vm->arg);
+		break;
 	case VMM_SPAN_LEFT:
 		vm_set_state(vm, VMM_STOPPED, "its part of the guest is on another node now");
 		break;

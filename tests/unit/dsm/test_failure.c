@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <cmocka.h>
 
@@ -25,6 +26,8 @@ static pid_t fork_slice(const struct slices_options *o, unsigned self, int liste
 
 	if (pid)
 		return pid;
+	/* A test that fails must leave nobody behind. */
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (slices_open_one(&g, o, self, listen) || dsm_start(g.slice[self].dsm) ||
 	    dsm_wait_up(g.slice[self].dsm, 10000))
 		_exit(1);

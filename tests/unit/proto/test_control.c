@@ -125,8 +125,8 @@ static void reply_round_trip(void **state)
 {
 	static const struct control_node node = {"n", "ad", "st", "re", "so", "ke", "cpu", 1,  2,
 						 3,   4,    5,	  6,	7,    8,    9,	   10, 11};
-	static const struct control_vm vm = {"n", "no",	  "st", "re", "ke", 1, 2, 3,
-					     4,	  "kind", 5,	6,    7,    8, 9, 10};
+	static const struct control_vm vm = {"n",    "no", "st", "re", "ke", 1, 2,  3, 4,
+					     "kind", 5,	   6,	 7,    8,    9, 10, 11};
 	static const struct control_event event = {1, 2, "no", "vm", "ki", "te"};
 	static const struct control_item item = {"n", "te", 1};
 	static const struct control_check check = {"no", "na", "le", "te", "me"};
@@ -161,7 +161,7 @@ static void reply_round_trip(void **state)
 		assert_string_equal(texts[i], (&vm.name)[i]);
 	assert_memory_equal(&out.vms[0].vcpus, &vm.vcpus, 4 * 8);
 	assert_string_equal(out.vms[0].kind, "kind");
-	assert_memory_equal(&out.vms[0].slice, &vm.slice, 6 * 8);
+	assert_memory_equal(&out.vms[0].slice, &vm.slice, 7 * 8);
 	texts = &out.events[0].node;
 	for (int i = 0; i < 4; i++)
 		assert_string_equal(texts[i], (&event.node)[i]);

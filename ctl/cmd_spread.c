@@ -1,0 +1,89 @@
+/* pangaea vm spread and vm consolidate: vCPUs and memory of a guest that spans nodes move. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ctl/ctl.h"
+
+static void print_progress(const struct ctl *c, const struct control_reply *r)
+{
+	uint64_t total = ctl_item_value(r, "pages_total");
+	char state[32];
+
+	snprintf(state, sizeof(state), "%s", r->text);
+	text_clean(state);
+	fprintf(stderr, "%s%s: step %" PRIu64 " of %" PRIu64 ", %" PRIu64 " vCPUs moved",
+		c->colour ? "\r\033[K" : "", state, ctl_item_value(r, "step"),
+		ctl_item_value(r, "steps"), ctl_item_value(r, "vcpus_moved"));
+	if (total)
+		fprintf(stderr, ", %" PRIu64 "%% of %" PRIu64 " pages",
+			BASE_MIN(100 * ctl_item_value(r, "pages_sent") / total, UINT64_C(100)),
+			total);
+	fputs(c->colour ? "" : "\n", stderr);
+	fflush(stderr);
+}
+
+bool ctl_spread_item(void *arg, const struct control_reply *item)
+{
+	const struct ctl *c = arg;
+
+	if (c->json)
+		ctl_migrate_json(item, c->args[0]);
+	else if (c->progress)
+		print_progress(c, item);
+	return true;
+}
+
+static int spread(struct ctl *c, struct control_request *req)
+{
+	struct control_reply r;
+	int code;
+
+	if (!ctl_name(c, "VM", c->args[0], req->vm) ||
+	    (c->node && !ctl_name(c, "node", c->node, req->node)))
+		return CONTROL_USAGE;
+	req->overcommit = c->overcommit;
+	req->migrate.bandwidth = c->bandwidth;
+	code = ctl_call(c, req, ctl_spread_item, c, &r);
+	if (c->progress && c->colour && !c->json)
+		fputs("\r\033[K", stderr);
+	if (code)
+		return code;
+	code = ctl_check(c, &r);
+	if (!code && c->json)
+		ctl_migrate_json(&r, c->args[0]);
+	else if (!code && !c->quiet && req->op == CONTROL_VM_SPREAD)
+		printf("%s: %" PRIu64 " vCPUs moved in %.1f ms\n", c->args[0],
+		       ctl_item_value(&r, "steps"), (double)ctl_item_value(&r, "total_ns") / 1e6);
+	else if (!code && !c->quiet)
+		printf("%s: on node %s after %.1f ms, downtime %.1f ms, %" PRIu64 " pages moved\n",
+		       c->args[0], c->target, (double)ctl_item_value(&r, "total_ns") / 1e6,
+		       (double)ctl_item_value(&r, "downtime_ns") / 1e6,
+		       ctl_item_value(&r, "pages_sent"));
+	control_reply_fini(&r);
+	return code;
+}
+
+int ctl_vm_spread(struct ctl *c)
+{
+	struct control_request req = {.op = CONTROL_VM_SPREAD};
+
+	if (!c->places || strlen(c->places) >= sizeof(req.places))
+		return ctl_fail(c, CONTROL_USAGE, "say how many where: --vcpus a=1,b=1");
+	snprintf(req.places, sizeof(req.places), "%s", c->places);
+	return spread(c, &req);
+}
+
+int ctl_vm_consolidate(struct ctl *c)
+{
+	struct control_request req = {.op = CONTROL_VM_CONSOLIDATE};
+	char from[TEXT_NAME_MAX] = "";
+
+	if (!c->target)
+		return ctl_fail(c, CONTROL_USAGE, "say where to: --to NODE");
+	if (!ctl_name(c, "node", c->target, req.migrate.target) ||
+	    (c->from && !ctl_name(c, "node", c->from, from)))
+		return CONTROL_USAGE;
+	snprintf(req.places, sizeof(req.places), "%s", from);
+	return spread(c, &req);
+}

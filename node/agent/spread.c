@@ -1,0 +1,523 @@
+/*
+ * vm spread and vm consolidate, by the agent of a spanning guest's lead: asks its process where what is,
+ * makes a list of steps, and has them done one after the other while it reports.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "node/agent/span.h"
+
+enum { REPORT_MS = 250, STEP_MS = 3600000, VCPU_MAX = 64, PAGE = 4096 };
+
+/* One request to the VM's process: MOVE_VCPU {vcpu, slice} or EMPTY {slice, slice}. */
+struct step {
+	enum vmmctl_op op;
+	uint16_t what, to, from;
+};
+
+struct agent_spread {
+	struct agent *agent;
+	char name[TEXT_NAME_MAX];
+	struct chan_call *call; /* NULL: nobody waits any more */
+	bool consolidates, overcommit, back, over;
+	bool asking; /* for the places */
+	struct base_timer timer;
+	int64_t start_ns;
+	uint64_t rate;
+	char want[VMSPEC_WHY_MAX]; /* spread: a=1,b=1; consolidate: the node to leave */
+	struct step steps[VCPU_MAX];
+	unsigned count, at;
+	uint64_t stood_ns, pages; /* of the slices that have left */
+	struct agent_places places;
+	char why[AGENT_WHY_MAX];
+};
+
+/* ---- places ---- */
+
+static bool place_index(const char *name, const char *before, const char *after, unsigned max,
+			unsigned *out)
+{
+	size_t n = strlen(before);
+	char *end;
+
+	if (strncmp(name, before, n) != 0)
+		return false;
+	*out = (unsigned)strtoul(name + n, &end, 10);
+	return end != name + n && !strcmp(end, after) && *out < max;
+}
+
+void agent_places_take(struct agent_places *p, const struct vmmctl_reply *r)
+{
+	*p = (struct agent_places){.known = true};
+	for (size_t i = 0; i < r->stat_count; i++) {
+		const char *name = r->stats[i].name;
+		uint64_t v = r->stats[i].value;
+		unsigned at;
+
+		if (place_index(name, "vcpu", ".slice", VCPU_MAX, &at) && v < VMSPEC_MAX_PARTS)
+			p->vcpu[at] = (uint8_t)v;
+		else if (place_index(name, "slice", ".gone", VMSPEC_MAX_PARTS, &at))
+			p->gone |= v ? 1u << at : 0;
+		else if (place_index(name, "part", ".home", VMSPEC_MAX_PARTS, &at))
+			p->home[at] = (uint8_t)v;
+		else if (!strcmp(name, "empty.vcpus"))
+			p->moved_vcpus = v;
+		else if (!strcmp(name, "empty.pages"))
+			p->pages = v;
+		else if (!strcmp(name, "empty.pages_total"))
+			p->pages_total = v;
+		else if (!strcmp(name, "empty.stood_ns"))
+			p->stood_ns = v;
+	}
+}
+
+static unsigned vcpus_on(const struct agent_vm *vm, const struct agent_places *p, unsigned slice)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < vm->spec.vcpus && i < VCPU_MAX; i++)
+		n += p->vcpu[i] == slice;
+	return n;
+}
+
+struct vmspec_part agent_vm_part_now(const struct agent_vm *vm, unsigned slice)
+{
+	const struct agent_places *p = &vm->slice.places;
+	struct vmspec_part part = vm->spec.parts[slice];
+
+	if (!p->known)
+		return part;
+	part.vcpus = vcpus_on(vm, p, slice);
+	part.memory_bytes = 0;
+	for (size_t i = 0; i < vm->spec.part_count; i++)
+		if (p->home[i] == slice)
+			part.memory_bytes += vm->spec.parts[i].memory_bytes;
+	return part;
+}
+
+static void places_done(void *arg, const struct vmmctl_reply *r)
+{
+	struct agent_vm *vm = arg;
+
+	if (r->error)
+		log_debug("%s: no places: %s", vm->spec.name, r->text);
+	else
+		agent_places_take(&vm->slice.places, r);
+}
+
+void agent_places_ask(struct agent_vm *vm)
+{
+	const struct vmmctl_request req = {.op = VMMCTL_PLACES};
+	int rc = vm->control
+			 ? vmmctl_client_call(vm->control, &req, -1, AGENT_VMM_MS, places_done, vm)
+			 : -ENOTCONN;
+
+	if (rc)
+		log_debug("%s: places: %s", vm->spec.name, strerror(-rc));
+}
+
+/* ---- the end ---- */
+
+static void spread_free(struct agent_spread *s)
+{
+	if (!s->over || s->asking)
+		return;
+	base_loop_timer_cancel(&s->timer);
+	free(s);
+}
+
+static void spread_end(struct agent_spread *s, enum control_code code, const char *why)
+{
+	const struct control_item items[] = {
+		{"total_ns", "", (uint64_t)(base_clock_ns() - s->start_ns)},
+		{"downtime_ns", "", s->stood_ns},
+		{"pages_sent", "", s->pages},
+		{"steps", "", s->count},
+	};
+	struct agent_vm *vm = agent_vm_find(s->agent, s->name);
+
+	if (s->call && code)
+		agent_reply_text(s->call, code, "%s: %s", s->name, why);
+	else if (s->call)
+		agent_reply(s->call, &(struct control_reply){.text = "done",
+							     .items = items,
+							     .item_count = BASE_ARRAY_LEN(items)});
+	if (code)
+		agent_event(s->agent, s->name, s->consolidates ? "consolidate" : "spread",
+			    "failed: %s", why);
+	else
+		agent_event(s->agent, s->name, s->consolidates ? "consolidate" : "spread",
+			    "done in %" PRIu64 " ms, stood %" PRIu64 " us, %" PRIu64 " pages",
+			    items[0].value / 1000000, s->stood_ns / 1000, s->pages);
+	if (vm && vm->slice.spread == s)
+		vm->slice.spread = NULL;
+	base_loop_timer_cancel(&s->timer);
+	s->over = true;
+	spread_free(s);
+}
+
+/* ---- progress ---- */
+
+static void report(struct agent_spread *s)
+{
+	const struct agent_places *p = &s->places;
+	const struct control_item items[] = {
+		{"step", "", s->at + 1},
+		{"steps", "", s->count},
+		{"vcpus_moved", "", s->consolidates ? p->moved_vcpus : s->at},
+		{"pages_total", "", p->pages_total},
+		{"pages_sent", "", p->pages},
+		{"total_ns", "", (uint64_t)(base_clock_ns() - s->start_ns)},
+	};
+
+	if (s->call &&
+	    agent_item(s->call, &(struct control_reply){.text = s->back		  ? "going back"
+								: s->consolidates ? "consolidating"
+										  : "spreading",
+							.items = items,
+							.item_count = BASE_ARRAY_LEN(items)}))
+		log_debug("%s: nobody reads the progress", s->name);
+}
+
+static void look_done(void *arg, const struct vmmctl_reply *r)
+{
+	struct agent_spread *s = arg;
+
+	s->asking = false;
+	if (s->over) {
+		spread_free(s);
+		return;
+	}
+	if (!r->error) {
+		agent_places_take(&s->places, r);
+		report(s);
+	}
+}
+
+static void look(struct base_timer *t)
+{
+	struct agent_spread *s = base_container_of(t, struct agent_spread, timer);
+	struct agent_vm *vm = agent_vm_find(s->agent, s->name);
+	const struct vmmctl_request req = {.op = VMMCTL_PLACES};
+
+	base_loop_timer(s->agent->loop, t, base_clock_ns() + REPORT_MS * BASE_NS_PER_MS);
+	if (s->asking || !vm || vm->slice.spread != s || !vm->control)
+		return;
+	s->asking = !vmmctl_client_call(vm->control, &req, -1, AGENT_VMM_MS, look_done, s);
+}
+
+/* ---- steps ---- */
+
+static void step_do(struct agent_spread *s);
+
+/* What has been moved goes back; a slice that has left stays gone. */
+static void turn_back(struct agent_spread *s, const char *why)
+{
+	struct step done[VCPU_MAX];
+	unsigned n = s->at;
+
+	snprintf(s->why, sizeof(s->why), "%s", why);
+	memcpy(done, s->steps, n * sizeof(done[0]));
+	for (unsigned i = 0; i < n; i++)
+		s->steps[i] = (struct step){done[n - 1 - i].op, done[n - 1 - i].what,
+					    done[n - 1 - i].from, done[n - 1 - i].to};
+	s->back = true;
+	s->count = n;
+	s->at = 0;
+	step_do(s);
+}
+
+static void step_failed(struct agent_spread *s, int error, const char *text)
+{
+	char why[AGENT_WHY_MAX];
+
+	snprintf(why, sizeof(why), "%.300s%s", text && text[0] ? text : strerror(-error),
+		 s->consolidates && s->at ? "; what has moved before stays there" : "");
+	text_clean(why);
+	if (s->back || s->consolidates || error == -ECONNRESET || error == -ECANCELED)
+		spread_end(s, control_code_of(error), s->back ? s->why : why);
+	else
+		turn_back(s, why);
+}
+
+static void after_look(void *arg, const struct vmmctl_reply *r)
+{
+	struct agent_spread *s = arg;
+
+	s->asking = false;
+	if (!r->error) {
+		agent_places_take(&s->places, r);
+		s->stood_ns = BASE_MAX(s->stood_ns, s->places.stood_ns);
+		s->pages += s->places.pages;
+	}
+	s->at++;
+	step_do(s);
+}
+
+/* What the slice that has left has cost, before the next one begins. */
+static void step_counts(struct agent_spread *s)
+{
+	struct agent_vm *vm = agent_vm_find(s->agent, s->name);
+	const struct vmmctl_request req = {.op = VMMCTL_PLACES};
+
+	if (vm && vm->control && !s->asking &&
+	    !vmmctl_client_call(vm->control, &req, -1, AGENT_VMM_MS, after_look, s)) {
+		s->asking = true;
+		return;
+	}
+	s->at++;
+	step_do(s);
+}
+
+static void step_done(void *arg, const struct vmmctl_reply *r)
+{
+	struct agent_spread *s = arg;
+
+	if (r->error) {
+		step_failed(s, r->error, r->text);
+	} else if (s->steps[s->at].op == VMMCTL_EMPTY) {
+		step_counts(s);
+	} else {
+		s->at++;
+		step_do(s);
+	}
+}
+
+static void step_do(struct agent_spread *s)
+{
+	struct agent_vm *vm = agent_vm_find(s->agent, s->name);
+	const struct step *t = &s->steps[s->at];
+	struct vmmctl_request req;
+	int rc = -ECANCELED;
+
+	if (s->at == s->count) {
+		spread_end(s, s->back ? CONTROL_FAILED : CONTROL_OK, s->why);
+		return;
+	}
+	req = (struct vmmctl_request){.op = t->op, .cols = t->what, .rows = t->to, .rate = s->rate};
+	if (vm && vm->slice.spread == s && vm->control)
+		rc = vmmctl_client_call(vm->control, &req, -1, STEP_MS, step_done, s);
+	if (rc)
+		step_failed(s, rc, "its process takes no requests");
+}
+
+static void step_add(struct agent_spread *s, enum vmmctl_op op, unsigned what, unsigned from,
+		     unsigned to)
+{
+	if (s->count < VCPU_MAX)
+		s->steps[s->count++] =
+			(struct step){op, (uint16_t)what, (uint16_t)to, (uint16_t)from};
+}
+
+/* ---- plans ---- */
+
+static bool room_for(const struct agent_vm *vm, const char *node, unsigned vcpus, uint64_t bytes,
+		     bool overcommit, char why[AGENT_WHY_MAX])
+{
+	struct agent *a = vm->agent;
+	struct agent_host h;
+	struct control_node n;
+
+	/* Other nodes keep room for the slice that they have. */
+	if (strcmp(node, a->self->name) != 0 || overcommit)
+		return true;
+	agent_host_read(&h);
+	n = (struct control_node){.name = node,
+				  .cpus = h.cpus,
+				  .memory_bytes = h.memory_bytes,
+				  .available_bytes = h.available_bytes,
+				  .vm_memory_bytes = agent_vms_memory(a)};
+	return agent_vm_fits(&n, vcpus, bytes, false, why);
+}
+
+static enum control_code plan_consolidate(struct agent_spread *s, struct agent_vm *vm,
+					  char why[AGENT_WHY_MAX])
+{
+	const struct agent_places *p = &s->places;
+	unsigned vcpus = vcpus_on(vm, p, 0);
+	uint64_t bytes = 0;
+
+	for (unsigned i = 1; i < vm->spec.part_count; i++) {
+		if (p->gone & 1u << i || (s->want[0] && strcmp(s->want, vm->spec.parts[i].node)))
+			continue;
+		for (size_t j = 0; j < vm->spec.part_count; j++)
+			bytes += p->home[j] == i ? vm->spec.parts[j].memory_bytes : 0;
+		vcpus += vcpus_on(vm, p, i);
+		step_add(s, VMMCTL_EMPTY, i, i, 0);
+	}
+	if (!s->count || room_for(vm, vm->spec.parts[0].node, vcpus, bytes, s->overcommit, why))
+		return CONTROL_OK;
+	return CONTROL_NO_ROOM;
+}
+
+/* "a=1,b=0": the slice of the node and the number; advances behind it. */
+static bool wanted_one(const struct agent_spread *s, const struct agent_vm *vm, char **at,
+		       unsigned *slice, unsigned *vcpus, char why[AGENT_WHY_MAX])
+{
+	char *one = strsep(at, ","), *count = strchr(one, '=');
+	uint64_t n;
+
+	if (count)
+		*count++ = 0;
+	if (!count || !text_number_parse(count, 0, VCPU_MAX, &n)) {
+		snprintf(why, AGENT_WHY_MAX, "'%.40s': expected NODE=VCPUS, such as a=1,b=1", one);
+		return false;
+	}
+	*vcpus = (unsigned)n;
+	for (*slice = 0; *slice < vm->spec.part_count; (*slice)++)
+		if (!strcmp(vm->spec.parts[*slice].node, one))
+			break;
+	if (*slice < vm->spec.part_count && !(s->places.gone & 1u << *slice))
+		return true;
+	snprintf(why, AGENT_WHY_MAX,
+		 "it has no slice on node %.60s (any more); a slice cannot join a guest that runs",
+		 one);
+	return false;
+}
+
+static bool wanted_vcpus(const struct agent_spread *s, const struct agent_vm *vm,
+			 unsigned want[VMSPEC_MAX_PARTS], char why[AGENT_WHY_MAX])
+{
+	char text[sizeof(s->want)], *at = text;
+	unsigned sum = 0, slice, vcpus;
+
+	memcpy(text, s->want, sizeof(text));
+	while (at) {
+		if (!wanted_one(s, vm, &at, &slice, &vcpus, why))
+			return false;
+		want[slice] = vcpus;
+		sum += vcpus;
+	}
+	if (sum == vm->spec.vcpus)
+		return true;
+	snprintf(why, AGENT_WHY_MAX, "it has %u vCPUs, and %u are placed", vm->spec.vcpus, sum);
+	return false;
+}
+
+/* Those with the highest numbers leave where there are too many. */
+static enum control_code plan_spread(struct agent_spread *s, struct agent_vm *vm,
+				     char why[AGENT_WHY_MAX])
+{
+	unsigned want[VMSPEC_MAX_PARTS] = {0}, have[VMSPEC_MAX_PARTS];
+
+	if (!wanted_vcpus(s, vm, want, why))
+		return CONTROL_USAGE;
+	for (unsigned i = 0; i < vm->spec.part_count; i++) {
+		have[i] = vcpus_on(vm, &s->places, i);
+		if (want[i] > have[i] &&
+		    !room_for(vm, vm->spec.parts[i].node, want[i], 0, s->overcommit, why))
+			return CONTROL_NO_ROOM;
+	}
+	for (unsigned v = vm->spec.vcpus; v-- > 0;) {
+		unsigned from = s->places.vcpu[v], to = 0;
+
+		while (to < vm->spec.part_count && have[to] >= want[to])
+			to++;
+		if (have[from] <= want[from] || to == vm->spec.part_count)
+			continue;
+		have[from]--;
+		have[to]++;
+		step_add(s, VMMCTL_MOVE_VCPU, v, from, to);
+	}
+	return CONTROL_OK;
+}
+
+static void first_look(void *arg, const struct vmmctl_reply *r)
+{
+	struct agent_spread *s = arg;
+	struct agent_vm *vm = agent_vm_find(s->agent, s->name);
+	char why[AGENT_WHY_MAX] = "";
+	enum control_code code;
+
+	s->asking = false;
+	if (r->error || !vm || vm->slice.spread != s) {
+		spread_end(s, CONTROL_FAILED, r->text && r->text[0] ? r->text : "it has ended");
+		return;
+	}
+	agent_places_take(&s->places, r);
+	code = s->consolidates ? plan_consolidate(s, vm, why) : plan_spread(s, vm, why);
+	if (code) {
+		spread_end(s, code, why);
+		return;
+	}
+	s->timer.fire = look;
+	base_loop_timer(s->agent->loop, &s->timer, base_clock_ns());
+	step_do(s);
+}
+
+/* ---- the request ---- */
+
+/* Who asked has gone; it goes on. */
+static void cancelled(void *arg)
+{
+	struct agent_spread *s = arg;
+
+	chan_call_reply(s->call, NULL, 0);
+	s->call = NULL;
+}
+
+static const struct chan_call_ops call_ops = {.cancel = cancelled};
+
+static bool refuse(struct agent_vm *vm, struct chan_call *call, const struct control_request *req)
+{
+	const char *name = vm->spec.name, *to = req->migrate.target;
+	bool consolidates = req->op == CONTROL_VM_CONSOLIDATE;
+
+	if (!vmspec_spans(&vm->spec))
+		agent_reply_text(call, CONTROL_USAGE,
+				 "%s does not span nodes; 'pangaea vm migrate' moves it", name);
+	else if (vm->state != VMMCTL_RUNNING)
+		agent_reply_text(call, CONTROL_BUSY, "%s is %s; only a running VM is moved", name,
+				 vmmctl_state_name(vm->state));
+	else if (vm->slice.spread)
+		agent_reply_text(call, CONTROL_BUSY, "%s is being moved already", name);
+	else if (consolidates && strcmp(to, vm->spec.parts[0].node) != 0)
+		agent_reply_text(
+			call, CONTROL_USAGE,
+			"%s has its devices on node %s and can be consolidated only there: "
+			"'pangaea vm consolidate %s --to %s'",
+			name, vm->spec.parts[0].node, name, vm->spec.parts[0].node);
+	else if (consolidates && !strcmp(req->places, vm->spec.parts[0].node))
+		agent_reply_text(call, CONTROL_USAGE, "%s has its devices on node %s", name,
+				 req->places);
+	else
+		return false;
+	return true;
+}
+
+void agent_spread(struct agent_vm *vm, struct chan_call *call, const struct control_request *req)
+{
+	const struct vmmctl_request places = {.op = VMMCTL_PLACES};
+	struct agent_spread *s;
+	int rc = -ENOMEM;
+
+	if (refuse(vm, call, req))
+		return;
+	s = calloc(1, sizeof(*s));
+	if (s) {
+		*s = (struct agent_spread){.agent = vm->agent,
+					   .call = call,
+					   .consolidates = req->op == CONTROL_VM_CONSOLIDATE,
+					   .overcommit = req->overcommit,
+					   .start_ns = base_clock_ns(),
+					   .rate = (req->migrate.bandwidth + PAGE - 1) / PAGE};
+		memcpy(s->name, vm->spec.name, sizeof(s->name));
+		snprintf(s->want, sizeof(s->want), "%s", req->places);
+		rc = vm->control ? vmmctl_client_call(vm->control, &places, -1, AGENT_VMM_MS,
+						      first_look, s)
+				 : -ENOTCONN;
+	}
+	if (rc) {
+		free(s);
+		agent_reply_text(call, control_code_of(rc), "%s: %s", vm->spec.name, strerror(-rc));
+		return;
+	}
+	s->asking = true;
+	vm->slice.spread = s;
+	chan_call_stream(call, &call_ops, s);
+}

@@ -1,0 +1,72 @@
+#!/bin/bash
+# labels: agent kvm
+# timeout: 300
+# A guest over three agents on loopback: its vCPUs are spread anew, a node is drained, the guest is
+# brought together on one node; it checks its memory all the time.
+if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
+. "$(dirname "$0")/agent_lib.bash"
+if ! [ -x "$vmm" ] || ! [ -f "$guests/dirty" ]; then echo "pangaea-vmm or the test guests are not built"; exit 77; fi
+
+# soon SECONDS EXPECTED COMMAND...: until it prints that.
+soon() {
+  local said
+  timeout "$1" bash -c 'until "${@:2}" 2>&1 | grep -qF -- "$1"; do read -rt 0.1 <> <(:); done' _ "${@:2}" \
+    && ok "${*:3}: $2" || { said=$("${@:3}" 2>&1); fail "${*:3}: no '$2' in: $said"; }
+}
+
+make_cluster a b c
+for n in a b c; do start_agent $n; done
+for n in b c; do wait_event "$n is reachable" --node a; done
+
+expect 0 running "$pangaea" vm run big -k "$guests/dirty" -c 'mib=64 rate=50' --vcpus a=1,b=2,c=1 --memory a=48M,b=32M,c=48M
+expect 0 "MiB written" "$pangaea" vm console big --until "MiB written" --timeout 20
+
+# What cannot be, named.
+expect 2 "say how many where" "$pangaea" vm spread big
+expect 2 "it has 4 vCPUs, and 3 are placed" "$pangaea" vm spread big --vcpus a=1,b=1,c=1
+expect 2 "it has no slice on node d" "$pangaea" vm spread big --vcpus a=3,d=1
+expect 2 "say where to" "$pangaea" vm consolidate big
+expect 2 "can be consolidated only there" "$pangaea" vm consolidate big --to b --agent c
+expect 2 "has its devices on node a" "$pangaea" vm consolidate big --to a --from a
+expect 0 paused "$pangaea" vm pause big
+expect 9 "big is paused" "$pangaea" vm spread big --vcpus a=4
+expect 0 running "$pangaea" vm resume big
+
+# vCPUs to and fro; the boot vCPU too.
+expect 8 "4 vCPUs are beyond that" "$pangaea" vm spread big --vcpus a=4
+expect 0 "big: 2 vCPUs moved" "$pangaea" vm spread big --vcpus a=0,b=1,c=3 --agent b
+soon 5 "slice 0   node a (lead), 0 vCPUs, 48M, running" "$pangaea" vm info big
+soon 5 "slice 2   node c, 3 vCPUs, 48M, running" "$pangaea" vm info big --agent c
+expect 0 '"state":"done"' "$pangaea" vm spread big --vcpus a=2,b=1,c=1 --json --overcommit
+soon 5 '"slice":0,"node":"a","state":"running","reason":"","vcpus":2' "$pangaea" vm info big --json
+
+# A node is drained: the slice that it has ends, and the others go on.
+expect 1 "b: 0 of 1 VMs moved" "$pangaea" node drain b
+expect 0 "big: on node a after" "$pangaea" node drain b --overcommit
+soon 5 "slice 1   has left node b" "$pangaea" vm info big
+soon 5 "node a (lead), 3 vCPUs, 80M" "$pangaea" vm info big --agent b
+soon 5 "big   a+c   running" "$pangaea" vm ls
+[ -z "$("$pangaea" vm ls -q --node b)" ] && ok "b is empty" || fail "left: $("$pangaea" vm ls --node b)"
+[ -z "$(ls "$dir/run-b/vm")" ] && ok "no folder is left" || fail "left at b: $(ls "$dir/run-b/vm")"
+expect 2 "it has no slice on node b" "$pangaea" vm spread big --vcpus a=1,b=1,c=2
+
+# The agent of the lead forgets nothing when it is killed.
+stop_agent a KILL
+start_agent a
+wait_event "found" big --agent a
+for n in b c; do wait_event "$n is reachable" --node a; done
+soon 5 "slice 1   has left node b" "$pangaea" vm info big
+expect 0 "big: on node a after" "$pangaea" vm consolidate big --to a --overcommit --bandwidth 200M --agent c
+soon 5 "node a (lead), 4 vCPUs, 128M, running" "$pangaea" vm info big
+soon 5 "big   a     running" "$pangaea" vm ls
+expect 0 "0.0 ms" "$pangaea" vm consolidate big --to a
+"$pangaea" vm console big --until "no such text" --timeout 3 </dev/null >"$dir/said" 2>&1
+grep -q 'MiB written' "$dir/said" && ! grep -q FAIL "$dir/said" && ok "its memory is right" || fail "$(tail -3 "$dir/said")"
+expect 0 "consolidate" "$pangaea" events big
+
+# The nodes that it has left may go.
+stop_agent b; stop_agent c
+expect 0 killed "$pangaea" vm kill big
+[ -z "$(ls "$dir/run-a/vm")" ] && ok "nothing is left" || fail "left at a: $(ls "$dir/run-a/vm")"
+stop_agent a
+exit $bad
