@@ -142,8 +142,11 @@ static bool spread_item(void *arg, const struct control_reply *item)
 	return ctl_spread_item(&c, item);
 }
 
-/* The part of a spanning guest that is here goes to its lead's node. */
-static int drain_slice(struct drain *d, struct drain_vm *vm)
+/*
+ * The part of a spanning guest that is here goes to its lead's node; *lead: that is this one, where
+ * all of the guest has come together now.
+ */
+static int drain_slice(struct drain *d, struct drain_vm *vm, bool *lead)
 {
 	struct control_request req = {.op = CONTROL_VM_CONSOLIDATE};
 	struct ctl_guest g = {0};
@@ -155,23 +158,24 @@ static int drain_slice(struct drain *d, struct drain_vm *vm)
 	copy_text(req.migrate.target, sizeof(req.migrate.target), g.vm->node);
 	control_reply_fini(&r);
 	memcpy(req.vm, vm->name, sizeof(req.vm));
-	memcpy(vm->target, req.migrate.target, sizeof(vm->target));
 	req.migrate.bandwidth = d->c->bandwidth;
 	req.overcommit = d->c->overcommit;
-	snprintf(req.places, sizeof(req.places), "%s", d->node);
-	drain_say(d, vm, vm->target);
+	*lead = !strcmp(req.migrate.target, d->node);
+	if (!*lead)
+		snprintf(req.places, sizeof(req.places), "%s", d->node);
+	drain_say(d, vm, req.migrate.target);
 	code = ctl_call(d->c, &req, spread_item, d, &r);
 	drain_clear(d);
 	if (code)
 		return code;
-	vm->moved = !r.code;
-	if (vm->moved) {
-		vm->total_ns = ctl_item_value(&r, "total_ns");
-		vm->downtime_ns = ctl_item_value(&r, "downtime_ns");
-	} else {
-		drain_why(vm, vm->target, r.text);
-		vm->target[0] = 0;
-	}
+	vm->moved = !r.code && !*lead;
+	*lead &= !r.code;
+	vm->total_ns = ctl_item_value(&r, "total_ns");
+	vm->downtime_ns = ctl_item_value(&r, "downtime_ns");
+	if (vm->moved)
+		memcpy(vm->target, req.migrate.target, sizeof(vm->target));
+	if (r.code)
+		drain_why(vm, req.migrate.target, r.text);
 	control_reply_fini(&r);
 	return 0;
 }
@@ -195,8 +199,8 @@ static int drain_try(struct drain *d, struct drain_vm *vm, struct drain_node *to
 	vm->moved = !r.code;
 	if (vm->moved) {
 		memcpy(vm->target, to->name, sizeof(vm->target));
-		vm->total_ns = ctl_item_value(&r, "total_ns");
-		vm->downtime_ns = ctl_item_value(&r, "downtime_ns");
+		vm->total_ns += ctl_item_value(&r, "total_ns");
+		vm->downtime_ns += ctl_item_value(&r, "downtime_ns");
 		to->left_bytes -= (int64_t)vm->memory_bytes;
 	} else {
 		drain_why(vm, to->name, r.text);
@@ -208,12 +212,15 @@ static int drain_try(struct drain *d, struct drain_vm *vm, struct drain_node *to
 static int drain_one(struct drain *d, struct drain_vm *vm)
 {
 	struct drain_node *to;
+	bool here = true;
 	int code = 0;
 
 	for (size_t i = 0; i < d->node_count; i++)
 		d->nodes[i].tried = false;
 	if (vm->spans)
-		return drain_slice(d, vm);
+		code = drain_slice(d, vm, &here);
+	if (!here)
+		return code;
 	while (!code && !vm->moved && (to = drain_choose(d))) {
 		to->tried = true;
 		code = drain_try(d, vm, to);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ctl/ctl.h"
+#include "ctl/guest.h"
 
 static void print_progress(const struct ctl *c, const struct control_reply *r)
 {
@@ -74,16 +75,51 @@ int ctl_vm_spread(struct ctl *c)
 	return spread(c, &req);
 }
 
+/* The node of its devices, where it can come together. */
+static int lead_of(struct ctl *c, char lead[TEXT_NAME_MAX], bool *spans)
+{
+	char vm[TEXT_NAME_MAX];
+	struct ctl_guest g = {0};
+	struct control_reply r;
+	int code = ctl_name(c, "VM", c->args[0], vm) ? 0 : CONTROL_USAGE;
+
+	if (!code)
+		code = ctl_guest_ask(c, vm, &r, &g);
+	if (code)
+		return code;
+	*spans = g.count > 0;
+	snprintf(lead, TEXT_NAME_MAX, "%s", g.vm->node);
+	text_clean(lead);
+	control_reply_fini(&r);
+	return 0;
+}
+
+/* There first, and from there as any guest of one node. */
 int ctl_vm_consolidate(struct ctl *c)
 {
 	struct control_request req = {.op = CONTROL_VM_CONSOLIDATE};
-	char from[TEXT_NAME_MAX] = "";
+	const char *target = c->target;
+	char from[TEXT_NAME_MAX] = "", lead[TEXT_NAME_MAX] = "";
+	bool spans = true;
+	int code;
 
 	if (!c->target)
 		return ctl_fail(c, CONTROL_USAGE, "say where to: --to NODE");
 	if (!ctl_name(c, "node", c->target, req.migrate.target) ||
 	    (c->from && !ctl_name(c, "node", c->from, from)))
 		return CONTROL_USAGE;
+	code = c->from ? 0 : lead_of(c, lead, &spans);
+	if (code)
+		return code;
+	if (lead[0] && strcmp(lead, target) != 0) {
+		memcpy(req.migrate.target, lead, sizeof(req.migrate.target));
+		c->target = lead;
+	}
 	snprintf(req.places, sizeof(req.places), "%s", from);
-	return spread(c, &req);
+	if (spans)
+		code = spread(c, &req);
+	if (code || c->target == target)
+		return code;
+	c->target = target;
+	return ctl_vm_migrate(c);
 }

@@ -321,11 +321,13 @@ static const struct ctl_option spread_options[] = {
 	END,
 };
 static const struct ctl_option consolidate_options[] = {
-	{"to", 0, "NODE", "where it goes: the node of its devices", take_target},
+	{"to", 0, "NODE", "where it goes", take_target},
 	{"from", 0, "NODE", "leave this node alone (else all others)", take_from},
 	{"bandwidth", 0, "BYTES", "a limit a second, such as 100M", take_bandwidth},
 	{"overcommit", 0, NULL, "allow more vCPUs or memory than the host has free",
 	 take_overcommit},
+	{"max-downtime", 0, "MS", "if it migrates, stop it for so long at most (default 50)",
+	 take_max_downtime},
 	NODE_OPTION,
 	END,
 };
@@ -453,9 +455,10 @@ const struct ctl_command ctl_commands[] = {
 	 "pangaea vm spread big --vcpus a=2,b=2\npangaea vm spread big --vcpus a=4,b=0",
 	 spread_options, ctl_vm_spread},
 	{"vm", "consolidate", "NAME", 1, 1, "bring a spanning guest together on one node",
-	 "vCPUs and memory of the other nodes come to NODE, where the devices are, while the guest\n"
-	 "runs; all of it stands for some milliseconds once for each node that it leaves. Their slices\n"
-	 "end. With --from it leaves this node only.",
+	 "While the guest runs, vCPUs and memory of the other nodes come to the node of its devices,\n"
+	 "where there must be room; all of it stands for some milliseconds once for each node that it\n"
+	 "leaves. Their slices end. Where NODE is another one it migrates there in the end. With --from\n"
+	 "it leaves this node only.",
 	 "pangaea vm consolidate big --to a\n"
 	 "pangaea vm consolidate big --to a --from c --bandwidth 200M",
 	 consolidate_options, ctl_vm_consolidate},

@@ -351,3 +351,8 @@ int dsm_forget(struct dsm *d, uint8_t peer)
 		return -EINVAL;
 	return post(d, &(struct post){.type = POST_FORGET, .peer = peer});
 }
+
+bool dsm_is_released(const struct dsm *d)
+{
+	return atomic_load(&d->released);
+}

@@ -34,6 +34,8 @@ struct dsm_callbacks {
 	void (*failed)(void *ctx, int err, uint8_t peer, const char *why);
 	/* A dsm_message() of a peer; service thread, must not block. NULL: messages are refused. */
 	void (*message)(void *ctx, uint8_t peer, const void *data, size_t len);
+	/* dsm_is_released(); service thread. May be NULL. */
+	void (*released)(void *ctx);
 };
 
 struct dsm_config {
@@ -110,6 +112,11 @@ bool dsm_evict_progress(struct dsm *d, uint64_t *asked, uint64_t *total);
 /* The end of the link to this peer is no failure from now on, and messages to it are dropped. -EINVAL,
  * -ENOTCONN, -EAGAIN. */
 BASE_MUST_CHECK int dsm_forget(struct dsm *d, uint8_t peer);
+/*
+ * All others have left and memory is ordinary from now on: whoever touches it waits for nobody. That
+ * comes by itself soon after the last has left.
+ */
+bool dsm_is_released(const struct dsm *d);
 enum dsm_install dsm_install_used(const struct dsm *d);
 
 #endif

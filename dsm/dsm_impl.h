@@ -19,6 +19,7 @@ struct dsm {
 	int64_t now_ns;
 	int step_error; /* of a callback of the transport */
 	bool failing;
+	bool is_last;	  /* all peers have left: to be released */
 	bool awaiting;	  /* an answer of a peer */
 	bool serving;	  /* peers ask, and no thread here has faulted for a while */
 	int64_t fault_ns; /* the last local fault */
@@ -41,7 +42,7 @@ struct dsm {
 	int wake_fd;
 
 	/* Any thread. */
-	_Atomic(bool) stopping, posted, asleep, want_quiet, evicting;
+	_Atomic(bool) stopping, posted, asleep, want_quiet, evicting, released;
 	_Atomic(uint64_t) evict_total, evict_asked;
 	_Atomic(uint16_t) peers; /* that are there, or still to come */
 
@@ -70,6 +71,8 @@ int dsm_posts_handle(struct dsm *d, int64_t now_ns);
 
 /* evict.c */
 void dsm_evict_begin(struct dsm *d, uint16_t nodes, uint64_t pages_per_s);
+/* The last slice: its memory need not be shared any more. */
+BASE_MUST_CHECK int dsm_release(struct dsm *d);
 BASE_MUST_CHECK int dsm_evict_some(struct dsm *d, unsigned *work);
 
 #endif

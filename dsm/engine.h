@@ -98,6 +98,8 @@ struct dsm_evict {
  * a whole look finds none. */
 BASE_MUST_CHECK int dsm_engine_evict(struct dsm_engine *e, struct dsm_evict *v, unsigned max,
 				     int64_t now_ns);
+/* Every page that somebody has touched is here, all are at home here, and nothing is under way. */
+bool dsm_engine_has_all(const struct dsm_engine *e);
 uint64_t dsm_engine_page_count(const struct dsm_engine *e);
 
 /* What the guest's view has now: DSM_I, DSM_S or DSM_X. */

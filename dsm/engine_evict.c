@@ -29,3 +29,14 @@ int dsm_engine_evict(struct dsm_engine *e, struct dsm_evict *v, unsigned max, in
 	}
 	return err;
 }
+
+bool dsm_engine_has_all(const struct dsm_engine *e)
+{
+	if (e->open_requests || !dsm_batch_empty(&e->batch))
+		return false;
+	for (uint64_t g = 0; g < e->cfg.page_count; g++)
+		if (dsm_engine_home(e, g) != e->cfg.self ||
+		    (e->dirs[g].touched && e->pages[g].state == DSM_I))
+			return false;
+	return true;
+}

@@ -67,3 +67,19 @@ int dsm_evict_some(struct dsm *d, unsigned *work)
 		look_is_over(d);
 	return err ? err : dsm_engine_flush(d->engine);
 }
+
+int dsm_release(struct dsm *d)
+{
+	int err;
+
+	if (!dsm_engine_has_all(d->engine))
+		return 0;
+	d->is_last = false;
+	err = dsm_uffd_release(d->uffd);
+	if (err)
+		return err;
+	atomic_store(&d->released, true);
+	if (d->callbacks && d->callbacks->released)
+		d->callbacks->released(d->ctx);
+	return 0;
+}

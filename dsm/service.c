@@ -206,6 +206,7 @@ static void on_down(void *ctx, uint8_t peer, int err)
 		log_debug("dsm: node %u has left", peer);
 		d->peers &= (uint16_t) ~(1u << peer);
 		d->up &= (uint16_t) ~(1u << peer);
+		d->is_last = !d->peers;
 		return;
 	}
 	if (!atomic_load(&d->stopping))
@@ -283,12 +284,15 @@ static int round_once(struct dsm *d, unsigned *work)
 	if (err || d->failing)
 		return err;
 	/* While an answer is awaited the next news is most likely on the network. */
-	if (d->up == d->peers && (d->rounds++ % FAULTS_EVERY == 0 || !d->awaiting || *work))
+	if (d->up == d->peers && !d->released &&
+	    (d->rounds++ % FAULTS_EVERY == 0 || !d->awaiting || *work))
 		err = take_faults(d, work);
 	if (!err)
 		err = take_posts_and_time(d, work);
 	if (!err && d->rehome_waits)
 		err = dsm_rehome_begin(d);
+	if (!err && d->is_last)
+		err = dsm_release(d);
 	if (!err && d->evict.nodes)
 		err = dsm_evict_some(d, work);
 	d->awaiting = dsm_engine_open_requests(d->engine) || d->serving;

@@ -207,6 +207,36 @@ void dsm_uffd_free(struct dsm_uffd *u)
 	free(u);
 }
 
+static int write_protect(const struct dsm_uffd *u, const uint8_t *guest, uint64_t count, bool on)
+{
+	struct uffdio_writeprotect w = {.range = {.start = (uintptr_t)guest,
+						  .len = count * DSM_PAGE_SIZE},
+					.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0};
+
+	while (ioctl(u->fd, UFFDIO_WRITEPROTECT, &w) < 0)
+		if (errno != EAGAIN) /* EAGAIN: the address space is changing right now */
+			return -errno;
+	return 0;
+}
+
+static int release_view(const struct dsm_uffd *u, const struct dsm_view *v)
+{
+	struct uffdio_range r = {.start = (uintptr_t)v->guest, .len = v->len};
+	/* Not every kernel does this with the next. */
+	int err = write_protect(u, v->guest, v->len / DSM_PAGE_SIZE, false);
+
+	return err ? err : ioctl(u->fd, UFFDIO_UNREGISTER, &r) < 0 ? -errno : 0;
+}
+
+int dsm_uffd_release(struct dsm_uffd *u)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < u->view_count && !err; i++)
+		err = release_view(u, &u->views[i]);
+	return err;
+}
+
 int dsm_uffd_fd(const struct dsm_uffd *u)
 {
 	return u->fd;
@@ -271,18 +301,6 @@ static uint8_t *guest_of(const struct dsm_uffd *u, uint64_t gfn, uint64_t *count
 		return v->guest + (at - v->file_offset);
 	}
 	return NULL;
-}
-
-static int write_protect(const struct dsm_uffd *u, const uint8_t *guest, uint64_t count, bool on)
-{
-	struct uffdio_writeprotect w = {.range = {.start = (uintptr_t)guest,
-						  .len = count * DSM_PAGE_SIZE},
-					.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0};
-
-	while (ioctl(u->fd, UFFDIO_WRITEPROTECT, &w) < 0)
-		if (errno != EAGAIN) /* EAGAIN: the address space is changing right now */
-			return -errno;
-	return 0;
 }
 
 static int wake(const struct dsm_uffd *u, const uint8_t *guest, uint64_t count)

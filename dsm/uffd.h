@@ -47,6 +47,8 @@ void dsm_uffd_free(struct dsm_uffd *u);
 /* 0 or why dsm_uffd_new() would fail here; `install` is set to the way that AUTO takes. */
 BASE_MUST_CHECK int dsm_uffd_probe(enum dsm_install *install);
 
+/* The views are ordinary memory from now on: nothing faults, all may be written. -errno. */
+BASE_MUST_CHECK int dsm_uffd_release(struct dsm_uffd *u);
 int dsm_uffd_fd(const struct dsm_uffd *u);
 uint8_t *dsm_uffd_alias(const struct dsm_uffd *u);
 enum dsm_install dsm_uffd_install(const struct dsm_uffd *u);

@@ -228,9 +228,11 @@ static bool refuse_slice(const struct agent_vm *vm, struct chan_call *call, enum
 {
 	if (!vmspec_spans(&vm->spec))
 		return false;
-	if (op == CONTROL_VM_MIGRATE || op == CONTROL_VM_MIGRATE_CANCEL) {
-		agent_reply_text(call, CONTROL_USAGE, "%s spans %zu nodes and does not migrate",
-				 vm->spec.name, vm->spec.part_count);
+	if (op == CONTROL_VM_MIGRATE && agent_vm_spans(vm)) {
+		agent_reply_text(call, CONTROL_USAGE,
+				 "%s spans nodes and does not migrate so; 'pangaea vm consolidate "
+				 "%s --to %s' first",
+				 vm->spec.name, vm->spec.name, vm->spec.parts[0].node);
 		return true;
 	}
 	if (!vm->slice.index || op == CONTROL_VM_KILL || op == CONTROL_VM_INFO ||

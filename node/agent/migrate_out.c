@@ -209,19 +209,36 @@ static void prepare_done(void *arg, int error, const void *body, size_t len)
 
 static const struct chan_out_ops prepare_ops = {.done = prepare_done};
 
+/* What has been a guest of several nodes is one of one part; see vm_spawn.c. */
+static struct vmspec out_spec(const struct agent_migration *g)
+{
+	struct vmspec s = g->vm->spec;
+
+	if (!vmspec_spans(&s))
+		return s;
+	s.part_count = 1;
+	s.parts[0].vcpus = s.vcpus;
+	s.parts[0].memory_bytes = s.memory_bytes;
+	memcpy(s.parts[0].node, g->peer->name, sizeof(s.parts[0].node));
+	memcpy(s.node, g->peer->name, sizeof(s.node));
+	s.encrypt = false;
+	s.transport[0] = 0;
+	return s;
+}
+
 static int out_prepare(struct agent_migration *g)
 {
 	struct chan_link *link = g->agent->peers[g->peer - g->agent->cluster->nodes].link;
-	struct control_request req = {.op = CONTROL_MIGRATE_PREPARE,
-				      .local = true,
-				      .spec = &g->vm->spec,
-				      .migrate = g->m};
+	struct control_request req = {
+		.op = CONTROL_MIGRATE_PREPARE, .local = true, .migrate = g->m};
 	struct prepare *p = calloc(1, sizeof(*p));
+	struct vmspec spec = out_spec(g);
 	struct chan_out *out;
 	uint8_t *body;
 	size_t len;
 	int rc = !p ? -ENOMEM : !link ? -ENOTCONN : 0;
 
+	req.spec = &spec;
 	if (!rc) {
 		p->agent = g->agent;
 		memcpy(p->vm, g->vm->spec.name, sizeof(p->vm));
@@ -265,7 +282,7 @@ static bool out_refuse(struct agent_vm *vm, struct chan_call *call, const struct
 	else if (to == a->self)
 		agent_reply_text(call, CONTROL_USAGE, "%s is on node %s already", vm->spec.name,
 				 to->name);
-	else if (vm->spec.part_count > 1)
+	else if (agent_vm_spans(vm))
 		agent_reply_text(call, CONTROL_USAGE,
 				 "%s spans nodes: only guests of one node migrate so far",
 				 vm->spec.name);

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "node/agent/span.h"
 
-enum { REPORT_MS = 250, STEP_MS = 3600000, VCPU_MAX = 64, PAGE = 4096 };
+enum { REPORT_MS = 250, SETTLE_MS = 10000, STEP_MS = 3600000, VCPU_MAX = 64, PAGE = 4096 };
 
 /* One request to the VM's process: MOVE_VCPU {vcpu, slice} or EMPTY {slice, slice}. */
 struct step {
@@ -25,7 +25,8 @@ struct agent_spread {
 	char name[TEXT_NAME_MAX];
 	struct chan_call *call; /* NULL: nobody waits any more */
 	bool consolidates, overcommit, back, over;
-	bool asking; /* for the places */
+	bool asking;	   /* for the places */
+	int64_t settle_ns; /* until the last slice has seen that it is alone; 0: not yet */
 	struct base_timer timer;
 	int64_t start_ns;
 	uint64_t rate;
@@ -65,6 +66,8 @@ void agent_places_take(struct agent_places *p, const struct vmmctl_reply *r)
 			p->gone |= v ? 1u << at : 0;
 		else if (place_index(name, "part", ".home", VMSPEC_MAX_PARTS, &at))
 			p->home[at] = (uint8_t)v;
+		else if (!strcmp(name, "ordinary"))
+			p->ordinary = v != 0;
 		else if (!strcmp(name, "empty.vcpus"))
 			p->moved_vcpus = v;
 		else if (!strcmp(name, "empty.pages"))
@@ -197,6 +200,8 @@ static void look_done(void *arg, const struct vmmctl_reply *r)
 		agent_places_take(&s->places, r);
 		report(s);
 	}
+	if (s->settle_ns && (s->places.ordinary || base_clock_ns() > s->settle_ns))
+		spread_end(s, CONTROL_OK, "");
 }
 
 static void look(struct base_timer *t)
@@ -205,7 +210,8 @@ static void look(struct base_timer *t)
 	struct agent_vm *vm = agent_vm_find(s->agent, s->name);
 	const struct vmmctl_request req = {.op = VMMCTL_PLACES};
 
-	base_loop_timer(s->agent->loop, t, base_clock_ns() + REPORT_MS * BASE_NS_PER_MS);
+	base_loop_timer(s->agent->loop, t,
+			base_clock_ns() + (s->settle_ns ? 10 : REPORT_MS) * BASE_NS_PER_MS);
 	if (s->asking || !vm || vm->slice.spread != s || !vm->control)
 		return;
 	s->asking = !vmmctl_client_call(vm->control, &req, -1, AGENT_VMM_MS, look_done, s);
@@ -288,6 +294,13 @@ static void step_done(void *arg, const struct vmmctl_reply *r)
 	}
 }
 
+static bool is_alone(const struct agent_spread *s, const struct agent_vm *vm)
+{
+	uint16_t others = (uint16_t)((1u << vm->spec.part_count) - 2);
+
+	return s->consolidates && (s->places.gone & others) == others;
+}
+
 static void step_do(struct agent_spread *s)
 {
 	struct agent_vm *vm = agent_vm_find(s->agent, s->name);
@@ -295,6 +308,11 @@ static void step_do(struct agent_spread *s)
 	struct vmmctl_request req;
 	int rc = -ECANCELED;
 
+	if (s->at == s->count && vm && is_alone(s, vm) && !s->places.ordinary) {
+		s->settle_ns = base_clock_ns() + SETTLE_MS * BASE_NS_PER_MS;
+		look(&s->timer);
+		return;
+	}
 	if (s->at == s->count) {
 		spread_end(s, s->back ? CONTROL_FAILED : CONTROL_OK, s->why);
 		return;

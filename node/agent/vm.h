@@ -15,8 +15,9 @@ struct agent_nic {
 /* What VMMCTL_PLACES says. */
 struct agent_places {
 	bool known;
-	uint16_t gone;			/* slices; bits */
-	uint8_t vcpu[64];		/* the slice of each */
+	bool ordinary;	  /* all but the lead have left, and its memory is shared no more */
+	uint16_t gone;	  /* slices; bits */
+	uint8_t vcpu[64]; /* the slice of each */
 	uint8_t home[VMSPEC_MAX_PARTS]; /* the slice of each part's memory */
 	uint64_t moved_vcpus, pages, pages_total, stood_ns;
 };
@@ -70,6 +71,11 @@ void agent_vm_record(const struct agent_vm *vm, struct control_vm *out);
 struct vmspec_part agent_vm_share(const struct agent *a, const struct vmspec *s);
 /* The same of a slice of a guest that runs, whose vCPUs and memory may have moved. */
 struct vmspec_part agent_vm_part_now(const struct agent_vm *vm, unsigned slice);
+/* Parts of it are on other nodes. */
+static inline bool agent_vm_spans(const struct agent_vm *vm)
+{
+	return vmspec_spans(&vm->spec) && !vm->slice.places.ordinary;
+}
 uint64_t agent_vms_memory(const struct agent *a);
 uint64_t agent_vms_vcpus(const struct agent *a);
 

@@ -123,6 +123,9 @@ static void build_args(struct args *a, const struct agent_vm *vm)
 		build_devices(a, vm);
 	if (!vm->incoming)
 		args_option(a, "--restore", s->restore);
+	/* One part: it has been a slice, whose machine has no balloon, before it migrated here. */
+	if (s->part_count == 1)
+		args_add(a, "--no-balloon");
 	if (vmspec_spans(s)) {
 		add_slice(a, vm);
 	} else {

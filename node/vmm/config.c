@@ -31,6 +31,7 @@ const char vmm_config_usage[] =
 	"  --incoming             waits for its machine to migrate here\n"
 	"  --populate SIZE        with --incoming: makes so much memory available beforehand\n"
 	"  --paused               waits for 'resume' on the control socket (or gdb)\n"
+	"  --no-balloon           a machine that was a guest over several hosts has none\n"
 	"  --no-sandbox           for debugging pangaea-vmm itself\n"
 	"\n"
 	"One slice of a guest that spans hosts (all but the first two for every slice alike):\n"
@@ -65,6 +66,7 @@ enum {
 	OPT_PAUSED,
 	OPT_INCOMING,
 	OPT_POPULATE,
+	OPT_NO_BALLOON,
 	OPT_NO_SANDBOX,
 	OPT_SLICE,
 	OPT_PART,
@@ -95,6 +97,7 @@ static const struct option options[] = {
 	{"paused", no_argument, NULL, OPT_PAUSED},
 	{"incoming", no_argument, NULL, OPT_INCOMING},
 	{"populate", required_argument, NULL, OPT_POPULATE},
+	{"no-balloon", no_argument, NULL, OPT_NO_BALLOON},
 	{"no-sandbox", no_argument, NULL, OPT_NO_SANDBOX},
 	{"slice", required_argument, NULL, OPT_SLICE},
 	{"part", required_argument, NULL, OPT_PART},
@@ -355,6 +358,7 @@ static int parse_option(struct vmm_config *c, int opt, const char *arg, char *wh
 	case OPT_PAUSED: c->paused = true; return 0;
 	case OPT_INCOMING: c->incoming = true; return 0;
 	case OPT_POPULATE: return parse_populate(c, arg, why);
+	case OPT_NO_BALLOON: c->no_balloon = true; return 0;
 	case OPT_NO_SANDBOX: c->sandbox = false; return 0;
 	case OPT_SLICE: return vmm_slice_set_self(c, arg, why);
 	case OPT_PART: return vmm_slice_add_part(c, arg, why);

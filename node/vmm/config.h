@@ -75,6 +75,7 @@ struct vmm_config {
 	bool paused;		 /* starts paused */
 	bool incoming;		 /* the machine comes by migration */
 	uint64_t populate_bytes; /* of memory that the incoming machine will use */
+	bool no_balloon;
 	bool sandbox;
 	bool help, version;
 };

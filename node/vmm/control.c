@@ -327,6 +327,8 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 	struct vmm_control *c = ctx;
 	const char *busy = control_busy(c);
 
+	if (!busy && req->op == VMMCTL_MIGRATE_OUT && vmm_vm_spans(c->vm))
+		busy = "the guest spans nodes";
 	if (busy && needs_quiet(req->op)) {
 		if (fd >= 0)
 			close(fd);

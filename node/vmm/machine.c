@@ -330,7 +330,7 @@ static int make_balloon(struct vmm_vm *vm, char *why)
 	const struct virtio_balloon_options opts = {0};
 	int err;
 
-	if (vm->config.slices.count)
+	if (vm->config.slices.count || vm->config.no_balloon)
 		return 0;
 	err = virtio_balloon_new(&vm->env, machine_slot(vm), &opts, &vm->balloon);
 	if (!err)

@@ -114,6 +114,11 @@ static void on_dsm_failed(void *ctx, int err, uint8_t peer, const char *why)
 	span_lost(s, reason);
 }
 
+static void on_dsm_released(void *ctx)
+{
+	span_tell(ctx, VMM_SPAN_PLACES, NULL);
+}
+
 /* ---- interrupts ---- */
 
 /* A vCPU that has just come here is still elsewhere for whoever has looked before. */
@@ -174,7 +179,8 @@ int vmm_span_new(const struct vmm_span_config *config, struct vmm_span **out)
 	s->config = *config;
 	s->slices = *config->slices;
 	s->self = (uint8_t)s->slices.self;
-	s->callbacks = (struct dsm_callbacks){.failed = on_dsm_failed, .message = span_receive};
+	s->callbacks = (struct dsm_callbacks){
+		.failed = on_dsm_failed, .message = span_receive, .released = on_dsm_released};
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_mutex_init(&s->sampling, NULL);
 	pthread_condattr_init(&attr);

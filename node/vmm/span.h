@@ -104,6 +104,8 @@ void vmm_span_evict(struct vmm_span *s, unsigned slice, uint64_t pages_per_s);
 /* Pages that were asked for, of those that were there; total 0: not known yet. */
 void vmm_span_evicted(struct vmm_span *s, uint64_t *done, uint64_t *total);
 void vmm_span_dismiss(struct vmm_span *s, unsigned slice);
+/* All others have left, and memory is ordinary: so is this machine. */
+bool vmm_span_is_over(const struct vmm_span *s);
 bool vmm_span_is_gone(const struct vmm_span *s, unsigned slice);
 /* The slice where the pages of a part are at home. Main thread. */
 unsigned vmm_span_home(const struct vmm_span *s, unsigned part);

@@ -296,3 +296,8 @@ unsigned vmm_span_home(const struct vmm_span *s, unsigned part)
 {
 	return s->home[part];
 }
+
+bool vmm_span_is_over(const struct vmm_span *s)
+{
+	return s->dsm && dsm_is_released(s->dsm);
+}

@@ -72,6 +72,8 @@ BASE_MUST_CHECK int vmm_vm_move_vcpu(struct vmm_vm *vm, uint32_t apic_id, unsign
 BASE_MUST_CHECK int vmm_vm_empty(struct vmm_vm *vm, unsigned slice, unsigned to,
 				 uint64_t pages_per_s,
 				 void (*done)(void *arg, int err, const char *why), void *arg);
+/* Other slices have, or had until a moment ago, parts of it. */
+bool vmm_vm_spans(const struct vmm_vm *vm);
 /* Spanning guests: which slice has what. */
 void vmm_vm_places(struct vmm_vm *vm, void (*put)(void *arg, const char *name, uint64_t value),
 		   void *arg);

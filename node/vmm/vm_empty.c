@@ -181,6 +181,11 @@ int vmm_vm_empty(struct vmm_vm *vm, unsigned slice, unsigned to, uint64_t pages_
 	return 0;
 }
 
+bool vmm_vm_spans(const struct vmm_vm *vm)
+{
+	return vm->span && !vmm_span_is_over(vm->span);
+}
+
 void vmm_vm_places(struct vmm_vm *vm, void (*put)(void *arg, const char *name, uint64_t value),
 		   void *arg)
 {
@@ -198,6 +203,7 @@ void vmm_vm_places(struct vmm_vm *vm, void (*put)(void *arg, const char *name, u
 		snprintf(name, sizeof(name), "part%u.home", i);
 		put(arg, name, vmm_span_home(vm->span, i));
 	}
+	put(arg, "ordinary", vmm_span_is_over(vm->span));
 	vmm_span_evicted(vm->span, &done, &total);
 	put(arg, "empty.phase", (uint64_t)e->phase);
 	put(arg, "empty.vcpus", (uint64_t)__builtin_popcountll(e->moved));

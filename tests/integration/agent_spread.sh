@@ -26,7 +26,8 @@ expect 2 "say how many where" "$pangaea" vm spread big
 expect 2 "it has 4 vCPUs, and 3 are placed" "$pangaea" vm spread big --vcpus a=1,b=1,c=1
 expect 2 "it has no slice on node d" "$pangaea" vm spread big --vcpus a=3,d=1
 expect 2 "say where to" "$pangaea" vm consolidate big
-expect 2 "can be consolidated only there" "$pangaea" vm consolidate big --to b --agent c
+expect 2 "can be consolidated only there" "$pangaea" vm consolidate big --to b --from c --agent c
+expect 2 "spans nodes and does not migrate" "$pangaea" vm migrate big --to b
 expect 2 "has its devices on node a" "$pangaea" vm consolidate big --to a --from a
 expect 0 paused "$pangaea" vm pause big
 expect 9 "big is paused" "$pangaea" vm spread big --vcpus a=4
@@ -64,9 +65,28 @@ expect 0 "0.0 ms" "$pangaea" vm consolidate big --to a
 grep -q 'MiB written' "$dir/said" && ! grep -q FAIL "$dir/said" && ok "its memory is right" || fail "$(tail -3 "$dir/said")"
 expect 0 "consolidate" "$pangaea" events big
 
-# The nodes that it has left may go.
-stop_agent b; stop_agent c
+expect 8 "4 vCPUs are beyond that" "$pangaea" vm migrate big --to b
 expect 0 killed "$pangaea" vm kill big
-[ -z "$(ls "$dir/run-a/vm")" ] && ok "nothing is left" || fail "left at a: $(ls "$dir/run-a/vm")"
-stop_agent a
+
+# The node of the devices is drained: all comes together there and goes on elsewhere.
+expect 0 running "$pangaea" vm run two -k "$guests/dirty" -c 'mib=64 rate=50' --vcpus a=1,b=1 --memory a=48M,b=48M
+expect 0 "MiB written" "$pangaea" vm console two --until "MiB written" --timeout 20
+expect 0 "a: 1 of 1 VMs moved" "$pangaea" node drain a
+[ -z "$(ls "$dir/run-a/vm")" ] && ok "a is empty" || fail "left at a: $(ls "$dir/run-a/vm")"
+"$pangaea" vm console two --until "no such text" --timeout 3 </dev/null >"$dir/said" 2>&1
+grep -q 'MiB written' "$dir/said" && ! grep -q FAIL "$dir/said" && ok "its memory is right" || fail "$(tail -3 "$dir/said")"
+expect 0 killed "$pangaea" vm kill two
+expect 0 running "$pangaea" vm run two -k "$guests/pingpong" -c 'rounds=100000000' --vcpus a=1,b=1 --memory a=48M,b=48M
+expect 0 "both run" "$pangaea" vm console two --until "both run" --timeout 20
+expect 0 "two: on node b after" "$pangaea" vm consolidate two --to b
+[ -z "$(ls "$dir/run-a/vm")" ] && ok "a is empty" || fail "left at a: $(ls "$dir/run-a/vm")"
+expect 0 "node      b" "$pangaea" vm info two
+# It is a guest of one node now, and goes where it has never been.
+expect 0 "two: on node c after" "$pangaea" vm migrate two --to c
+expect 2 "two does not span nodes" "$pangaea" vm consolidate two --to a --from b
+expect 0 "two: on node a after" "$pangaea" vm consolidate two --to a
+expect 0 "vCPU 1" "$pangaea" vm registers two
+expect 0 killed "$pangaea" vm kill two
+for n in a b c; do [ -z "$(ls "$dir/run-$n/vm")" ] && ok "nothing is left at $n" || fail "left at $n: $(ls "$dir/run-$n/vm")"; done
+for n in a b c; do stop_agent $n; done
 exit $bad

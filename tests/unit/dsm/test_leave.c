@@ -84,6 +84,60 @@ static void empty(void)
 	assert_true(total > 0 && asked > 0);
 }
 
+struct one_home {
+	struct dsm *dsm;
+	int err;
+};
+
+static void *last_home_main(void *arg)
+{
+	static const struct dsm_home all[] = {{0, ALL, 0}};
+	struct one_home *r = arg;
+
+	r->err = dsm_rehome(r->dsm, all, 1, 5000);
+	return NULL;
+}
+
+/* The last but one leaves as well: what is left is ordinary memory. */
+static void alone(void)
+{
+	struct one_home r[WRITERS];
+	uint64_t asked, total;
+	pthread_t t[WRITERS];
+
+	for (unsigned i = 0; i < WRITERS; i++)
+		assert_int_equal(dsm_quiesce(g.slice[i].dsm, 5000), 0);
+	for (unsigned i = 0; i < WRITERS; i++) {
+		r[i] = (struct one_home){.dsm = g.slice[i].dsm};
+		assert_int_equal(pthread_create(&t[i], NULL, last_home_main, &r[i]), 0);
+	}
+	for (unsigned i = 0; i < WRITERS; i++) {
+		pthread_join(t[i], NULL);
+		assert_int_equal(r[i].err, 0);
+	}
+	assert_int_equal(dsm_evict(g.slice[0].dsm, 1u << 1, 0), 0);
+	while (dsm_evict_progress(g.slice[0].dsm, &asked, &total))
+		(void)poll(NULL, 0, 1);
+	assert_false(dsm_is_released(g.slice[0].dsm));
+	assert_int_equal(dsm_forget(g.slice[0].dsm, 1), 0);
+	assert_int_equal(dsm_message(g.slice[0].dsm, 1, "x", 1), 0);
+	while (atomic_load(&g.slice[1].messages) < 2)
+		(void)poll(NULL, 0, 1);
+	dsm_stop(g.slice[1].dsm);
+	while (!dsm_is_released(g.slice[0].dsm))
+		(void)poll(NULL, 0, 1);
+	for (uint64_t p = 0; p < ALL; p++) {
+		assert_int_equal(atomic_load(word(0, p, COUNT)), p + 1);
+		atomic_store(word(0, p, COUNT + 1), p);
+	}
+	for (uint64_t p = 0; p < ALL; p++)
+		assert_int_equal(atomic_load(word(0, p, COUNT + 1)), p);
+	/* Nobody is left who would answer a fault. */
+	dsm_stop(g.slice[0].dsm);
+	for (uint64_t p = 0; p < ALL; p++)
+		atomic_fetch_add(word(0, p, COUNT + 1), 1);
+}
+
 static void leave_over(const struct xp_ops *transport)
 {
 	const struct slices_options o = {.count = COUNT, .pages = PAGES, .transport = transport};
@@ -129,6 +183,7 @@ static void leave_over(const struct xp_ops *transport)
 			seen[i] += atomic_load(word((p + 1) % WRITERS, p, i));
 	}
 	assert_memory_equal(sums, seen, sizeof(sums));
+	alone();
 	for (unsigned i = 0; i < COUNT; i++)
 		assert_int_equal(atomic_load(&g.slice[i].error), 0);
 	slices_close(&g);
