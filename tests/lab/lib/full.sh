@@ -116,7 +116,7 @@ full_host() { # NAME INDEX
 
 # full_wait NAME: until sshd answers with a session.
 full_wait() {
-  local end=$((SECONDS + 120))
+  local end=$((SECONDS + 200))
   until ssh -F "$dir/ssh_config" -o BatchMode=yes "$1" true </dev/null 2>"$dir/$1/ssh.log"; do
     [ $SECONDS -lt $end ] || { cat "$dir/$1/ssh.log" >&2; return 1; }
     sleep 0.3

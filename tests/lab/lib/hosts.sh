@@ -59,9 +59,10 @@ host_wait() {
   return 1
 }
 
-# host_ready NAME: waits until it can be used.
+# host_ready NAME: waits until it can be used. On an idle machine that takes seconds; where others keep its
+# processors busy, minutes.
 host_ready() {
-  if [ -e "$dir/ssh_config" ]; then host_wait "$1" 180 && full_wait "$1"; else host_wait "$1" 60; fi
+  if [ -e "$dir/ssh_config" ]; then host_wait "$1" 400 && full_wait "$1"; else host_wait "$1" 200; fi
 }
 
 lab_hosts() { local h; for h in "$dir"/*/start; do [ -e "$h" ] && h=${h%/start} && echo "${h##*/}"; done; }
