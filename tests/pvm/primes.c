@@ -55,16 +55,18 @@ static int hand_out(const int *tids, int tasks, int limit)
 int main(int argc, char **argv)
 {
 	int limit = argc > 1 ? atoi(argv[1]) : 200000, tasks = argc > 2 ? atoi(argv[2]) : 4;
-	char self[] = "primes", anywhere[] = "";
-	int tids[TASKS_MAX], parent = pvm_parent(), total = 0;
+	char self[] = "primes", anywhere[] = "", role[] = "worker";
+	char *args[] = {role, NULL};
+	int tids[TASKS_MAX], total = 0;
 
-	if (parent > 0)
-		return worker(parent);
+	/* Whoever started it may be a task, too. */
+	if (argc > 1 && strcmp(argv[1], role) == 0)
+		return worker(pvm_parent());
 	if (limit < 2 || tasks < 1 || tasks > TASKS_MAX) {
 		fprintf(stderr, "usage: primes [LIMIT [TASKS]], at most %d tasks\n", TASKS_MAX);
 		return 2;
 	}
-	if (pvm_spawn(self, NULL, PvmTaskDefault, anywhere, tasks, tids) != tasks ||
+	if (pvm_spawn(self, args, PvmTaskDefault, anywhere, tasks, tids) != tasks ||
 	    hand_out(tids, tasks, limit) < 0) {
 		fprintf(stderr, "primes: the tasks could not be started\n");
 		pvm_exit();
