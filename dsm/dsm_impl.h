@@ -24,10 +24,15 @@ struct dsm {
 	bool serving;	  /* peers ask, and no thread here has faulted for a while */
 	int64_t fault_ns; /* the last local fault */
 	unsigned rounds;
-	uint16_t dir_ends; /* peers that have sent all directory entries of a move */
-	bool rehome_waits; /* until all is quiet */
-	bool dir_sent;	   /* and so have we */
-	uint16_t leaving;  /* peers that are to go */
+	int64_t idle_ns;	  /* since when there is nothing to do */
+	int64_t spin_now_ns;	  /* how long to poll then: spin_ns or a few times that */
+	int64_t crowded_until_ns; /* others want the processor */
+	int64_t crowded_for_ns;	  /* next time */
+	unsigned cheap_yields;	  /* since then */
+	uint16_t dir_ends;	  /* peers that have sent all directory entries of a move */
+	bool rehome_waits;	  /* until all is quiet */
+	bool dir_sent;		  /* and so have we */
+	uint16_t leaving;	  /* peers that are to go */
 	struct dsm_evict evict;
 	uint64_t evict_rate; /* pages/s, 0: no limit */
 	int64_t evict_start_ns;

@@ -16,15 +16,20 @@
 #include "base/log.h"
 #include "dsm/dsm_impl.h"
 
-#define FAULTS_AT_ONCE 64
-#define SLEEP_MAX_NS   (100 * BASE_NS_PER_MS)
-#define PACE_NS	       (2 * BASE_NS_PER_MS) /* of an eviction with a rate */
-#define CROWDED_NS     (20 * BASE_NS_PER_US)
-#define YIELD_EVERY    8
-#define FAULTS_EVERY   4
-#define SERVING_NS     (200 * BASE_NS_PER_US)
-#define SLICE_NS       (100 * BASE_NS_PER_US)
-#define SERVICE_NICE   -10
+#define FAULTS_AT_ONCE	 64
+#define SLEEP_MAX_NS	 (100 * BASE_NS_PER_MS)
+#define CROWDED_NS	 (100 * BASE_NS_PER_US)
+#define CROWDED_FIRST_NS (2 * BASE_NS_PER_MS)
+#define CROWDED_LAST_NS	 (200 * BASE_NS_PER_MS)
+#define CROWDED_SPIN_NS	 (20 * BASE_NS_PER_US)
+#define CALM_YIELDS	 100
+#define YIELD_EVERY	 8
+#define SPIN_GROWTH	 4
+#define FAULTS_EVERY	 4
+#define SERVING_NS	 (200 * BASE_NS_PER_US)
+#define SLICE_NS	 (100 * BASE_NS_PER_US)
+#define SERVICE_NICE	 -10
+#define PACE_NS		 (2 * BASE_NS_PER_MS) /* of an eviction with a rate */
 
 /* ---- what the engine asks for ---- */
 
@@ -320,50 +325,101 @@ static void sleep_until_work(struct dsm *d)
 }
 
 /*
- * Polling must not keep the thread that was just woken from the processor, so the first empty
- * round and some later ones yield. Where others take the processor for long, polling only adds to the crowd: then sleep, and
- * be woken with the preference that a sleeper has.
+ * Polling must not keep the thread that was just woken from the processor, so it yields. To a thread
+ * that computes that may be a whole tick, and a thread that has yielded is not woken by news; one that
+ * sleeps is, and preempts. So where yielding took long it is not done for a while, the longer the
+ * more often that was so.
  */
-static bool crowded(int64_t now_ns)
+static bool yield_is_cheap(struct dsm *d)
 {
+	int64_t start = base_clock_ns();
+
 	sched_yield();
-	return base_clock_ns() - now_ns > CROWDED_NS;
+	int64_t end = base_clock_ns();
+
+	if (end - start <= CROWDED_NS) {
+		if (++d->cheap_yields >= CALM_YIELDS)
+			d->crowded_for_ns = CROWDED_FIRST_NS;
+		return true;
+	}
+	d->cheap_yields = 0;
+	d->crowded_until_ns = end + d->crowded_for_ns;
+	d->crowded_for_ns = BASE_MIN(d->crowded_for_ns * 2, CROWDED_LAST_NS);
+	return false;
+}
+
+/* After the idle-th round in a row without work: is another one better than sleeping? */
+static bool poll_on(struct dsm *d, unsigned idle)
+{
+	if (idle == 1)
+		d->idle_ns = d->now_ns;
+	int64_t idle_ns = d->now_ns - d->idle_ns;
+
+	if (d->failing || idle_ns > d->spin_now_ns)
+		return false;
+	if (d->now_ns < d->crowded_until_ns)
+		return idle_ns < CROWDED_SPIN_NS && dsm_engine_open_requests(d->engine);
+	return (idle - 1) % YIELD_EVERY || yield_is_cheap(d);
+}
+
+/* A sleep that was over soon should have been polling. */
+static void sleep_and_learn(struct dsm *d)
+{
+	int64_t start = base_clock_ns();
+
+	sleep_until_work(d);
+	if (base_clock_ns() - start < SPIN_GROWTH * d->spin_ns)
+		d->spin_now_ns = BASE_MIN(d->spin_now_ns * 2, SPIN_GROWTH * d->spin_ns);
+	else
+		d->spin_now_ns = d->spin_ns;
+}
+
+struct sched_attr_v0 {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+static bool slice_is_honoured(void)
+{
+	struct sched_attr_v0 attr = {0};
+
+	return syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) == 0 &&
+	       attr.runtime == SLICE_NS;
 }
 
 /*
- * Whoever waits for a page waits for this thread, and it never works for long: a short slice lets it
- * preempt a vCPU as soon as it wakes (Linux 6.12; elsewhere no harm), and so does the nice value,
- * where the process may take it.
+ * Whoever waits for a page waits for this thread, and it never works for long. From Linux 6.12 on a
+ * short slice lets it preempt a vCPU as soon as it wakes, at the same nice value, so that a yield gives
+ * way. Before, a better nice value is what helps, where the process may take one; then yields hardly
+ * give way. Whoever started us under a real-time policy has decided.
  */
 static void tune_thread(void)
 {
-	struct sched_attr_v0 {
-		uint32_t size, policy;
-		uint64_t flags;
-		int32_t nice;
-		uint32_t priority;
-		uint64_t runtime, deadline, period;
-	} attr = {.size = sizeof(attr), .runtime = SLICE_NS};
-
 	int nice = getpriority(PRIO_PROCESS, 0);
+	struct sched_attr_v0 attr = {.size = sizeof(attr), .nice = nice, .runtime = SLICE_NS};
 
-	attr.nice = BASE_MIN(nice, SERVICE_NICE);
-	if (syscall(SYS_sched_setattr, 0, &attr, 0) == 0)
+	if (sched_getscheduler(0) != SCHED_OTHER)
 		return;
-	attr.nice = nice;
+	if (syscall(SYS_sched_setattr, 0, &attr, 0) == 0 && slice_is_honoured())
+		return;
+	attr.nice = BASE_MIN(nice, SERVICE_NICE);
 	if (syscall(SYS_sched_setattr, 0, &attr, 0) < 0)
-		log_debug("dsm: no short time slice: %s", strerror(errno));
+		log_debug("dsm: no short time slice, no better nice value: %s", strerror(errno));
 }
 
 void *dsm_service_main(void *arg)
 {
 	struct dsm *d = arg;
-	int64_t busy_ns = 0;
 	unsigned idle = 0;
 
 	prctl(PR_SET_NAME, "dsm", 0, 0, 0);
 	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
 	tune_thread();
+	d->spin_now_ns = d->spin_ns;
+	d->crowded_for_ns = CROWDED_FIRST_NS;
 	while (!atomic_load_explicit(&d->stopping, memory_order_relaxed)) {
 		unsigned work = 0;
 
@@ -373,11 +429,8 @@ void *dsm_service_main(void *arg)
 		if (err)
 			fail(d, err, DSM_NODE_NONE, "the fault service cannot go on");
 		idle = work ? 0 : idle + 1;
-		if (work)
-			busy_ns = d->now_ns;
-		else if (d->now_ns - busy_ns > d->spin_ns || d->failing ||
-			 ((idle - 1) % YIELD_EVERY == 0 && crowded(d->now_ns)))
-			sleep_until_work(d);
+		if (idle && !poll_on(d, idle))
+			sleep_and_learn(d);
 	}
 	xp_stop(d->xp);
 	return NULL;

@@ -130,6 +130,19 @@ static const struct xp_dial_ops dial_ops = {
 
 /* ---- the interface ---- */
 
+/* Connections that come up or that wait for room are epoll's business. */
+static bool needs_epoll(struct tcp *t)
+{
+	for (uint8_t n = 0; n < XP_NODE_MAX; n++) {
+		const struct xp_conn *c = xp_dial_conn(&t->dial, n);
+
+		if (t->dial.peers & 1u << n && !t->dial.peer[n].down &&
+		    (!c || c->events != EPOLLIN))
+			return true;
+	}
+	return false;
+}
+
 static unsigned poll_direct(struct tcp *t)
 {
 	unsigned count = 0;
@@ -168,8 +181,8 @@ static unsigned tcp_poll(struct xp *xp, int64_t now_ns)
 	if (t->dial.stopped)
 		return 0;
 	xp_dial_time(&t->dial, now_ns);
-	bool all =
-		t->polls++ % EPOLL_EVERY == 0 || __builtin_popcount(t->dial.peers) > DIRECT_PEERS;
+	bool all = t->polls++ % EPOLL_EVERY == 0 ||
+		   __builtin_popcount(t->dial.peers) > DIRECT_PEERS || needs_epoll(t);
 	unsigned count = all ? xp_dial_poll(&t->dial) : poll_direct(t);
 
 	tcp_flush(xp);
