@@ -252,12 +252,18 @@ static int allow_with_arguments(scmp_filter_ctx f)
 	return rc;
 }
 
-/* TCP, and what the DSM's thread asks of the scheduler for itself. */
+/*
+ * TCP, RDMA (its ioctls have the type 0x1b; a connection that comes back is a new queue pair), and
+ * what the DSM's thread asks of the scheduler for itself.
+ */
 static int allow_network(scmp_filter_ctx f)
 {
 	static const int families[] = {AF_INET, AF_INET6};
 	int rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(connect), 0);
 
+	if (!rc)
+		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+				      SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, 0x1b00));
 	if (!rc)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sched_setattr), 1,
 				      SCMP_A0(SCMP_CMP_EQ, 0, 0));

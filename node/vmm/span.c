@@ -201,22 +201,48 @@ static int refuse(char *why, int err, const char *what)
 	return err;
 }
 
-/* What the loader wrote lies in the file; all of it must be at home here. */
-static int populate(struct vmm_span *s, char *why)
+#define LOADED_MAX 64
+
+/* Runs of pages that the loader has written. */
+struct loaded {
+	unsigned count;
+	struct {
+		uint64_t first, count;
+	} run[LOADED_MAX];
+};
+
+/*
+ * What the loader wrote is what the file holds. To be asked before a transport pins the memory, for
+ * that makes the file whole. Where there are too many runs the last one takes the holes in.
+ */
+static int find_loaded(const struct vmm_span *s, struct loaded *out, char *why)
 {
-	int fd = vmm_mem_fd(s->config.mem), err = 0;
+	int fd = vmm_mem_fd(s->config.mem);
 	off_t end = 0, size = (off_t)vmm_mem_size(s->config.mem);
 
-	while (!err) {
+	for (out->count = 0;;) {
 		off_t start = lseek(fd, end, SEEK_DATA);
 
 		if (start < 0)
 			return errno == ENXIO ? 0 : refuse(why, -errno, "guest memory");
 		end = lseek(fd, start, SEEK_HOLE);
 		end = end < 0 ? size : end;
-		err = dsm_populate(s->dsm, (uint64_t)start / DSM_PAGE_SIZE,
-				   (uint64_t)(end - start) / DSM_PAGE_SIZE);
+		if (out->count < LOADED_MAX)
+			out->run[out->count++].first = (uint64_t)start / DSM_PAGE_SIZE;
+		out->run[out->count - 1].count =
+			(uint64_t)end / DSM_PAGE_SIZE - out->run[out->count - 1].first;
 	}
+}
+
+/* All of it must be at home here. */
+static int populate(struct vmm_span *s, const struct loaded *l, char *why)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < l->count && !err; i++)
+		err = dsm_populate(s->dsm, l->run[i].first, l->run[i].count);
+	if (!err)
+		return 0;
 	snprintf(why, VMM_WHY_MAX,
 		 "the kernel and the initrd do not fit into the memory of the "
 		 "first --part; give it more");
@@ -290,10 +316,16 @@ int vmm_span_open(struct vmm_span *s, char *why)
 		.callbacks = &s->callbacks,
 		.ctx = s,
 	};
+	struct loaded loaded = {0};
 	int err;
 
 	if (!d.transport)
 		return refuse(why, -ENOSYS, "this build has no such --transport");
+	if (span_leads(s)) {
+		err = find_loaded(s, &loaded, why);
+		if (err)
+			return err;
+	}
 	allow_nice();
 	fill_homes(c, homes);
 	memcpy(d.xp.key, c->key, sizeof(d.xp.key));
@@ -301,7 +333,7 @@ int vmm_span_open(struct vmm_span *s, char *why)
 	err = dsm_new(&d, &s->dsm);
 	if (err)
 		return refuse(why, err, open_error(err));
-	return span_leads(s) ? populate(s, why) : 0;
+	return populate(s, &loaded, why);
 }
 
 /* ---- finding each other ---- */
