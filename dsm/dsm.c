@@ -118,6 +118,11 @@ enum dsm_install dsm_install_used(const struct dsm *d)
 	return dsm_uffd_install(d->uffd);
 }
 
+bool dsm_keeps_user(const struct dsm *d)
+{
+	return xp_keeps_user(d->xp);
+}
+
 int dsm_start(struct dsm *d)
 {
 	int err = -pthread_create(&d->thread, NULL, dsm_service_main, d);

@@ -118,5 +118,7 @@ BASE_MUST_CHECK int dsm_forget(struct dsm *d, uint8_t peer);
  */
 bool dsm_is_released(const struct dsm *d);
 enum dsm_install dsm_install_used(const struct dsm *d);
+/* As xp_keeps_user(). */
+bool dsm_keeps_user(const struct dsm *d);
 
 #endif

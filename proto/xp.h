@@ -132,6 +132,10 @@ void xp_stop(struct xp *xp);
 /* Stops if need be and frees. NULL is fine. */
 void xp_fini(struct xp *xp);
 
+/* The transport's device serves only the credentials that opened it (soft-RoCE): the process must not
+ * change its user, its capabilities or its Landlock domain while it is open. */
+bool xp_keeps_user(const struct xp *xp);
+
 /* verbs: the first address of this host that has an RDMA device, without a port. -ENODEV. */
 BASE_MUST_CHECK int xp_verbs_address(char *out, size_t cap);
 

@@ -10,6 +10,7 @@
 #include "base/log.h"
 
 #define RETRY_NS (20 * BASE_NS_PER_MS)
+#define VAIN_MAX 3
 #define TICK_NS	 (20 * BASE_NS_PER_MS)
 #define STALL_NS (500 * BASE_NS_PER_MS)
 #define SETUP_NS (2 * BASE_NS_PER_SEC)
@@ -53,9 +54,15 @@ void xp_dial_lost(struct xp_dial *d, struct xp_conn *c)
 		xp_dial_down(d, p, 0);
 		return;
 	}
-	p->retry_ns = d->now_ns + (was_up ? 0 : RETRY_NS);
+	p->vain = !was_up ? p->vain : p->last_in_ns > p->up_ns ? 0 : p->vain + 1;
+	p->retry_ns = d->now_ns + (was_up && !p->vain ? 0 : RETRY_NS);
 	if (!was_up)
 		return;
+	/* What comes up again and again and carries nothing must not keep the window open for ever. */
+	if (p->vain > VAIN_MAX) {
+		p->window_end_ns = p->window_before_ns;
+		return;
+	}
 	log_info("link to node %u broke; %u ms to reconnect", p->node, d->window_ms);
 	p->window_end_ns = d->now_ns + d->window_ms * BASE_NS_PER_MS;
 }
@@ -251,7 +258,8 @@ void xp_dial_up(struct xp_dial *d, struct xp_conn *c)
 	bool again = p->up;
 
 	c->state = CONN_UP;
-	p->last_in_ns = p->last_out_ns = d->now_ns;
+	p->last_in_ns = p->last_out_ns = p->up_ns = d->now_ns;
+	p->window_before_ns = p->window_end_ns;
 	p->window_end_ns = INT64_MAX;
 	p->up = true;
 	if (again)

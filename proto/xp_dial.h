@@ -43,6 +43,9 @@ struct xp_peer {
 	 * link, the next tells both the same keys. */
 	uint8_t eph_public[32], eph_secret[32];
 	int64_t window_end_ns, retry_ns, last_in_ns, last_out_ns;
+	int64_t up_ns;		  /* when the connection came up */
+	int64_t window_before_ns; /* the window's end until then */
+	unsigned vain;		  /* connections in a row that came up and brought nothing */
 	struct sockaddr_storage addr;
 	socklen_t addr_len;
 };

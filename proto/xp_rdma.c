@@ -24,7 +24,9 @@
 #define SIGNAL_EVERY 16
 /* 4.096 us << TIMEOUT until a lost packet is sent again. */
 #define TIMEOUT 14
-#define RETRIES 7
+/* The vendor that rdma_rxe says. */
+#define SOFT_VENDOR 0xffffff
+#define RETRIES	    7
 
 _Static_assert(SLOT_BYTES >= XP_RDMA_HEAD_MAX + WIRE_PAGE_LEN, "a slot holds every message");
 
@@ -213,6 +215,13 @@ int xp_rdma_open(const struct sockaddr_storage *own, uint8_t *region, size_t reg
 	set_up_region(r, region, region_len);
 	*out = r;
 	return 0;
+}
+
+bool xp_rdma_is_soft(const struct xp_rdma *r)
+{
+	struct ibv_device_attr a;
+
+	return ibv_query_device(r->ctx, &a) == 0 && a.vendor_id == SOFT_VENDOR;
 }
 
 bool xp_rdma_places(const struct xp_rdma *r)

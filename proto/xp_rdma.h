@@ -49,6 +49,9 @@ struct xp_rdma_event {
 BASE_MUST_CHECK int xp_rdma_open(const struct sockaddr_storage *own, uint8_t *region,
 				 size_t region_len, uint16_t peers, struct xp_rdma **out);
 void xp_rdma_free(struct xp_rdma *r);
+/* The device is soft-RoCE: its kernel module takes each message by a system call, and only from the
+ * credentials that opened it. */
+bool xp_rdma_is_soft(const struct xp_rdma *r);
 /* The region is registered. */
 bool xp_rdma_places(const struct xp_rdma *r);
 /* The first address at which xp_rdma_open() would find a device, without a port. -ENODEV. */

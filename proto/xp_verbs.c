@@ -710,6 +710,11 @@ static int verbs_open(const struct xp_config *c, struct xp **out)
 	return 0;
 }
 
+bool xp_keeps_user(const struct xp *xp)
+{
+	return xp->ops == &xp_verbs && xp_rdma_is_soft(of(xp)->rdma);
+}
+
 int xp_verbs_address(char *out, size_t cap)
 {
 	return xp_rdma_address(out, cap);

@@ -128,7 +128,9 @@ static int watch_signals(struct program *p)
 /* Everything that is reachable from outside, then the sandbox. */
 static int open_doors(struct program *p, const struct vmm_config *config, char *why)
 {
-	struct vmm_sandbox sandbox = {.user = "pangaea", .network = config->slices.count > 0};
+	struct vmm_sandbox sandbox = {.user = "pangaea",
+				      .network = config->slices.count > 0,
+				      .keep_user = vmm_vm_keeps_user(p->vm)};
 	int err = 0;
 
 	if (config->run_dir)

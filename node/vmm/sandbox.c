@@ -69,6 +69,8 @@ static int sandbox_as_root(struct vmm_sandbox *s, char *why, size_t cap)
 	} else if (errno != EPERM) {
 		return sandbox_fail(why, cap, "unshare");
 	}
+	if (s->keep_user)
+		return 0;
 	if (setgroups(0, NULL) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid))
 		return sandbox_fail(why, cap, "change of user");
 	s->user_changed = 1;
@@ -85,7 +87,7 @@ static int sandbox_landlock(struct vmm_sandbox *s, char *why, size_t cap)
 		(int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	BASE_AUTO_FD int fd = -1;
 
-	if (abi < 1)
+	if (abi < 1 || s->keep_user)
 		return 0;
 	fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
 	if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0))

@@ -6,6 +6,8 @@
  *     no capabilities;
  *   - as anyone: no new privileges, no new files through Landlock where the kernel has it, and a
  *     list of the system calls that remain (others fail with EPERM).
+ * A soft RDMA device takes nothing from a process that has changed its credentials: with one, the user
+ * stays and Landlock is left out; the empty root and the list of system calls hold.
  * What is open stays open: the VM lives on its descriptors.
  */
 #ifndef VMM_SANDBOX_H
@@ -18,6 +20,7 @@
 struct vmm_sandbox {
 	/* The VM keeps this host's network and may make TCP connections: a slice that reconnects. */
 	bool network;
+	bool keep_user;	  /* no change of user, no Landlock */
 	const char *user; /* "pangaea"; where it does not exist, nobody. Only used by root. */
 	/* Set where the kernel offered it. */
 	int namespaces, landlock, user_changed;

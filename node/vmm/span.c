@@ -336,6 +336,11 @@ int vmm_span_open(struct vmm_span *s, char *why)
 	return populate(s, &loaded, why);
 }
 
+bool vmm_span_keeps_user(const struct vmm_span *s)
+{
+	return dsm_keeps_user(s->dsm);
+}
+
 /* ---- finding each other ---- */
 
 static void say_hello(struct vmm_span *s)

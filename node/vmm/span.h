@@ -66,6 +66,8 @@ struct vmm_span_config {
 BASE_MUST_CHECK int vmm_span_new(const struct vmm_span_config *config, struct vmm_span **out);
 /* -errno with one line in why[VMM_WHY_MAX]. Takes listen_fd over. */
 BASE_MUST_CHECK int vmm_span_open(struct vmm_span *s, char *why);
+/* The links' device serves only the user that opened it. */
+bool vmm_span_keeps_user(const struct vmm_span *s);
 BASE_MUST_CHECK int vmm_span_start(struct vmm_span *s);
 /* Says goodbye. No callback comes after it. */
 void vmm_span_free(struct vmm_span *s);

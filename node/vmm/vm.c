@@ -567,6 +567,11 @@ const struct vmm_config *vmm_vm_config(const struct vmm_vm *vm)
 	return &vm->config;
 }
 
+bool vmm_vm_keeps_user(const struct vmm_vm *vm)
+{
+	return vm->span && vmm_span_keeps_user(vm->span);
+}
+
 bool vmm_vm_is_lost(const struct vmm_vm *vm)
 {
 	return vm->lost;

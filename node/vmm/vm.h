@@ -85,6 +85,8 @@ const char *vmm_vm_reason(const struct vmm_vm *vm);
 const struct vmm_config *vmm_vm_config(const struct vmm_vm *vm);
 /* Threads may wait for ever in memory that is gone: the process must end by _exit(2). */
 bool vmm_vm_is_lost(const struct vmm_vm *vm);
+/* The process must stay who it is: see vmm_span_keeps_user(). */
+bool vmm_vm_keeps_user(const struct vmm_vm *vm);
 uint64_t vmm_vm_uptime_ns(const struct vmm_vm *vm);
 struct vmm_console *vmm_vm_console(struct vmm_vm *vm);
 /* The guest channel; NULL where a slice has no devices. */
