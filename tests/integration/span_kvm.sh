@@ -15,4 +15,25 @@ guest 'tsc: PASS' tsc rounds=100 1:32M 1:32M
 more=(--encrypt)
 guest 'pingpong: PASS' pingpong rounds=50 1:32M 1:32M
 
+# Who does not span pays nothing: no userfaultfd. (Only root may look at what a sandboxed process has open.)
+more=()
+uffds() { find "/proc/$1/fd" -lname '*userfaultfd*' | wc -l; }
+forever='rounds=100000000'
+slices pingpong $forever 1:32M 1:32M
+wait_for 'both run'
+if [ -r "/proc/${pids[0]}/fd" ]; then
+  [ "$(uffds "${pids[0]}")" -gt 0 ] || { echo 'FAIL: a slice has no userfaultfd'; show; }
+  vm 0 kill >/dev/null
+  ended 30 || { echo 'FAIL: kill'; show; }
+  rm -rf "$dir"/out.* "$dir"/err.* "$dir"/run.*
+  mkdir "$dir/run.0"
+  "$build/node/vmm/pangaea-vmm" --name one --vcpus 2 --memory 64M --run-dir "$dir/run.0" --kernel "$build/tests/guests/pingpong" \
+    --cmdline $forever --console stdio </dev/null >"$dir/out.0" 2>"$dir/err.0" &
+  pids=($!)
+  wait_for 'both run'
+  [ "$(uffds "${pids[0]}")" = 0 ] && echo 'ok: one host, no userfaultfd' || { echo 'FAIL: a userfaultfd on one host'; show; }
+fi
+vm 0 kill >/dev/null
+ended 30 || { echo 'FAIL: kill'; show; }
+
 exit $bad

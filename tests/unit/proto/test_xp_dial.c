@@ -121,7 +121,8 @@ static void step(struct node node[2], struct middle *m)
 		forward(m, i);
 }
 
-static void open_node(struct node *n, uint8_t self, int listen_fd, const char *other, bool encrypt)
+static void open_node(struct node *n, uint8_t self, int listen_fd, const char *other, bool encrypt,
+		      uint32_t window_ms)
 {
 	struct xp_config c = {.handler = &handler,
 			      .ctx = n,
@@ -130,7 +131,7 @@ static void open_node(struct node *n, uint8_t self, int listen_fd, const char *o
 			      .listen_fd = listen_fd,
 			      .group = 7,
 			      .encrypt = encrypt,
-			      .window_ms = 20000};
+			      .window_ms = window_ms};
 
 	c.address[!self] = other;
 	c.address[self] = "127.0.0.1:0";
@@ -158,8 +159,8 @@ static void survives(bool encrypt)
 		fd[i] = listen_on_any(own[i]);
 	m.listen_fd = listen_on_any(door);
 	assert_int_equal(xp_address_parse(own[0], &m.to, &m.to_len), 0);
-	open_node(&node[0], 0, fd[0], own[1], encrypt);
-	open_node(&node[1], 1, fd[1], door, encrypt);
+	open_node(&node[0], 0, fd[0], own[1], encrypt, 20000);
+	open_node(&node[1], 1, fd[1], door, encrypt, 20000);
 	while (!node[0].up && !node[0].down)
 		step(node, &m);
 	say(&node[0], 1, "early");
@@ -188,11 +189,33 @@ static void survives_encrypted(void **state)
 	survives(true);
 }
 
+/* A connection that comes up again and again and carries nothing does not keep the window open. */
+static void flapping_ends(void **state)
+{
+	struct node node[2] = {0};
+	char own[2][32];
+	int fd[2];
+
+	for (unsigned i = 0; i < 2; i++)
+		fd[i] = listen_on_any(own[i]);
+	for (uint8_t i = 0; i < 2; i++)
+		open_node(&node[i], i, fd[i], own[!i], false, 300);
+	while (!node[0].down || !node[1].down) {
+		for (unsigned i = 0; i < 2; i++)
+			(void)xp_poll(node[i].xp, base_clock_ns());
+		xp_break_link(node[0].xp, 1);
+	}
+	assert_true(node[0].up);
+	for (unsigned i = 0; i < 2; i++)
+		xp_fini(node[i].xp);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(survives_in_the_clear),
 		cmocka_unit_test(survives_encrypted),
+		cmocka_unit_test(flapping_ends),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
