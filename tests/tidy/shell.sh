@@ -6,4 +6,4 @@ command -v shellcheck >/dev/null || { echo "shellcheck is not installed"; exit 7
 mapfile -t files < <({ grep -rlE -m1 '^#!/bin/(bash|sh|busybox sh)' deploy tests/lab tests/integration tests/tidy .ci 2>/dev/null
   find deploy tests/lab -name '*.sh'; } | sort -u)
 [ ${#files[@]} -gt 0 ] || { echo "no scripts"; exit 1; }
-shellcheck -x -P SCRIPTDIR -P . -S warning "${files[@]}" && echo "${#files[@]} scripts checked"
+printf '%s\0' "${files[@]}" | xargs -0 -n 6 -P "$(nproc)" shellcheck -x -P SCRIPTDIR -P . -S warning && echo "${#files[@]} scripts checked"
