@@ -70,7 +70,8 @@ static int look_at(struct ctl *c, struct heatmap *h, const char *vm)
 		struct control_reply r;
 		int code;
 
-		if (!h->guest.slice[i] || !text_name_valid(h->guest.slice[i]->node))
+		if (!h->guest.slice[i] || ctl_guest_left(&h->guest, i) ||
+		    !text_name_valid(h->guest.slice[i]->node))
 			continue;
 		snprintf(req.vm, sizeof(req.vm), "%s", vm);
 		snprintf(req.node, sizeof(req.node), "%s", h->guest.slice[i]->node);

@@ -90,7 +90,7 @@ static int sample_slices(struct ctl *c, const char *vm, struct stats_sample *s)
 	for (size_t i = 0; i < g.count; i++) {
 		struct control_request req = {.op = CONTROL_VM_STATS};
 
-		if (!g.slice[i] || g.slice[i]->ended_ns)
+		if (!g.slice[i] || g.slice[i]->ended_ns || ctl_guest_left(&g, i))
 			continue;
 		snprintf(s->node[i], sizeof(s->node[i]), "%.63s", g.slice[i]->node);
 		memcpy(req.vm, vm, strlen(vm) + 1);

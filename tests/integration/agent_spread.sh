@@ -36,30 +36,32 @@ expect 0 running "$pangaea" vm resume big
 # vCPUs to and fro; the boot vCPU too.
 expect 8 "4 vCPUs are beyond that" "$pangaea" vm spread big --vcpus a=4
 expect 0 "big: 2 vCPUs moved" "$pangaea" vm spread big --vcpus a=0,b=1,c=3 --agent b
-soon 5 "slice 0   node a (lead), 0 vCPUs, 48M, running" "$pangaea" vm info big
-soon 5 "slice 2   node c, 3 vCPUs, 48M, running" "$pangaea" vm info big --agent c
+soon 20 "slice 0   node a (lead), 0 vCPUs, 48M, running" "$pangaea" vm info big
+soon 20 "slice 2   node c, 3 vCPUs, 48M, running" "$pangaea" vm info big --agent c
 expect 0 '"state":"done"' "$pangaea" vm spread big --vcpus a=2,b=1,c=1 --json --overcommit
-soon 5 '"slice":0,"node":"a","state":"running","reason":"","vcpus":2' "$pangaea" vm info big --json
+soon 20 '"slice":0,"node":"a","state":"running","reason":"","vcpus":2' "$pangaea" vm info big --json
 
 # A node is drained: the slice that it has ends, and the others go on.
 expect 1 "b: 0 of 1 VMs moved" "$pangaea" node drain b
 expect 0 "big: on node a after" "$pangaea" node drain b --overcommit
-soon 5 "slice 1   has left node b" "$pangaea" vm info big
-soon 5 "node a (lead), 3 vCPUs, 80M" "$pangaea" vm info big --agent b
-soon 5 "big   a+c   running" "$pangaea" vm ls
+soon 20 "slice 1   has left node b" "$pangaea" vm info big
+soon 20 "node a (lead), 3 vCPUs, 80M" "$pangaea" vm info big --agent b
+soon 20 "big   a+c   running" "$pangaea" vm ls
 [ -z "$("$pangaea" vm ls -q --node b)" ] && ok "b is empty" || fail "left: $("$pangaea" vm ls --node b)"
 [ -z "$(ls "$dir/run-b/vm")" ] && ok "no folder is left" || fail "left at b: $(ls "$dir/run-b/vm")"
 expect 2 "it has no slice on node b" "$pangaea" vm spread big --vcpus a=1,b=1,c=2
+expect 0 "slice" "$pangaea" vm stats big
+expect 0 "4 looks" "$pangaea" vm heatmap big --seconds 1 -o "$dir/pages.svg"
 
 # The agent of the lead forgets nothing when it is killed.
 stop_agent a KILL
 start_agent a
 wait_event "found" big --agent a
 for n in b c; do wait_event "$n is reachable" --node a; done
-soon 5 "slice 1   has left node b" "$pangaea" vm info big
+soon 20 "slice 1   has left node b" "$pangaea" vm info big
 expect 0 "big: on node a after" "$pangaea" vm consolidate big --to a --overcommit --bandwidth 200M --agent c
-soon 5 "node a (lead), 4 vCPUs, 128M, running" "$pangaea" vm info big
-soon 5 "big   a     running" "$pangaea" vm ls
+soon 20 "node a (lead), 4 vCPUs, 128M, running" "$pangaea" vm info big
+soon 20 "big   a     running" "$pangaea" vm ls
 expect 0 "0.0 ms" "$pangaea" vm consolidate big --to a
 "$pangaea" vm console big --until "no such text" --timeout 3 </dev/null >"$dir/said" 2>&1
 grep -q 'MiB written' "$dir/said" && ! grep -q FAIL "$dir/said" && ok "its memory is right" || fail "$(tail -3 "$dir/said")"

@@ -62,7 +62,7 @@ refused() {
 left() { wait "${pids[$1]}" || { echo "FAIL: slice $1 has not left well"; show; }; }
 
 # A slice is emptied into another, which is emptied in turn: all of the guest is on slice 0 in the end.
-slices dirty 'mib=80 passes=40 rate=400' 1:32M 1:48M 1:32M
+slices dirty 'mib=80 passes=70 rate=400' 1:32M 1:48M 1:32M
 wait_for 'MiB written' && moves 1 0 1
 vm 0 empty 1 2 && left 1 || { echo "FAIL: slice 1 does not leave"; show; }
 vm 0 places | grep -q 'part1.home 2' || { echo "FAIL: part 1 is not at home on slice 2"; show; }
