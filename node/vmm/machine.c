@@ -411,7 +411,12 @@ static void numa_add_memory(struct vmm_vm *vm, struct machine_numa *n, unsigned 
 
 static const struct vmm_acpi_numa *machine_numa(struct vmm_vm *vm, struct machine_numa *n)
 {
-	enum { LOCAL = 10, REMOTE = 20 };
+	/*
+	 * More than 30, from which on Linux starts and wakes tasks on their own node and moves them
+	 * only when another has been idle for a while: a fork that goes astray costs its whole
+	 * address space, page by page.
+	 */
+	enum { LOCAL = 10, REMOTE = 40 };
 	const struct vmm_slice_config *s = &vm->config.slices;
 
 	if (s->count == 0)
