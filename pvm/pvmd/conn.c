@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 
 enum { IN_MIN = 64 * 1024, RAW_CAP = MPD_RECORD_MAX + MPD_RECORD_EXTRA, IOV_BATCH = 64 };
 
@@ -127,6 +128,27 @@ static int conn_write_once(struct mpd_conn *c)
 	return 0;
 }
 
+/* What is queued goes nowhere. Whoever sends may still hold the owner, so reading ends it. */
+static void conn_break(struct mpd_conn *c)
+{
+	c->broken = true;
+	base_list_foreach_safe (k, &c->out, struct mpd_chunk, link)
+		chunk_free(k);
+	c->out_bytes = 0;
+}
+
+/* We cannot send what we must: the connection is of no use any more. */
+static void conn_give_up(struct mpd_conn *c, int err)
+{
+	if (c->dead || c->broken)
+		return;
+	log_warn("a connection is given up: %s", strerror(-err));
+	conn_break(c);
+	c->paused = false;
+	shutdown(c->watch.fd, SHUT_RDWR);
+	conn_events(c);
+}
+
 static void conn_write(struct mpd_conn *c)
 {
 	int rc = 0;
@@ -134,11 +156,8 @@ static void conn_write(struct mpd_conn *c)
 	while (!rc && !base_list_empty(&c->out))
 		rc = conn_write_once(c);
 	if (rc && rc != -EAGAIN && rc != -EINTR) {
-		/* The peer is gone, but its last words may be there to read: reading ends it. */
-		c->broken = true;
-		base_list_foreach_safe (k, &c->out, struct mpd_chunk, link)
-			chunk_free(k);
-		c->out_bytes = 0;
+		/* The peer is gone, but its last words may be there to read. */
+		conn_break(c);
 	}
 	conn_events(c);
 	if (!c->dead && c->high && c->out_bytes < MPD_CONN_LOW) {
@@ -223,12 +242,12 @@ void mpd_conn_send(struct mpd_conn *c, const void *hdr, size_t hdr_len, const vo
 		int rc = c->hello_done ? conn_send_sealed(c, iov) : -ENOTCONN;
 
 		if (rc)
-			conn_fail(c, rc);
+			conn_give_up(c, rc);
 		return;
 	}
 	k = chunk_new(hdr_len + len, fd);
 	if (!k) {
-		conn_fail(c, -ENOMEM);
+		conn_give_up(c, -ENOMEM);
 		return;
 	}
 	memcpy(k->data, hdr, hdr_len);
@@ -244,7 +263,7 @@ void mpd_conn_frame(struct mpd_conn *c, enum mp_frame_type type, uint32_t req,
 	uint8_t hdr[MP_FRAME_HDR];
 
 	if (b->error || b->len > MP_FRAME_MAX) {
-		conn_fail(c, b->error ? b->error : -E2BIG);
+		conn_give_up(c, b->error ? b->error : -E2BIG);
 		return;
 	}
 	mp_frame_put(hdr, &f);

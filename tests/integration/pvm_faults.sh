@@ -1,0 +1,48 @@
+#!/bin/bash
+# labels: pvm
+# timeout: 180
+# What a daemon has to bear: a process that sends nonsense on the task socket, a task that is slow, a
+# limit of descriptors, a task without memory. It goes on, and what cannot be done is refused.
+set -u
+B=${PANGAEA_BUILD:?}
+W=$(mktemp -d /tmp/pvmt.XXXXXX)
+export PVM_TMP=$W
+daemon=
+trap '[ -n "$daemon" ] && kill -9 "$daemon" 2>/dev/null; rm -rf "$W"' EXIT
+fail() { echo "FAILED: $*"; tail -n 20 "$W"/pvml* 2>/dev/null; exit 1; }
+start() { # [DESCRIPTORS]
+  rm -f "$W/out"
+  (ulimit -n "${1:-1024}"; exec "$B/pvm/pvmd3") >"$W/out" 2>&1 </dev/null &
+  daemon=$!
+  timeout 20 sh -c "until grep -q sock '$W/out' 2>/dev/null; do sleep 0.05; done" || fail "the daemon did not start: $(cat "$W/out")"
+}
+works() { timeout 60 "$B/tests/pvm/pvmtest_managed" alone >"$W/o" 2>&1 || fail "$1: $(cat "$W/o")"; }
+stop() { kill "$daemon"; wait "$daemon" 2>/dev/null; daemon=; }
+
+start
+works "at first"
+for seed in $(seq 1 12); do
+  timeout 60 "$B/tests/pvm/pvmtest_garbage" "$W/pvmd.$(id -u).d/sock" "$seed" 3000 >"$W/o" 2>&1 || fail "garbage $seed: $(cat "$W/o")"
+  kill -0 $daemon 2>/dev/null || fail "garbage $seed ended the daemon"
+done
+works "after garbage"
+echo "36000 frames of nonsense: the daemon works"
+timeout 100 "$B/tests/pvm/pvmtest_flood" >"$W/o" || fail "flood: $(cat "$W/o")"
+cat "$W/o"
+PVM_NOSHM=1 PVM_EXPORT=PVM_NOSHM timeout 100 "$B/tests/pvm/pvmtest_flood" >"$W/o" || fail "flood by the daemon: $(cat "$W/o")"
+echo "by the daemon: $(cat "$W/o")"
+stop
+
+# 24 tasks need more descriptors than there are. Some cannot come, and their parent may wait for them;
+# the daemon lives, and serves others when they are gone.
+start 40
+timeout 10 "$B/tests/pvm/pvmtest_stress" 24 5 1 >"$W/o" 2>&1 && fail "24 tasks with 40 descriptors: the limit was not met"
+kill -0 $daemon 2>/dev/null || fail "the daemon ended when it was out of descriptors"
+for _ in $(seq 20); do
+  echo reset | timeout 10 "$B/pvm/pvm" >/dev/null 2>&1 && break
+  sleep 0.2
+done
+timeout 20 sh -c "while pgrep -f '$B/tests/pvm/[p]vmtest_stress' >/dev/null; do sleep 0.1; done" || fail "tasks are left"
+works "when descriptors are free again"
+echo "out of descriptors: it works again"
+stop
