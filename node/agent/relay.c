@@ -97,6 +97,7 @@ static bool is_stream(const struct control_request *req)
 	case CONTROL_VM_RUN:
 	case CONTROL_VM_RESTORE:
 	case CONTROL_VM_CONSOLE:
+	case CONTROL_VM_CHANNEL:
 	case CONTROL_VM_MIGRATE:
 	case CONTROL_VM_SPREAD:
 	case CONTROL_VM_CONSOLIDATE: return true;
