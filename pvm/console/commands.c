@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "pvm/console/console.h"
+#include "pvm/wire/mp_ops.h"
+#include "pvm/wire/mp_wire.h"
 
 extern char **environ;
 
@@ -52,18 +54,43 @@ static void cmd_unalias(int argc, char **argv)
 	con_alias_unset(argv[1]);
 }
 
+/* What the daemon places new tasks by. */
+static void print_load(int dtid)
+{
+	char class[] = MP_LOAD_CLASS;
+	int v[3] = {0}, mid = pvm_recvinfo(class, mp_tid_host(dtid), PvmMboxDefault);
+	int old = mid > 0 ? pvm_setrbuf(mid) : 0;
+
+	if (mid > 0 && !pvm_upkint(v, 3, 1))
+		printf(" %5d %6.2f %5d", v[0], v[1] / 1000.0, v[2]);
+	if (mid > 0) {
+		pvm_setrbuf(old);
+		pvm_freebuf(mid);
+	}
+}
+
 static void cmd_conf(int argc, char **argv)
 {
 	struct pvmhostinfo *hosts;
+	bool load = argc > 1 && !strcmp(argv[1], "-l");
 	int n = 0, narch = 0;
 
+	if (argc > 1 && !load) {
+		printf("conf: wrong #args\n");
+		return;
+	}
 	if (pvm_config(&n, &narch, &hosts))
 		return;
 	printf("%d host%s, %d data format%s\n", n, n == 1 ? "" : "s", narch, narch == 1 ? "" : "s");
-	printf("%24s %8s %8s %7s %10s\n", "HOST", "DTID", "ARCH", "SPEED", "DSIG");
-	for (int i = 0; i < n; i++)
-		printf("%24s %8x %8s %7d 0x%08x\n", hosts[i].hi_name, (unsigned)hosts[i].hi_tid,
+	printf("%24s %8s %8s %7s %10s%s\n", "HOST", "DTID", "ARCH", "SPEED", "DSIG",
+	       load ? " CORES   BUSY TASKS" : "");
+	for (int i = 0; i < n; i++) {
+		printf("%24s %8x %8s %7d 0x%08x", hosts[i].hi_name, (unsigned)hosts[i].hi_tid,
 		       hosts[i].hi_arch, hosts[i].hi_speed, (unsigned)hosts[i].hi_dsig);
+		if (load)
+			print_load(hosts[i].hi_tid);
+		putchar('\n');
+	}
 }
 
 static void cmd_echo(int argc, char **argv)
@@ -200,7 +227,7 @@ const struct con_command con_commands[] = {
 	{"conf", "List virtual machine configuration",
 	 "conf\nOutput fields:\n  HOST    host name\n  DTID    tid base of pvmd\n"
 	 "  ARCH    xhost architecture\n  SPEED   host relative speed",
-	 0, 0, cmd_conf},
+	 0, 1, cmd_conf},
 	{"delete", "Delete hosts from virtual machine", "delete hostname ...", 1, -1, cmd_delete},
 	{"echo", "Echo arguments", "echo [ arg ... ]", 0, -1, cmd_echo},
 	{"export", "Add environment variables to spawn export list", "export [ varname ... ]", 0,

@@ -349,6 +349,8 @@ BASE_MUST_CHECK int mpd_life_read_orders(struct mpd *pd, FILE *in);
 /* mpd_load.c */
 void mpd_load_sample(struct mpd *pd);
 uint32_t mpd_load_cores(void);
+/* Answers a get of MP_LOAD_CLASS. */
+void mpd_load_reply(struct mpd *pd, const struct mpd_from *from, int host);
 /* The host that a new task suits best, among `ok[id]`; counts it as fresh. 0: none. */
 int mpd_load_place(struct mpd *pd, const bool *ok);
 

@@ -1,4 +1,6 @@
 /* How busy this host is, and where a new task goes. */
+#include <endian.h>
+#include <pvm3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +41,24 @@ void mpd_load_sample(struct mpd *pd)
 	pd->hosts[pd->self]->busy = pd->busy;
 	pd->hosts[pd->self]->tasks = pd->task_count;
 	pd->hosts[pd->self]->fresh /= 2;
+}
+
+void mpd_load_reply(struct mpd *pd, const struct mpd_from *from, int host)
+{
+	const struct mpd_host *h = mpd_host_get(pd, host);
+	struct base_wbuf b;
+
+	base_wbuf_init(&b, 64);
+	base_wbuf_u32(&b, MPD_ENC_XDR);
+	base_wbuf_u32(&b, 0);
+	base_wbuf_u32(&b, 3 * sizeof(uint32_t));
+	if (h) {
+		base_wbuf_u32(&b, htobe32(h->cores));
+		base_wbuf_u32(&b, htobe32((uint32_t)(h->busy * 1000)));
+		base_wbuf_u32(&b, htobe32(h->tasks));
+	}
+	mpd_call_reply(pd, from, h ? host : PvmNotFound, &b, -1);
+	base_wbuf_fini(&b);
 }
 
 /* The share of the host's power that is taken once one more task runs there. */

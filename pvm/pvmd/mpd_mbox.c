@@ -408,9 +408,15 @@ void mpd_op_mbox_put(struct mpd *pd, const struct mpd_from *from, struct base_rb
 void mpd_op_mbox_get(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b)
 {
 	char name[MPD_PATH_MAX];
+	struct base_rbuf whole = *b;
 	int32_t index, flags;
 	struct wait *w;
 
+	base_rbuf_str(&whole, name, sizeof(name));
+	if (!whole.error && !strcmp(name, MP_LOAD_CLASS)) {
+		mpd_load_reply(pd, from, (int32_t)base_rbuf_u32(&whole));
+		return;
+	}
 	if (pass_on(pd, from, MP_OP_MBOX_GET, b))
 		return;
 	base_rbuf_str(b, name, sizeof(name));

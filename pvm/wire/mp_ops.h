@@ -77,6 +77,10 @@ enum mp_ctl {
 	MP_C_TASK_ENDED = 40, /* i32 tid: whom a task of that host wanted to know about */
 };
 
+/* A class of the mailbox that every daemon answers itself, by the number of a host: what it knows of
+ * that host's load, as XDR: cores, cores in use per mille, tasks. */
+#define MP_LOAD_CLASS "###_PVM_LOAD_###"
+
 /* Spawned tasks find their place by these. */
 #define MP_ENV_EPID "PVMEPID"
 

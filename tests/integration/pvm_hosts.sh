@@ -19,6 +19,10 @@ until_text() { # FILE TEXT: waits for the line, at most 10 s
 until_text "$W/d1" sock
 timeout 30 "$S" run 1 "$B/tests/pvm/pvmtest_twohosts" h2 h3 h4 >"$W/o" || fail "$(cat "$W/o")"
 cat "$W/o"
+for h in 1 4; do
+  timeout 20 "$S" run $h sh -c "echo conf -l | '$B/pvm/pvm'" >"$W/o" 2>&1
+  [ "$(grep -cE ' h[1-4] .* [0-9]+ +[0-9]+\.[0-9]+ +[0-9]+$' "$W/o")" = 4 ] || fail "load as h$h shows it: $(cat "$W/o")"
+done
 # The daemon that began it dies; h2 coordinates now.
 timeout 20 "$S" run 2 "$B/tests/pvm/pvmtest_hostwatch" 40000 >"$W/w1" &
 w=$!
