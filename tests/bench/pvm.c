@@ -347,6 +347,7 @@ static const struct def defs[] = {
 	{"bw1m_local", "bw1m", "B/s", 400, 60, 2, raw_memcpy, NULL, false},
 	{"bw1m_local_psend", "psend1m", "B/s", 400, 60, 2, raw_memcpy, NULL, false},
 	{"bw16m_local_psend", "psend16m", "B/s", 20, 5, 2, NULL, NULL, false},
+	{"xdr_doubles", "xdr", "B/s", 2000, 300, 0, NULL, NULL, false},
 	{"spawn256", "spawn", "ms", 256, 256, 0, raw_spawn, NULL, false},
 	{"barrier64", "barrier", "us", 50, 10, 64, NULL, NULL, false},
 	{"bcast64", "bcast", "us", 50, 10, 64, NULL, NULL, false},
@@ -623,7 +624,7 @@ int main(int argc, char **argv)
 	bench_init(
 		&st.b, argc, argv,
 		"rtt8_local rtt8_local_blocking rate8_local bw1m_local bw1m_local_psend "
-		"bw16m_local_psend spawn256 barrier64 bcast64 reduce64 mailbox rtt8_net bw1m_net");
+		"bw16m_local_psend xdr_doubles spawn256 barrier64 bcast64 reduce64 mailbox rtt8_net bw1m_net");
 	prepare(argv[0]);
 	if (st.ours < 0) {
 		bench_note("our daemon does not start");

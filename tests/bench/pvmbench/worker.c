@@ -148,6 +148,27 @@ static double mailbox(int n)
 	return n / ((now_us() - t0) / 1e6);
 }
 
+/* Bytes of doubles per second, packed and unpacked as XDR. */
+static double xdr(int n)
+{
+	enum { DOUBLES = 65536 };
+	double *v = (double *)(void *)buf;
+	double t0 = now_us();
+
+	for (int i = 0; i < n; i++) {
+		int mid = pvm_mkbuf(PvmDataDefault);
+
+		pvm_setsbuf(mid);
+		if (pvm_pkdouble(v, DOUBLES, 1) < 0)
+			fail("pkdouble");
+		pvm_setrbuf(mid);
+		if (pvm_upkdouble(v, DOUBLES, 1) < 0)
+			fail("upkdouble");
+		pvm_freebuf(mid);
+	}
+	return 2.0 * n * DOUBLES * sizeof(double) / ((now_us() - t0) / 1e6);
+}
+
 static double spawn_all(char *self, int n)
 {
 	char *args[] = {(char *)"report", NULL};
@@ -193,7 +214,9 @@ int main(int argc, char **argv)
 	if (argc != 4 || readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
 		fail("usage: worker CASE ITERATIONS HOST");
 	n = (int)strtol(argv[2], NULL, 10);
-	if (!strcmp(argv[1], "mailbox") || !strcmp(argv[1], "spawn")) {
+	if (!strcmp(argv[1], "xdr")) {
+		v = xdr(n);
+	} else if (!strcmp(argv[1], "mailbox") || !strcmp(argv[1], "spawn")) {
 		v = argv[1][0] == 'm' ? mailbox(n) : spawn_all(self, n);
 	} else {
 		groups = !strcmp(argv[1], "barrier") || !strcmp(argv[1], "bcast") ||
