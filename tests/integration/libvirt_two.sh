@@ -11,7 +11,9 @@ for tool in libvirtd virsh qemu-system-x86_64; do
 done
 if [ "${1-}" != in ]; then
   unshare -n -m true 2>/dev/null || { echo "cannot make namespaces here"; exit 77; }
-  exec unshare --net --mount --pid --fork --kill-child --mount-proc "$0" in
+  # Its first process only waits: libvirtd waits for the end of the QEMUs it asks for their features, and
+  # whoever inherits those must reap them at once, which bash does not while it reads.
+  exec unshare --net --mount --pid --fork --kill-child --mount-proc bash -c '"$0" in & wait $!' "$0"
 fi
 # All below runs in a process namespace that ends with this script, and everything in it.
 build=${PANGAEA_BUILD:?}
