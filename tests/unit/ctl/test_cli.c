@@ -11,7 +11,7 @@
 
 #include "ctl/ctl.h"
 
-static char out[32768];
+static char out[131072];
 
 /* Runs with standard output and error into out[]. */
 static int run(const char *line)
