@@ -61,7 +61,8 @@ struct sum {
 	uint64_t value;
 };
 
-/* "vcpu3.exits.pio" counts for "exits.pio", "dsm.peer.1.pages_in" for "dsm.peers.pages_in". */
+/* "vcpu3.exits.pio" counts for "exits.pio", "dsm.peer.1.pages_in" for "dsm.peers.pages_in". False: no
+ * amount, so there is no sum of it. */
 static bool sum_name(const char *name, char out[NAME_CAP])
 {
 	unsigned n;
@@ -74,7 +75,7 @@ static bool sum_name(const char *name, char out[NAME_CAP])
 	else
 		snprintf(out, NAME_CAP, "%s", name);
 	return strncmp(name, "dsm.latency.", 12) != 0 && strncmp(name, "dsm.hot.", 8) != 0 &&
-	       strcmp(name, "dsm.slice") != 0;
+	       strcmp(out, "slice") != 0 && strcmp(name, "dsm.slice") != 0;
 }
 
 static void sum_add(struct sum *sums, size_t *count, const struct control_item *item)

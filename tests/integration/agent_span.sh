@@ -57,6 +57,7 @@ expect 0 "links     tcp, encrypted" "$pangaea" vm info big --agent c
 expect 0 '{"slice":2,"node":"c","state":"running","reason":"","vcpus":1,"memory":50331648,' "$pangaea" vm info big --json --agent b
 expect 0 "both run" "$pangaea" vm console big --until "both run" --timeout 20 --agent c
 expect 0 "write" "$pangaea" vm stats big --agent c
+"$pangaea" vm stats big | grep -q '^slice ' && fail "where vCPUs are is no counter"
 expect 0 '"dsm.faults.write":' "$pangaea" vm stats big --json --agent b
 printf '%s\n' 'ffffffff80100000 T guest_image' 'ffffffff80200000 B _end' >"$dir/map"
 expect 0 "guest_image" "$pangaea" vm stats big --system-map "$dir/map"

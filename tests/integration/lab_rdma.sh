@@ -1,4 +1,4 @@
 #!/bin/bash
 # labels: lab
-# timeout: 500
+# timeout: 800
 exec "$(dirname "$0")/../lab/lab" run rdma
