@@ -87,13 +87,14 @@ static void print_summary(const struct ctl *c, const struct control_reply *r)
 	       ctl_item_value(r, "pages_unchanged"), ctl_item_value(r, "pages_resent"));
 }
 
-static int migrate_cancel(struct ctl *c)
+static int migrate_order(struct ctl *c, enum control_op op)
 {
-	struct control_request req = {.op = CONTROL_VM_MIGRATE_CANCEL};
+	struct control_request req = {.op = op};
 	struct control_reply r;
 	int code;
 
-	if (!ctl_name(c, "VM", c->args[0], req.vm))
+	if (!ctl_name(c, "VM", c->args[0], req.vm) ||
+	    (c->node && !ctl_name(c, "node", c->node, req.node)))
 		return CONTROL_USAGE;
 	code = ctl_call(c, &req, NULL, NULL, &r);
 	if (code)
@@ -109,6 +110,8 @@ void ctl_migrate_options(const struct ctl *c, struct control_migrate *m)
 	m->bandwidth = c->bandwidth;
 	m->channels = c->channels;
 	m->encrypt = c->encrypt;
+	m->mode = c->mode;
+	m->postcopy_rounds = c->postcopy_after;
 }
 
 int ctl_vm_migrate(struct ctl *c)
@@ -118,7 +121,9 @@ int ctl_vm_migrate(struct ctl *c)
 	int code;
 
 	if (c->cancel)
-		return migrate_cancel(c);
+		return migrate_order(c, CONTROL_VM_MIGRATE_CANCEL);
+	if (c->resume)
+		return migrate_order(c, CONTROL_VM_MIGRATE_RESUME);
 	if (!c->target)
 		return ctl_fail(c, CONTROL_USAGE, "say where to: --to NODE");
 	if (!ctl_name(c, "VM", c->args[0], req.vm) ||

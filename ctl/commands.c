@@ -110,13 +110,35 @@ TAKE(live)
 	return c->live = true;
 }
 
-/* One mode is there so far; a script may name it. */
 TAKE(mode)
 {
-	if (!strcmp(v, "precopy") || !strcmp(v, "auto"))
+	static const char *const modes[] = {"precopy", "postcopy", "auto"};
+
+	for (uint32_t i = 0; i < BASE_ARRAY_LEN(modes); i++) {
+		if (strcmp(v, modes[i]) != 0)
+			continue;
+		c->mode = i;
 		return true;
-	snprintf(why, VMSPEC_WHY_MAX, "'%.40s': this version migrates by precopy (or auto)", v);
+	}
+	snprintf(why, VMSPEC_WHY_MAX, "'%.40s': expected precopy, postcopy or auto", v);
 	return false;
+}
+
+TAKE(postcopy_after)
+{
+	uint64_t n;
+
+	if (!text_number_parse(v, 1, 1000, &n)) {
+		snprintf(why, VMSPEC_WHY_MAX, "'%.40s': expected 1 to 1000 rounds", v);
+		return false;
+	}
+	c->postcopy_after = (uint32_t)n;
+	return true;
+}
+
+TAKE(resume)
+{
+	return c->resume = true;
 }
 
 TAKE(max_downtime)
@@ -303,13 +325,16 @@ static const struct ctl_option heatmap_options[] = {
 };
 static const struct ctl_option migrate_options[] = {
 	{"to", 0, "NODE", "where it goes", take_target},
-	{"mode", 0, "precopy|auto", "how (default auto)", take_mode},
+	{"mode", 0, "precopy|postcopy|auto", "how (default precopy)", take_mode},
+	{"postcopy-after", 0, "N", "auto: rounds of pre-copy before post-copy (default 3)",
+	 take_postcopy_after},
 	{"max-downtime", 0, "MS", "stop the guest for so long at most (default 50)",
 	 take_max_downtime},
 	{"bandwidth", 0, "BYTES", "a limit a second, such as 100M", take_bandwidth},
 	{"channels", 0, "N", "data connections (default 2)", take_channels},
 	{"encrypt", 0, NULL, "seal what is sent", take_encrypt},
 	{"cancel", 0, NULL, "give up the migration that is under way", take_cancel},
+	{"resume", 0, NULL, "take up one that waits after a break", take_resume},
 	NODE_OPTION,
 	END,
 };
@@ -444,9 +469,16 @@ const struct ctl_command ctl_commands[] = {
 	{"vm", "migrate", "NAME", 1, 1, "move a running VM to another node",
 	 "The guest runs on while its memory is copied, and stops for some milliseconds at the\n"
 	 "end. Whatever breaks meanwhile, one copy runs or is paused, never two: a VM in doubt\n"
-	 "waits for the other node's word. Disks must be reachable under the same paths there.",
+	 "waits for the other node's word. Disks must be reachable under the same paths there.\n"
+	 "postcopy moves the guest at once, and its memory while it runs there already; auto does\n"
+	 "so when pre-copy has not come to an end after some rounds. Then both nodes must live\n"
+	 "until all has come: a broken link pauses the guest on its new node until --resume.\n"
+	 "--resume also ends a doubt by hand, where the other node is dead for good: the VM must\n"
+	 "not run there.",
 	 "pangaea vm migrate web --to b\n"
 	 "pangaea vm migrate web --to b --max-downtime 10 --bandwidth 200M --json\n"
+	 "pangaea vm migrate web --to b --mode auto --postcopy-after 5\n"
+	 "pangaea vm migrate web --resume\n"
 	 "pangaea vm migrate web --cancel",
 	 migrate_options, ctl_vm_migrate},
 	{"vm", "spread", "NAME", 1, 1, "move vCPUs of a spanning guest between its nodes",

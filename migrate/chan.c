@@ -56,11 +56,13 @@ static void iov_skip(struct iovec **iov, int *count, size_t n)
 	}
 }
 
+/* Whatever the network says: the link is lost. ECONNABORTED above all must not come from here: it is
+ * the other side's ABORT. */
 static int io_error(ssize_t n)
 {
-	if (n == 0)
-		return -ECONNRESET;
-	return errno == EAGAIN ? -ETIMEDOUT : -errno;
+	if (n < 0 && errno == EAGAIN)
+		return -ETIMEDOUT;
+	return n < 0 && errno == EPIPE ? -EPIPE : -ECONNRESET;
 }
 
 /* Modifies iov. */

@@ -18,16 +18,27 @@ enum mig_frame_type {
 	MIG_FRAME_PAGES = 1, /* meta: mig_page_entry each; data: the pages that have bytes */
 	MIG_FRAME_FLUSH,     /* meta: u64 count of page frames sent so far on this channel */
 	MIG_FRAME_CONFIG,
-	MIG_FRAME_CONFIG_OK,
-	MIG_FRAME_PREPARE, /* meta: u64 digest, u64 hash of the state; data: the state */
+	MIG_FRAME_CONFIG_OK, /* meta: u64 of MIG_CAN_*; none from older ones */
+	/* meta: u64 digest, u64 hash of the state, u64 number of flushes before it, for post-copy u64
+	 * 1; data: the state */
+	MIG_FRAME_PREPARE,
 	MIG_FRAME_READY,
 	MIG_FRAME_RESEND, /* meta: u64 page indices whose bytes did not match their hash */
 	MIG_FRAME_COMMIT,
 	MIG_FRAME_RUNNING,
 	MIG_FRAME_ABORT, /* meta: text */
 	MIG_FRAME_ALIVE,
+	/* Post-copy. meta: u64 number of flushes before it, u64 first word; data: a bitmap by page of
+	 * what will come later. After a new link from the destination: what it lacks. */
+	MIG_FRAME_MISSING,
+	MIG_FRAME_MISSING_END,
+	MIG_FRAME_MISSING_OK,
+	MIG_FRAME_REQUEST, /* meta: u64 page indices; the pages come on the control connection */
+	MIG_FRAME_COMPLETE,
 	MIG_FRAME_TYPES,
 };
+
+enum { MIG_CAN_POSTCOPY = 1 };
 
 enum {
 	MIG_CHUNK_PAGES = 64,

@@ -8,48 +8,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "migrate/chan.h"
-#include "migrate/pages.h"
+#include "migrate/dest.h"
 
 enum { RESEND_MAX = MIG_META_MAX / 8 };
 
-struct receiver {
-	struct mig_dest *d;
-	struct mig_chan chan;
-	pthread_t thread;
-	unsigned index;
-	uint64_t frames;
-	uint64_t digest;  /* over this channel's pages */
-	uint64_t bad;	  /* of them, those whose bytes did not match */
-	unsigned flushes; /* guarded by the lock */
-};
-
-struct mig_dest {
-	struct mig_params p;
-	struct mig_memory memory;
-	const struct mig_dest_ops *ops;
-	void *guest;
-	int fds[1 + MIG_CHANNELS_MAX];
-	uint64_t page_count;
-
-	struct mig_dst_fsm fsm; /* run()'s thread */
-	struct mig_chan control;
-	struct receiver *receivers;
-	unsigned started;
-	uint64_t *hash; /* by page, of the bytes that are here; 0: never received */
-	uint8_t *bad;	/* by page */
-
-	pthread_mutex_t lock; /* guards what follows */
-	pthread_cond_t cond;
-	bool cancelled;
-	int error;
-	char why[MIG_TEXT_MAX];
-};
-
-static void dest_fail(struct mig_dest *d, const char *fmt, ...) BASE_PRINTF(2, 3);
-
-/* The first reason stays. */
-static void dest_fail(struct mig_dest *d, const char *fmt, ...)
+void mig_dest_fail(struct mig_dest *d, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -64,7 +27,7 @@ static void dest_fail(struct mig_dest *d, const char *fmt, ...)
 
 /* ---- pages ---- */
 
-static void receiver_set_page(struct receiver *r, uint64_t index, uint64_t hash, bool bad)
+void mig_dest_set_page(struct receiver *r, uint64_t index, uint64_t hash, bool bad)
 {
 	struct mig_dest *d = r->d;
 
@@ -94,12 +57,12 @@ static int receiver_zero(struct receiver *r, uint64_t index, uint64_t count)
 
 		if (had && had != MIG_HASH_ZERO_PAGE)
 			memset(mig_page_host(&r->d->memory, index), 0, MIG_PAGE_SIZE);
-		receiver_set_page(r, index, MIG_HASH_ZERO_PAGE, false);
+		mig_dest_set_page(r, index, MIG_HASH_ZERO_PAGE, false);
 	}
 	return 0;
 }
 
-static struct mig_page_entry receiver_entry(const struct receiver *r, uint32_t i)
+struct mig_page_entry mig_dest_entry(const struct receiver *r, uint32_t i)
 {
 	struct mig_page_entry e;
 
@@ -118,7 +81,7 @@ static int receiver_entries(struct receiver *r, const struct mig_head *h, struct
 	if (h->meta_len % sizeof(struct mig_page_entry))
 		return -EBADMSG;
 	for (uint32_t i = 0; i < h->meta_len / sizeof(struct mig_page_entry); i++) {
-		struct mig_page_entry e = receiver_entry(r, i);
+		struct mig_page_entry e = mig_dest_entry(r, i);
 
 		if (e.index & MIG_ENTRY_ZERO) {
 			int rc = receiver_zero(r, e.index & ~MIG_ENTRY_ZERO, e.hash);
@@ -153,7 +116,7 @@ static int receiver_pages(struct receiver *r, const struct mig_head *h)
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t hash = mig_page_hash(mig_page_host(&r->d->memory, data[i].index));
 
-		receiver_set_page(r, data[i].index, hash, hash != data[i].hash);
+		mig_dest_set_page(r, data[i].index, hash, hash != data[i].hash);
 	}
 	return 0;
 }
@@ -189,7 +152,8 @@ static void *receiver_main(void *arg)
 			;
 		rc = mig_chan_recv(&r->chan, &h);
 		if (!rc && h.type == MIG_FRAME_PAGES)
-			rc = receiver_pages(r, &h);
+			rc = atomic_load(&d->filling) ? mig_fill_pages(r, &h)
+						      : receiver_pages(r, &h);
 		else if (!rc && h.type == MIG_FRAME_FLUSH)
 			rc = receiver_flush(r, &h);
 		else if (!rc)
@@ -205,28 +169,59 @@ static void *receiver_main(void *arg)
 
 /* ---- the control side ---- */
 
-static int dest_act(struct mig_dest *d, uint32_t act)
+int mig_dest_send(struct mig_dest *d, uint8_t type, const void *meta, uint32_t len)
 {
-	int rc = 0;
+	int rc;
 
-	if (act & MIG_ACT_JOURNAL_COMMITTED)
-		rc = d->ops->journal(d->guest, "committed");
-	if (act & MIG_ACT_JOURNAL_ABORTED)
-		rc = d->ops->journal(d->guest, "aborted");
-	if (!rc && (act & MIG_ACT_SEND_READY))
-		rc = mig_chan_send(&d->control, MIG_FRAME_READY, NULL, 0, NULL, 0);
-	if (!rc && (act & MIG_ACT_RUN))
-		rc = d->ops->run(d->guest);
-	/* If this is lost the source asks for the verdict. */
-	if (!rc && (act & MIG_ACT_SEND_RUNNING))
-		(void)!mig_chan_send(&d->control, MIG_FRAME_RUNNING, NULL, 0, NULL, 0);
-	if (act & MIG_ACT_SEND_ABORT)
-		(void)!mig_chan_send(&d->control, MIG_FRAME_ABORT, d->why, (uint32_t)strlen(d->why),
-				     NULL, 0);
+	pthread_mutex_lock(&d->tx_lock);
+	rc = mig_chan_send(&d->control, type, meta, len, NULL, 0);
+	pthread_mutex_unlock(&d->tx_lock);
 	return rc;
 }
 
-static int dest_event(struct mig_dest *d, enum mig_event ev)
+static int dest_journals(struct mig_dest *d, uint32_t act)
+{
+	int rc = 0;
+
+	/* "filling" is a commit whose memory is still at the source. */
+	if (act & MIG_ACT_JOURNAL_COMMITTED)
+		rc = d->ops->journal(d->guest, d->fsm.postcopy ? "filling" : "committed");
+	if (act & MIG_ACT_JOURNAL_ABORTED)
+		rc = d->ops->journal(d->guest, "aborted");
+	if (act & MIG_ACT_JOURNAL_COMPLETE)
+		rc = d->ops->journal(d->guest, "complete");
+	return rc;
+}
+
+static int dest_act(struct mig_dest *d, uint32_t act)
+{
+	int rc;
+
+	if (act & MIG_ACT_JOURNAL_COMMITTED) {
+		pthread_mutex_lock(&d->lock);
+		d->committed = true;
+		d->cancelled = false;
+		pthread_mutex_unlock(&d->lock);
+	}
+	rc = dest_journals(d, act);
+
+	if (!rc && (act & MIG_ACT_SEND_READY))
+		rc = mig_dest_send(d, MIG_FRAME_READY, NULL, 0);
+	if (act & MIG_ACT_PAUSE)
+		rc = d->ops->pause(d->guest);
+	if (!rc && (act & MIG_ACT_RUN))
+		rc = d->ops->run(d->guest);
+	/* If one of these is lost the source asks for the verdict. */
+	if (!rc && (act & MIG_ACT_SEND_RUNNING))
+		(void)!mig_dest_send(d, MIG_FRAME_RUNNING, NULL, 0);
+	if (!rc && (act & MIG_ACT_SEND_COMPLETE))
+		(void)!mig_dest_send(d, MIG_FRAME_COMPLETE, NULL, 0);
+	if (act & MIG_ACT_SEND_ABORT)
+		(void)!mig_dest_send(d, MIG_FRAME_ABORT, d->why, (uint32_t)strlen(d->why));
+	return rc;
+}
+
+int mig_dest_event(struct mig_dest *d, enum mig_event ev)
 {
 	return dest_act(d, mig_dst_step(&d->fsm, ev));
 }
@@ -236,7 +231,7 @@ static int dest_config(struct mig_dest *d)
 	BASE_AUTO_FREE uint8_t *config = NULL;
 	struct mig_head h;
 	struct iovec iov;
-	uint64_t pages;
+	uint64_t pages, can;
 	int rc = mig_chan_recv(&d->control, &h);
 
 	if (rc)
@@ -252,9 +247,9 @@ static int dest_config(struct mig_dest *d)
 	if (rc)
 		return rc;
 	if (le64toh(pages) != d->page_count) {
-		dest_fail(d, "the guest has %llu MiB of memory at the source and %llu here",
-			  (unsigned long long)le64toh(pages) / 256,
-			  (unsigned long long)d->page_count / 256);
+		mig_dest_fail(d, "the guest has %llu MiB of memory at the source and %llu here",
+			      (unsigned long long)le64toh(pages) / 256,
+			      (unsigned long long)d->page_count / 256);
 		return -EINVAL;
 	}
 	if (d->ops->check) {
@@ -262,15 +257,16 @@ static int dest_config(struct mig_dest *d)
 
 		rc = d->ops->check(d->guest, config, h.data_len, why);
 		if (rc) {
-			dest_fail(d, "%s", why[0] ? why : "the machine does not fit");
+			mig_dest_fail(d, "%s", why[0] ? why : "the machine does not fit");
 			return rc;
 		}
 	}
-	return mig_chan_send(&d->control, MIG_FRAME_CONFIG_OK, NULL, 0, NULL, 0);
+	can = htole64(mig_fill_possible(d) ? MIG_CAN_POSTCOPY : 0);
+	return mig_dest_send(d, MIG_FRAME_CONFIG_OK, &can, sizeof(can));
 }
 
 /* Waits until every channel has delivered what was sent before its flush number `want`. */
-static int dest_wait_flushed(struct mig_dest *d, uint64_t want)
+int mig_dest_wait_flushed(struct mig_dest *d, uint64_t want)
 {
 	int64_t deadline = base_clock_ns() + d->p.stall_ms * BASE_NS_PER_MS;
 	struct timespec t = base_clock_timespec(deadline);
@@ -297,7 +293,7 @@ static int dest_ask_again(struct mig_dest *d)
 	for (uint64_t i = 0; i < d->page_count && n < RESEND_MAX; i++)
 		if (d->bad[i])
 			list[n++] = htole64(i);
-	return mig_chan_send(&d->control, MIG_FRAME_RESEND, list, n * sizeof(list[0]), NULL, 0);
+	return mig_dest_send(d, MIG_FRAME_RESEND, list, n * sizeof(list[0]));
 }
 
 /* 0: all memory is here and right; -EAGAIN: damaged pages were asked for again. */
@@ -315,37 +311,56 @@ static int dest_check_memory(struct mig_dest *d, uint64_t digest)
 		return rc ? rc : -EAGAIN;
 	}
 	if (have != digest) {
-		dest_fail(d, "memory differs from the source's: pages were lost on the way");
+		mig_dest_fail(d, "memory differs from the source's: pages were lost on the way");
 		return -EIO;
 	}
 	return 0;
+}
+
+static int dest_load(struct mig_dest *d, const void *state, size_t len)
+{
+	int rc;
+
+	rc = d->ops->load(d->guest, state, len);
+	atomic_store(&d->loading, false);
+	if (rc)
+		mig_dest_fail(d, "the machine's state cannot be loaded: %s", strerror(-rc));
+	/* What was loaded from memory that never came is not worth having. */
+	pthread_mutex_lock(&d->lock);
+	rc = rc ? rc : d->error;
+	pthread_mutex_unlock(&d->lock);
+	return rc;
 }
 
 static int dest_prepare(struct mig_dest *d, const struct mig_head *h)
 {
 	BASE_AUTO_FREE uint8_t *state = malloc(h->data_len + 1);
 	struct iovec iov = {state, h->data_len};
-	uint64_t meta[3];
+	uint64_t meta[4] = {0};
+	bool post;
 	int rc;
 
 	if (!state)
 		return -ENOMEM;
-	if (h->meta_len != sizeof(meta))
+	if (h->meta_len != sizeof(meta) && h->meta_len != sizeof(meta) - 8)
 		return -EBADMSG;
-	memcpy(meta, d->control.meta, sizeof(meta));
+	memcpy(meta, d->control.meta, h->meta_len);
+	post = le64toh(meta[3]) == 1;
+	if (post && !mig_fill_possible(d))
+		return -EBADMSG;
 	rc = mig_chan_recv_data(&d->control, &iov, 1);
 	if (!rc && mig_block_hash(state, h->data_len) != le64toh(meta[1]))
 		rc = -EBADMSG;
 	if (!rc)
-		rc = dest_wait_flushed(d, le64toh(meta[2]));
+		rc = mig_dest_wait_flushed(d, le64toh(meta[2]));
 	if (!rc)
 		rc = dest_check_memory(d, le64toh(meta[0]));
-	if (rc)
-		return rc;
-	rc = d->ops->load(d->guest, state, h->data_len);
-	if (rc)
-		dest_fail(d, "the machine's state cannot be loaded: %s", strerror(-rc));
-	return rc ? rc : dest_event(d, MIG_EV_RX_PREPARE);
+	atomic_store(&d->loading, post);
+	if (!rc && post)
+		rc = mig_fill_start(d);
+	if (!rc)
+		rc = dest_load(d, state, h->data_len);
+	return rc ? rc : mig_dest_event(d, post ? MIG_EV_RX_PREPARE_POSTCOPY : MIG_EV_RX_PREPARE);
 }
 
 /* One control frame; 0 while it goes on, 1 at the end. */
@@ -358,6 +373,9 @@ static int dest_frame(struct mig_dest *d)
 		return rc;
 	switch (h.type) {
 	case MIG_FRAME_ALIVE: return h.data_len ? -EBADMSG : 0;
+	case MIG_FRAME_MISSING:
+		return d->fsm.state == MIG_DST_RECEIVE ? mig_fill_missing(d, &h) : -EBADMSG;
+	case MIG_FRAME_MISSING_END: return mig_dest_send(d, MIG_FRAME_MISSING_OK, NULL, 0);
 	case MIG_FRAME_PREPARE:
 		if (d->fsm.state != MIG_DST_RECEIVE)
 			return -EBADMSG;
@@ -366,20 +384,21 @@ static int dest_frame(struct mig_dest *d)
 	case MIG_FRAME_COMMIT:
 		if (d->fsm.state != MIG_DST_PREPARED)
 			return -EBADMSG;
-		rc = dest_event(d, MIG_EV_RX_COMMIT);
+		rc = mig_dest_event(d, MIG_EV_RX_COMMIT);
 		return rc ? rc : 1;
-	case MIG_FRAME_ABORT: dest_fail(d, "the source gave up"); return -ECONNABORTED;
+	case MIG_FRAME_ABORT: mig_dest_fail(d, "the source gave up"); return -ECONNABORTED;
 	default: return -EBADMSG;
 	}
 }
 
-static int dest_start_receivers(struct mig_dest *d)
+int mig_dest_start_receivers(struct mig_dest *d)
 {
 	for (; d->started < d->p.channels; d->started++) {
 		struct receiver *r = &d->receivers[d->started];
 
 		r->d = d;
 		r->index = d->started;
+		r->frames = 0;
 		r->chan.fd = -1;
 		if (pthread_create(&r->thread, NULL, receiver_main, r))
 			return -EAGAIN;
@@ -387,7 +406,7 @@ static int dest_start_receivers(struct mig_dest *d)
 	return 0;
 }
 
-static void dest_stop_receivers(struct mig_dest *d)
+void mig_dest_stop_receivers(struct mig_dest *d)
 {
 	for (unsigned i = 0; i < d->started; i++) {
 		shutdown(d->fds[1 + i], SHUT_RDWR);
@@ -407,9 +426,21 @@ static int dest_end(struct mig_dest *d, int rc)
 			    : link_error(rc)	? MIG_EV_LINK_LOST
 						: MIG_EV_CANCEL;
 
-	dest_fail(d, "%s", rc == -EBADMSG ? "the stream is damaged or foreign" : strerror(-rc));
-	(void)!dest_event(d, ev);
+	mig_dest_fail(d, "%s", rc == -EBADMSG ? "the stream is damaged or foreign" : strerror(-rc));
+	(void)!mig_dest_event(d, ev);
 	return d->fsm.state == MIG_DST_HELD ? -EINPROGRESS : rc;
+}
+
+/* How it stands when run(), relink() or a verdict returns. */
+static int dest_outcome(const struct mig_dest *d, int rc)
+{
+	switch (d->fsm.state) {
+	case MIG_DST_COMMITTED: return 0;
+	case MIG_DST_BROKEN: return -ENOLINK;
+	case MIG_DST_HELD: return -EINPROGRESS;
+	case MIG_DST_LOST: return -ESTALE;
+	default: return rc;
+	}
 }
 
 int mig_dest_run(struct mig_dest *d)
@@ -419,38 +450,75 @@ int mig_dest_run(struct mig_dest *d)
 	if (!rc)
 		rc = dest_config(d);
 	if (!rc)
-		rc = dest_start_receivers(d);
-	while (!rc)
+		rc = mig_dest_start_receivers(d);
+	while (!rc && !d->filler_started)
 		rc = dest_frame(d);
+	if (!rc)
+		rc = mig_fill_run(d);
 	/* A guest that could not be started after the commit is this side's failure alone. */
 	if (d->fsm.state == MIG_DST_COMMITTED)
 		rc = rc == 1 ? 0 : rc;
-	else
+	else if (d->fsm.state != MIG_DST_BROKEN && d->fsm.state != MIG_DST_FILL)
 		rc = dest_end(d, rc);
-	dest_stop_receivers(d);
+	if (d->fsm.state == MIG_DST_ABORTED)
+		mig_fill_release(d);
+	mig_fill_stop(d);
+	mig_dest_stop_receivers(d);
 	return rc;
+}
+
+int mig_dest_relink(struct mig_dest *d, const int *fds)
+{
+	int rc;
+
+	if (d->fsm.state != MIG_DST_BROKEN)
+		return -EINVAL;
+	mig_chan_close(&d->control);
+	for (unsigned i = 0; i < d->p.channels; i++)
+		mig_chan_close(&d->receivers[i].chan);
+	for (unsigned i = 0; i <= d->p.channels; i++) {
+		close(d->fds[i]);
+		d->fds[i] = fds[i];
+	}
+	d->error = 0;
+	d->why[0] = 0;
+	rc = mig_chan_open(&d->control, d->fds[0], &d->p, 0, false);
+	if (!rc)
+		rc = mig_dest_start_receivers(d);
+	if (!rc)
+		rc = mig_fill_start(d);
+	if (!rc)
+		rc = mig_fill_run(d);
+	mig_fill_stop(d);
+	mig_dest_stop_receivers(d);
+	return dest_outcome(d, rc);
+}
+
+uint64_t mig_dest_missing(const struct mig_dest *d)
+{
+	return atomic_load(&d->left);
 }
 
 int mig_dest_verdict(struct mig_dest *d, enum mig_event verdict)
 {
-	int rc = dest_event(d, verdict);
+	int rc = mig_dest_event(d, verdict);
 
-	if (rc)
-		return rc;
-	switch (d->fsm.state) {
-	case MIG_DST_COMMITTED: return 0;
-	case MIG_DST_ABORTED: return -ECANCELED;
-	default: return -EINPROGRESS;
-	}
+	if (d->fsm.state == MIG_DST_ABORTED)
+		mig_fill_release(d);
+	return rc ? rc : dest_outcome(d, -ECANCELED);
 }
 
 void mig_dest_cancel(struct mig_dest *d)
 {
+	bool late;
+
 	pthread_mutex_lock(&d->lock);
-	d->cancelled = true;
+	late = d->committed;
+	d->cancelled = !late;
 	pthread_cond_broadcast(&d->cond);
 	pthread_mutex_unlock(&d->lock);
-	shutdown(d->fds[0], SHUT_RDWR);
+	if (!late)
+		shutdown(d->fds[0], SHUT_RDWR);
 }
 
 const char *mig_dest_error(const struct mig_dest *d)
@@ -477,7 +545,8 @@ int mig_dest_new(const struct mig_params *params, const struct mig_memory *memor
 	d->guest = guest;
 	d->page_count = pages;
 	d->fsm.state = MIG_DST_RECEIVE;
-	d->control.fd = -1;
+	d->control.fd = d->fault_fd = -1;
+	d->filler.d = d;
 	d->receivers = calloc(params->channels, sizeof(*d->receivers));
 	d->hash = calloc(pages, sizeof(*d->hash));
 	d->bad = calloc(pages, 1);
@@ -490,6 +559,7 @@ int mig_dest_new(const struct mig_params *params, const struct mig_memory *memor
 	}
 	memcpy(d->fds, fds, (1 + params->channels) * sizeof(int));
 	pthread_mutex_init(&d->lock, NULL);
+	pthread_mutex_init(&d->tx_lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&d->cond, &attr);
@@ -502,15 +572,22 @@ void mig_dest_free(struct mig_dest *d)
 {
 	if (!d)
 		return;
-	dest_stop_receivers(d);
+	mig_fill_stop(d);
+	mig_dest_stop_receivers(d);
 	mig_chan_close(&d->control);
-	for (unsigned i = 0; i < d->p.channels; i++)
+	for (unsigned i = 0; i < d->p.channels; i++) {
 		if (d->receivers[i].d)
 			mig_chan_close(&d->receivers[i].chan);
+		free(d->receivers[i].bounce);
+	}
+	free(d->filler.bounce);
 	for (unsigned i = 0; i <= d->p.channels; i++)
 		close(d->fds[i]);
 	pthread_cond_destroy(&d->cond);
 	pthread_mutex_destroy(&d->lock);
+	pthread_mutex_destroy(&d->tx_lock);
+	free(d->missing);
+	free(d->asked);
 	free(d->receivers);
 	free(d->hash);
 	free(d->bad);

@@ -32,8 +32,33 @@
  *      HELD, where one command commits it.
  *
  * So there is never a moment with two running copies (I1-I3), and never one in which no copy runs or
- * can be made to run by one command (I4, I5). tests/unit/migrate/test_fsm.c explores all of it with
- * these very functions; tests/model/handover.pml is the model for Spin.
+ * can be made to run by one command (I4, I5).
+ *
+ * Post-copy: the switch comes while pages are still to move. Up to the commit all is as above. Then
+ * the destination runs, the source holds memory and no right to run, and both must live:
+ *
+ *      source                                     destination
+ *      COMMIT                                     PREPARED
+ *        | RUNNING                                  | journal "committed", run
+ *      SERVE     <--- which pages are missing --- FILL      runs; a missing page is waited for
+ *                ---- pages --------------------->  | all are here: journal "complete"
+ *      DONE      <--- COMPLETE ------------------ COMMITTED
+ *
+ *      link lost in SERVE, FILL:
+ *      CUT       holds the memory, asks           BROKEN    paused, asks
+ *        | both sides have a new link               |
+ *      SERVE                                      FILL      runs again
+ *
+ *  I6  After the commit of a post-copy the source never runs the guest again; it ends when the
+ *      destination's journal says "complete", or when the destination's process is gone.
+ *  I7  The destination runs in FILL only while the link is there. In BROKEN it is paused and whole
+ *      but for the pages that the source has; one command (a new link) lets it go on. Only when the
+ *      source's process is gone is the guest lost, as it is when any host dies with a guest on it.
+ *  I8  A destination in HELD without its source's memory cannot run: "gone" aborts it, FORCE is
+ *      nothing to it, and "COMMIT was sent" makes it BROKEN, not running.
+ *
+ * tests/unit/migrate/test_fsm.c explores all of it with these very functions;
+ * tests/model/handover.pml is the model for Spin.
  */
 #ifndef MIG_FSM_H
 #define MIG_FSM_H
@@ -49,6 +74,9 @@ enum mig_src_state {
 	MIG_SRC_DOUBT,
 	MIG_SRC_DONE,	/* the guest is the destination's */
 	MIG_SRC_FAILED, /* the guest runs here as before */
+	MIG_SRC_SERVE,	/* post-copy: gives out memory */
+	MIG_SRC_CUT,	/* post-copy: holds memory, without a link */
+	MIG_SRC_LOST,	/* post-copy: the destination is gone, and the guest with it */
 };
 
 enum mig_dst_state {
@@ -57,6 +85,9 @@ enum mig_dst_state {
 	MIG_DST_HELD,
 	MIG_DST_COMMITTED,
 	MIG_DST_ABORTED,
+	MIG_DST_FILL,	/* post-copy: runs, pages are missing */
+	MIG_DST_BROKEN, /* post-copy: paused, without a link */
+	MIG_DST_LOST,	/* post-copy: the source is gone, and the missing pages with it */
 };
 
 enum mig_event {
@@ -74,7 +105,13 @@ enum mig_event {
 	MIG_EV_VERDICT_COMMITTING, /* destination asks: COMMIT was sent, the source waits */
 	MIG_EV_VERDICT_GONE,	   /* destination asks: the source can never resume */
 	MIG_EV_VERDICT_UNKNOWN,
-	MIG_EV_FORCE, /* the operator: resume (source) or commit (destination) */
+	MIG_EV_FORCE,		    /* the operator: resume (source) or commit (destination) */
+	MIG_EV_SWITCH_POSTCOPY,	    /* source: switch, and the rest of memory follows */
+	MIG_EV_RX_PREPARE_POSTCOPY, /* destination: the same, all but memory is loaded */
+	MIG_EV_ALL_HERE,	    /* destination: the last missing page has come */
+	MIG_EV_RX_COMPLETE,
+	MIG_EV_LINK_BACK,	 /* a new link, proved to be this migration's */
+	MIG_EV_VERDICT_COMPLETE, /* the destination has all */
 	MIG_EV_COUNT,
 };
 
@@ -94,14 +131,20 @@ enum mig_action {
 	MIG_ACT_ASK_VERDICT = 1 << 11, /* repeat until an answer comes */
 	MIG_ACT_DESTROY = 1 << 12,     /* free this side's copy */
 	MIG_ACT_END = 1 << 13,	       /* the migration is over on this side */
+	MIG_ACT_SERVE = 1 << 14,       /* source: push pages, answer requests */
+	MIG_ACT_FILL = 1 << 15,	       /* destination: ask for pages as they are missed */
+	MIG_ACT_JOURNAL_COMPLETE = 1 << 16,
+	MIG_ACT_SEND_COMPLETE = 1 << 17,
 };
 
 struct mig_src_fsm {
 	enum mig_src_state state;
+	bool postcopy; /* set by the switch */
 };
 
 struct mig_dst_fsm {
 	enum mig_dst_state state;
+	bool postcopy;
 };
 
 /* Set of enum mig_action; an event that means nothing in the state changes nothing and gives 0. */

@@ -50,6 +50,9 @@ struct mig_source_ops {
 	int (*dirty_start)(void *guest);
 	/* ORs in the pages written since the last call and clears the log. */
 	int (*dirty_fetch)(void *guest, uint64_t *bitmap);
+	/* As dirty_fetch, for the last time: the guest is paused, and the log may be left as it is.
+	 * NULL: dirty_fetch does. */
+	int (*dirty_last)(void *guest, uint64_t *bitmap);
 	void (*dirty_stop)(void *guest);
 	/* ORs in every page that may hold something else than zeros. */
 	int (*touched)(void *guest, uint64_t *bitmap);
@@ -71,6 +74,31 @@ struct mig_dest_ops {
 	int (*load)(void *guest, const void *state, size_t len);
 	int (*run)(void *guest);
 	int (*journal)(void *guest, const char *entry);
+
+	/*
+	 * For post-copy; without can_fill, or when it says no, the source is told so. Pages are
+	 * filled by several threads, each page by one.
+	 */
+	bool (*can_fill)(void *guest);
+	/* These pages are nothing any more; the guest does not run yet. */
+	int (*discard)(void *guest, uint64_t index, uint64_t count);
+	/* From now on, whoever touches a page that is nothing waits, and *fault_fd is readable. */
+	int (*fill_start)(void *guest, int *fault_fd);
+	/* Pages that are waited for: how many, at most max, without blocking; -errno. */
+	int (*faults)(void *guest, uint64_t *index, unsigned max);
+	/* Gives a page its bytes (NULL: zeros), and wakes. A page that is there stays as it is. */
+	int (*fill)(void *guest, uint64_t index, const void *page);
+	/* All is here, or the guest will never run: nobody waits any more. */
+	void (*fill_stop)(void *guest);
+	/* The link is lost while it runs: stops it, without waiting for who waits for a page. run()
+	 * lets it go on. */
+	int (*pause)(void *guest);
+};
+
+enum mig_mode {
+	MIG_MODE_PRECOPY,
+	MIG_MODE_POSTCOPY, /* switch at once */
+	MIG_MODE_AUTO,	   /* pre-copy; after postcopy_rounds, switch with what is left */
 };
 
 struct mig_params {
@@ -83,9 +111,11 @@ struct mig_params {
 	unsigned stall_ms;  /* no byte for so long: the link is lost */
 	unsigned max_rounds;
 	bool auto_converge;
+	enum mig_mode mode;
+	unsigned postcopy_rounds;
 };
 
-/* 50 ms of downtime, 2 channels, no limit, 30 s stall, 30 rounds. */
+/* 50 ms of downtime, 2 channels, no limit, 30 s stall, 30 rounds, pre-copy, AUTO after 3 rounds. */
 void mig_params_default(struct mig_params *p);
 
 struct mig_progress {
@@ -114,14 +144,22 @@ BASE_MUST_CHECK int mig_source_new(const struct mig_params *params, const struct
 /*
  * Migrates; blocks until it is over. 0: the guest is the destination's. -EINPROGRESS: in doubt, the
  * guest is paused (fsm.h, I4); use mig_source_verdict(). Any other: the guest runs here as before;
- * mig_source_progress() says why.
+ * mig_source_progress() says why. Post-copy: -ENOLINK, cut off (fsm.h, I6), use mig_source_relink() or
+ * mig_source_verdict().
  */
 BASE_MUST_CHECK int mig_source_run(struct mig_source *s);
 /* Any thread: gives up as soon as may be; without effect once COMMIT is sent. */
 void mig_source_cancel(struct mig_source *s);
+/* Any thread: breaks the connections; in doubt or cut off it is as it was. */
+void mig_source_cut(struct mig_source *s);
 void mig_source_progress(struct mig_source *s, struct mig_progress *out);
-/* In doubt only: applies a verdict or MIG_EV_FORCE; 0 done, -ECANCELED resumed, -EINPROGRESS still. */
+/*
+ * In doubt or cut off: applies a verdict or MIG_EV_FORCE; 0 done, -ECANCELED resumed, -EINPROGRESS still
+ * in doubt, -ENOLINK cut off, -ESTALE: lost.
+ */
 BASE_MUST_CHECK int mig_source_verdict(struct mig_source *s, enum mig_event verdict);
+/* Cut off only: goes on over new connections, which become the engine's; returns as run() does. */
+BASE_MUST_CHECK int mig_source_relink(struct mig_source *s, const int *fds);
 void mig_source_free(struct mig_source *s);
 
 /* The memory must be all zeros, best never touched: zero pages cost nothing then. */
@@ -130,11 +168,16 @@ BASE_MUST_CHECK int mig_dest_new(const struct mig_params *params, const struct m
 				 struct mig_dest **out);
 /*
  * Receives; blocks. 0: committed, the guest runs here. -EINPROGRESS: held (fsm.h, I5). Any other:
- * aborted, the copy is to be destroyed; mig_dest_error() says why.
+ * aborted, the copy is to be destroyed; mig_dest_error() says why. Post-copy: 0 when all pages are
+ * here; -ENOLINK: paused until mig_dest_relink() (fsm.h, I7).
  */
 BASE_MUST_CHECK int mig_dest_run(struct mig_dest *d);
+/* Any thread; without effect once the guest is this side's. */
 void mig_dest_cancel(struct mig_dest *d);
 BASE_MUST_CHECK int mig_dest_verdict(struct mig_dest *d, enum mig_event verdict);
+BASE_MUST_CHECK int mig_dest_relink(struct mig_dest *d, const int *fds);
+/* Pages that post-copy still waits for; any thread. */
+uint64_t mig_dest_missing(const struct mig_dest *d);
 const char *mig_dest_error(const struct mig_dest *d);
 void mig_dest_free(struct mig_dest *d);
 

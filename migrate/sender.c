@@ -16,7 +16,11 @@ static void source_set_error(struct mig_source *s, int rc)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* Waits until `bytes` more fit the bandwidth; -ECANCELED when the migration ends meanwhile. */
+/*
+ * Waits until `bytes` more fit the bandwidth; -ECANCELED when the migration ends meanwhile. In post-copy
+ * only 0 bytes wait: a page that a worker has taken is not given out on request any more, so it goes at
+ * once, and is paid for afterwards.
+ */
 static int source_wait_budget(struct mig_source *s, uint64_t bytes)
 {
 	int rc = 0;
@@ -31,7 +35,8 @@ static int source_wait_budget(struct mig_source *s, uint64_t bytes)
 		struct timespec t = base_clock_timespec(due);
 
 		/* Once the guest is paused, every byte is downtime: no limit then. */
-		if (due <= base_clock_ns() || s->progress.state != MIG_SRC_PRECOPY)
+		if (due <= base_clock_ns() || (s->pushing && bytes) ||
+		    (s->progress.state != MIG_SRC_PRECOPY && !s->pushing))
 			break;
 		if (s->cancelled || s->quit || s->error) {
 			rc = -ECANCELED;
@@ -153,11 +158,70 @@ static int worker_round(struct worker *w, const uint64_t *bitmap)
 	return rc;
 }
 
+/* What was sent before is waited for before the first page of a chunk is taken. */
+static int worker_take_page(struct worker *w, size_t at, uint64_t bit)
+{
+	int rc = w->entry_count ? 0 : source_wait_budget(w->s, 0);
+
+	if (rc || !(atomic_fetch_and(&w->s->missing[at], ~bit) & bit))
+		return rc;
+	return worker_page(w, at * 64 + (uint64_t)__builtin_ctzll(bit));
+}
+
+/* The pages of a group that nobody else has taken to send. */
+static int worker_push_group(struct worker *w, uint64_t group)
+{
+	struct mig_source *s = w->s;
+	int rc = 0;
+
+	for (size_t i = 0; i < MIG_GROUP_PAGES / 64 && !rc; i++) {
+		size_t at = group * (MIG_GROUP_PAGES / 64) + i;
+
+		while (at < s->words && !rc) {
+			uint64_t bits = atomic_load(&s->missing[at]), bit = bits & -bits;
+
+			if (!bits)
+				break;
+			rc = worker_take_page(w, at, bit);
+		}
+	}
+	return rc;
+}
+
+/* All that is missing; first what lies where the guest has just asked. */
+static int worker_push(struct worker *w)
+{
+	struct mig_source *s = w->s;
+	uint64_t groups = (s->page_count + MIG_GROUP_PAGES - 1) / MIG_GROUP_PAGES, g = w->index;
+	uint64_t left = groups / s->p.channels + 1;
+	uint64_t frames;
+	int rc = 0;
+
+	w->pages_sent = w->pages_zero = w->pages_unchanged = 0;
+	for (; left && !rc; left--) {
+		uint64_t hint = atomic_exchange(&s->hint[w->index], 0);
+
+		if (hint) {
+			g = hint - 1;
+			left = groups / s->p.channels + 1;
+		}
+		if (g >= groups)
+			g = w->index;
+		rc = source_ending(s) ? -ECANCELED : 0;
+		if (!rc && g < groups)
+			rc = worker_push_group(w, g);
+		g += s->p.channels;
+	}
+	if (!rc)
+		rc = worker_send_chunk(w);
+	frames = htole64(w->frames);
+	return rc ? rc : mig_chan_send(&w->chan, MIG_FRAME_FLUSH, &frames, sizeof(frames), NULL, 0);
+}
+
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 	struct mig_source *s = w->s;
-	unsigned done = 0;
 	int rc = mig_chan_open(&w->chan, s->fds[1 + w->index], &s->p, 1 + w->index, true);
 
 	if (rc)
@@ -165,17 +229,18 @@ static void *worker_main(void *arg)
 	pthread_mutex_lock(&s->lock);
 	for (;;) {
 		const uint64_t *work;
-		bool failed;
+		bool failed, push;
 
-		while (!s->quit && s->work_number == done)
+		while (!s->quit && s->work_number == w->done)
 			pthread_cond_wait(&s->cond, &s->lock);
 		if (s->quit)
 			break;
-		done = s->work_number;
+		w->done = s->work_number;
+		push = s->pushing;
 		work = s->work;
 		failed = s->error != 0;
 		pthread_mutex_unlock(&s->lock);
-		rc = failed ? -ECANCELED : worker_round(w, work);
+		rc = failed ? -ECANCELED : push ? worker_push(w) : worker_round(w, work);
 		if (rc && rc != -ECANCELED)
 			source_set_error(s, rc);
 		pthread_mutex_lock(&s->lock);
@@ -196,6 +261,9 @@ int mig_source_start_workers(struct mig_source *s)
 
 		w->s = s;
 		w->index = s->started;
+		w->done = s->work_number;
+		w->frames = 0;
+		w->entry_count = w->data_count = 0;
 		w->chan.fd = -1;
 		if (pthread_create(&w->thread, NULL, worker_main, w))
 			return -EAGAIN;

@@ -13,6 +13,8 @@ enum {
 	RESENDS_MAX = 8, /* times that damaged pages are sent again before giving up */
 	ALIVE_INTERVAL_MS = 200,
 	THROTTLE_STEP = 20,
+	ANNOUNCES_MAX = 16,
+	ANNOUNCE_REST_PAGES = 64,    /* so few are forgotten while the guest stands still */
 	RATE_SAMPLE_BYTES = 1 << 20, /* a smaller round says nothing of the rate */
 };
 
@@ -24,12 +26,11 @@ void mig_params_default(struct mig_params *p)
 		.stall_ms = 30000,
 		.max_rounds = 30,
 		.auto_converge = true,
+		.postcopy_rounds = 3,
 	};
 }
 
-static void source_fail(struct mig_source *s, const char *fmt, ...) BASE_PRINTF(2, 3);
-
-static void source_fail(struct mig_source *s, const char *fmt, ...)
+void mig_source_fail(struct mig_source *s, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -53,11 +54,10 @@ static void source_fail_peer(struct mig_source *s, const struct mig_head *h)
 				  ? (char)s->control.meta[i]
 				  : '?';
 	text[len] = 0;
-	source_fail(s, "the destination refused: %s", text);
+	mig_source_fail(s, "the destination refused: %s", text);
 }
 
-/* Receives a control frame; an ABORT becomes -ECONNABORTED with its text kept. */
-static int source_recv(struct mig_source *s, struct mig_head *h)
+int mig_source_recv(struct mig_source *s, struct mig_head *h)
 {
 	int rc = mig_chan_recv(&s->control, h);
 
@@ -79,7 +79,7 @@ static int source_look_at_control(struct mig_source *s)
 
 	if (poll(&p, 1, 0) <= 0)
 		return 0;
-	rc = source_recv(s, &h);
+	rc = mig_source_recv(s, &h);
 	return rc ? rc : -EBADMSG;
 }
 
@@ -108,7 +108,7 @@ static int source_wait_round(struct mig_source *s)
 	return rc;
 }
 
-static uint64_t source_bytes(struct mig_source *s)
+uint64_t mig_source_bytes(struct mig_source *s)
 {
 	uint64_t n = atomic_load_explicit(&s->control.bytes, memory_order_relaxed);
 
@@ -129,7 +129,7 @@ static uint64_t bitmap_count(const uint64_t *bitmap, size_t words)
 /* Sends the pages of the bitmap on all channels; the bitmap must stay until it returns. */
 static int source_send_pages(struct mig_source *s, const uint64_t *bitmap, bool force)
 {
-	uint64_t bytes = source_bytes(s);
+	uint64_t bytes = mig_source_bytes(s);
 	int64_t start = base_clock_ns(), took;
 	int rc;
 
@@ -144,7 +144,7 @@ static int source_send_pages(struct mig_source *s, const uint64_t *bitmap, bool 
 	pthread_cond_broadcast(&s->cond);
 	pthread_mutex_unlock(&s->lock);
 	rc = source_wait_round(s);
-	bytes = source_bytes(s) - bytes;
+	bytes = mig_source_bytes(s) - bytes;
 	took = base_clock_ns() - start;
 	pthread_mutex_lock(&s->lock);
 	if (bytes >= RATE_SAMPLE_BYTES || !s->progress.rate)
@@ -182,7 +182,7 @@ static int source_act(struct mig_source *s, uint32_t act)
 	return rc;
 }
 
-static int source_event(struct mig_source *s, enum mig_event ev)
+int mig_source_event(struct mig_source *s, enum mig_event ev)
 {
 	return source_act(s, mig_src_step(&s->fsm, ev));
 }
@@ -246,6 +246,34 @@ static int source_fetch(struct mig_source *s, struct plan *plan, int64_t since_n
 	return 0;
 }
 
+/*
+ * The destination has to forget what it has of the pages that will come later. That is done for
+ * nearly all while the guest still runs; what is left in plan->now is told at the switch.
+ */
+static int source_announce(struct mig_source *s, struct plan *plan)
+{
+	int rc = 0;
+
+	s->missing = calloc(s->words, sizeof(*s->missing));
+	if (!s->missing)
+		return -ENOMEM;
+	for (int i = 0; i < ANNOUNCES_MAX && !rc; i++) {
+		rc = mig_serve_announce(s, plan->now);
+		if (!rc)
+			rc = mig_serve_sync(s);
+		memset(plan->now, 0, s->words * sizeof(uint64_t));
+		if (!rc)
+			rc = s->ops->dirty_fetch(s->guest, plan->now);
+		if (!rc && mig_serve_fresh(s, plan->now) <= ANNOUNCE_REST_PAGES)
+			break;
+		pthread_mutex_lock(&s->lock);
+		if (!rc && s->cancelled)
+			rc = -ECANCELED;
+		pthread_mutex_unlock(&s->lock);
+	}
+	return rc;
+}
+
 static int source_precopy(struct mig_source *s, struct plan *plan)
 {
 	int rc = s->ops->dirty_start(s->guest);
@@ -255,6 +283,8 @@ static int source_precopy(struct mig_source *s, struct plan *plan)
 	s->logging = true;
 	rc = s->ops->touched(s->guest, plan->now);
 	plan->left = bitmap_count(plan->now, s->words);
+	if (!rc && s->p.mode == MIG_MODE_POSTCOPY)
+		return source_announce(s, plan);
 	while (!rc) {
 		uint64_t *sent = plan->now;
 		int64_t start = base_clock_ns();
@@ -271,16 +301,20 @@ static int source_precopy(struct mig_source *s, struct plan *plan)
 		plan->next = sent;
 		if (source_should_switch(s, plan))
 			return 0;
+		if (s->p.mode == MIG_MODE_AUTO && s->progress.round >= s->p.postcopy_rounds)
+			return source_announce(s, plan);
 		if (s->progress.round >= s->p.max_rounds) {
-			source_fail(s,
-				    "no end after %u rounds: the guest writes %llu MB/s, the link "
-				    "carries %llu MB/s; allow more downtime",
-				    s->progress.round,
-				    (unsigned long long)s->progress.dirty_rate / 1000000,
-				    (unsigned long long)s->progress.rate / 1000000);
+			mig_source_fail(
+				s,
+				"no end after %u rounds: the guest writes %llu MB/s, the link "
+				"carries %llu MB/s; allow more downtime",
+				s->progress.round,
+				(unsigned long long)s->progress.dirty_rate / 1000000,
+				(unsigned long long)s->progress.rate / 1000000);
 			return -EBUSY;
 		}
-		source_converge(s, plan);
+		if (s->p.mode == MIG_MODE_PRECOPY)
+			source_converge(s, plan);
 	}
 	return rc;
 }
@@ -299,11 +333,12 @@ static uint64_t source_digest(const struct mig_source *s)
 static int source_send_prepare(struct mig_source *s, const struct base_wbuf *state)
 {
 	struct iovec data = {state->data, state->len};
-	uint64_t meta[3] = {htole64(source_digest(s)),
+	uint64_t meta[4] = {htole64(source_digest(s)),
 			    htole64(mig_block_hash(state->data, state->len)),
-			    htole64(s->work_number)};
+			    htole64(s->work_number), htole64(1)};
 
-	return mig_chan_send(&s->control, MIG_FRAME_PREPARE, meta, sizeof(meta), &data, 1);
+	return mig_chan_send(&s->control, MIG_FRAME_PREPARE, meta,
+			     s->missing ? sizeof(meta) : sizeof(meta) - 8, &data, 1);
 }
 
 /* The destination found pages whose bytes did not match: sends them again. */
@@ -334,7 +369,7 @@ static int source_wait_ready(struct mig_source *s, struct plan *plan, const stru
 		int rc = source_send_prepare(s, state);
 
 		if (!rc)
-			rc = source_recv(s, &h);
+			rc = mig_serve_recv(s, &h);
 		if (rc)
 			return rc;
 		if (h.type == MIG_FRAME_READY)
@@ -345,17 +380,19 @@ static int source_wait_ready(struct mig_source *s, struct plan *plan, const stru
 		if (rc)
 			return rc;
 	}
-	source_fail(s, "the connection damages data: pages still differ after %d tries",
-		    RESENDS_MAX);
+	mig_source_fail(s, "the connection damages data: pages still differ after %d tries",
+			RESENDS_MAX);
 	return -EIO;
 }
 
 static int source_final(struct mig_source *s, struct plan *plan, struct base_wbuf *state)
 {
-	int rc = s->ops->dirty_fetch(s->guest, plan->now);
+	int rc = s->ops->dirty_last ? s->ops->dirty_last(s->guest, plan->now)
+				    : s->ops->dirty_fetch(s->guest, plan->now);
 
 	if (!rc)
-		rc = source_send_pages(s, plan->now, false);
+		rc = s->missing ? mig_serve_announce(s, plan->now)
+				: source_send_pages(s, plan->now, false);
 	if (!rc)
 		rc = s->ops->save(s->guest, state);
 	if (!rc)
@@ -379,17 +416,18 @@ static enum mig_event source_event_of(int rc)
 static int source_commit(struct mig_source *s)
 {
 	struct mig_head h;
-	int rc = source_event(s, MIG_EV_RX_READY);
+	int rc = mig_source_event(s, MIG_EV_RX_READY);
 
 	if (!rc)
-		rc = source_recv(s, &h);
+		rc = mig_serve_recv(s, &h);
 	if (!rc && h.type != MIG_FRAME_RUNNING)
 		rc = -EBADMSG;
 	if (!rc)
-		return source_event(s, MIG_EV_RX_RUNNING);
+		return mig_source_event(s, MIG_EV_RX_RUNNING);
 	/* Whatever it was, COMMIT may have arrived. */
-	source_fail(s, "the connection broke while the guest was handed over (%s)", strerror(-rc));
-	(void)!source_event(s, rc == -ECONNABORTED ? MIG_EV_RX_ABORT : MIG_EV_LINK_LOST);
+	mig_source_fail(s, "the connection broke while the guest was handed over (%s)",
+			strerror(-rc));
+	(void)!mig_source_event(s, rc == -ECONNABORTED ? MIG_EV_RX_ABORT : MIG_EV_LINK_LOST);
 	return s->fsm.state == MIG_SRC_DOUBT ? -EINPROGRESS : rc;
 }
 
@@ -401,11 +439,11 @@ static int source_hand_over(struct mig_source *s, struct plan *plan)
 
 	base_wbuf_init(&state, MIG_STATE_MAX);
 	if (!rc)
-		rc = source_event(s, MIG_EV_SWITCH);
+		rc = mig_source_event(s, s->missing ? MIG_EV_SWITCH_POSTCOPY : MIG_EV_SWITCH);
 	if (!rc)
 		rc = source_final(s, plan, &state);
 	if (!rc)
-		rc = source_event(s, MIG_EV_FINAL_SENT);
+		rc = mig_source_event(s, MIG_EV_FINAL_SENT);
 	if (!rc)
 		rc = source_wait_ready(s, plan, &state);
 	if (!rc)
@@ -417,6 +455,21 @@ static int source_hand_over(struct mig_source *s, struct plan *plan)
 	return rc;
 }
 
+static int source_check_mode(struct mig_source *s)
+{
+	if (s->p.mode == MIG_MODE_PRECOPY || s->can_postcopy)
+		return 0;
+	if (s->p.mode == MIG_MODE_POSTCOPY) {
+		mig_source_fail(s, "the destination cannot do post-copy: its process may not use "
+				   "userfaultfd; see 'pangaea node doctor', or migrate with "
+				   "--mode precopy");
+		return -EOPNOTSUPP;
+	}
+	log_warn("migration: the destination cannot do post-copy; pre-copy alone");
+	s->p.mode = MIG_MODE_PRECOPY;
+	return 0;
+}
+
 static int source_connect(struct mig_source *s)
 {
 	struct iovec config = {(void *)s->config, s->config_len};
@@ -425,14 +478,40 @@ static int source_connect(struct mig_source *s)
 	int rc = mig_chan_open(&s->control, s->fds[0], &s->p, 0, true);
 
 	if (rc == -EACCES)
-		source_fail(s, "the destination does not know the key of this migration");
+		mig_source_fail(s, "the destination does not know the key of this migration");
 	if (!rc)
 		rc = mig_chan_send(&s->control, MIG_FRAME_CONFIG, &meta, sizeof(meta), &config, 1);
 	if (!rc)
-		rc = source_recv(s, &h);
+		rc = mig_source_recv(s, &h);
 	if (!rc && h.type != MIG_FRAME_CONFIG_OK)
 		rc = -EBADMSG;
-	return rc;
+	if (!rc && h.meta_len == sizeof(meta)) {
+		memcpy(&meta, s->control.meta, sizeof(meta));
+		s->can_postcopy = le64toh(meta) & MIG_CAN_POSTCOPY;
+	}
+	return rc ? rc : source_check_mode(s);
+}
+
+/* Past the commit, or failed: run() has nothing more to decide. */
+static bool source_decided(const struct mig_source *s)
+{
+	enum mig_src_state st = s->fsm.state;
+
+	return st == MIG_SRC_DOUBT || st == MIG_SRC_FAILED || st == MIG_SRC_SERVE ||
+	       st == MIG_SRC_CUT;
+}
+
+static void source_tidy(struct mig_source *s, int rc)
+{
+	mig_source_stop_workers(s, rc != 0);
+	if (s->logging)
+		s->ops->dirty_stop(s->guest);
+	s->logging = false;
+	if (s->progress.throttle)
+		s->ops->throttle(s->guest, 0);
+	pthread_mutex_lock(&s->lock);
+	s->progress.total_ns = base_clock_ns() - s->progress.start_ns;
+	pthread_mutex_unlock(&s->lock);
 }
 
 int mig_source_run(struct mig_source *s)
@@ -449,33 +528,96 @@ int mig_source_run(struct mig_source *s)
 		rc = source_precopy(s, &plan);
 	if (!rc)
 		rc = source_hand_over(s, &plan);
-	if (rc && s->fsm.state != MIG_SRC_DOUBT && s->fsm.state != MIG_SRC_FAILED) {
-		source_fail(s, "%s", rc == -ECANCELED ? "cancelled" : strerror(-rc));
-		(void)!source_event(s, source_event_of(rc));
+	if (!rc && s->fsm.state == MIG_SRC_SERVE)
+		rc = mig_serve_run(s);
+	if (rc && !source_decided(s)) {
+		mig_source_fail(s, "%s", rc == -ECANCELED ? "cancelled" : strerror(-rc));
+		(void)!mig_source_event(s, source_event_of(rc));
 	}
-	mig_source_stop_workers(s, rc != 0);
-	if (s->logging)
-		s->ops->dirty_stop(s->guest);
-	s->logging = false;
-	if (s->progress.throttle)
-		s->ops->throttle(s->guest, 0);
-	pthread_mutex_lock(&s->lock);
-	s->progress.total_ns = base_clock_ns() - s->progress.start_ns;
-	pthread_mutex_unlock(&s->lock);
+	source_tidy(s, rc);
 	free(plan.now);
 	free(plan.next);
 	return rc;
 }
 
+/* What the destination lacks, by its own word. */
+static int source_take_missing(struct mig_source *s)
+{
+	for (size_t i = 0; i < s->words; i++)
+		atomic_store(&s->missing[i], 0);
+	for (;;) {
+		BASE_AUTO_FREE uint64_t *words = NULL;
+		uint64_t meta[2], count;
+		struct mig_head h;
+		struct iovec iov;
+		int rc = mig_chan_recv(&s->control, &h);
+
+		if (rc || h.type == MIG_FRAME_MISSING_END)
+			return rc;
+		count = h.data_len / 8;
+		if (h.type != MIG_FRAME_MISSING || h.meta_len != sizeof(meta) || h.data_len % 8 ||
+		    h.data_len > MIG_META_MAX)
+			return -EBADMSG;
+		memcpy(meta, s->control.meta, sizeof(meta));
+		meta[1] = le64toh(meta[1]);
+		if (count > s->words || meta[1] > s->words - count)
+			return -EBADMSG;
+		words = malloc(h.data_len + 1);
+		iov = (struct iovec){words, h.data_len};
+		rc = words ? mig_chan_recv_data(&s->control, &iov, 1) : -ENOMEM;
+		if (rc)
+			return rc;
+		for (uint64_t i = 0; i < count; i++)
+			atomic_store(&s->missing[meta[1] + i], le64toh(words[i]));
+		/* Bits beyond the last page are nobody's. */
+		if (s->page_count % 64)
+			atomic_fetch_and(&s->missing[s->words - 1],
+					 (UINT64_C(1) << (s->page_count % 64)) - 1);
+	}
+}
+
+int mig_source_relink(struct mig_source *s, const int *fds)
+{
+	int rc;
+
+	if (s->fsm.state != MIG_SRC_CUT)
+		return -EINVAL;
+	mig_chan_close(&s->control);
+	for (unsigned i = 0; i < s->p.channels; i++)
+		mig_chan_close(&s->workers[i].chan);
+	for (unsigned i = 0; i <= s->p.channels; i++) {
+		close(s->fds[i]);
+		s->fds[i] = fds[i];
+	}
+	s->error = 0;
+	s->quit = false;
+	s->progress.error[0] = 0;
+	rc = mig_chan_open(&s->control, s->fds[0], &s->p, 0, true);
+	if (!rc)
+		rc = source_take_missing(s);
+	if (!rc)
+		rc = mig_source_start_workers(s);
+	if (!rc)
+		rc = mig_source_event(s, MIG_EV_LINK_BACK);
+	if (!rc)
+		rc = mig_serve_run(s);
+	if (rc)
+		mig_source_fail(s, "no new link: %s", strerror(-rc));
+	source_tidy(s, rc);
+	return s->fsm.state == MIG_SRC_DONE ? 0 : -ENOLINK;
+}
+
 int mig_source_verdict(struct mig_source *s, enum mig_event verdict)
 {
-	int rc = source_event(s, verdict);
+	int rc = mig_source_event(s, verdict);
 
 	if (rc)
 		return rc;
 	switch (s->fsm.state) {
 	case MIG_SRC_DONE: return 0;
 	case MIG_SRC_FAILED: return -ECANCELED;
+	case MIG_SRC_CUT: return -ENOLINK;
+	case MIG_SRC_LOST: return -ESTALE;
 	default: return -EINPROGRESS;
 	}
 }
@@ -483,9 +625,16 @@ int mig_source_verdict(struct mig_source *s, enum mig_event verdict)
 void mig_source_cancel(struct mig_source *s)
 {
 	pthread_mutex_lock(&s->lock);
-	s->cancelled = true;
+	s->cancelled = !s->pushing;
 	pthread_cond_broadcast(&s->cond);
 	pthread_mutex_unlock(&s->lock);
+}
+
+void mig_source_cut(struct mig_source *s)
+{
+	mig_source_cancel(s);
+	for (unsigned i = 0; i <= s->p.channels; i++)
+		shutdown(s->fds[i], SHUT_RDWR);
 }
 
 void mig_source_progress(struct mig_source *s, struct mig_progress *out)
@@ -551,6 +700,7 @@ void mig_source_free(struct mig_source *s)
 		close(s->fds[i]);
 	pthread_cond_destroy(&s->cond);
 	pthread_mutex_destroy(&s->lock);
+	free(s->missing);
 	free(s->workers);
 	free(s->sent_hash);
 	free(s);

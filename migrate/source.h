@@ -15,6 +15,7 @@ struct worker {
 	pthread_t thread;
 	unsigned index;
 	uint64_t frames;
+	unsigned done;	 /* work_number that it has seen */
 	uint64_t digest; /* over this channel's pages */
 	/* The chunk being built. */
 	struct mig_page_entry entries[META_ENTRIES];
@@ -41,8 +42,14 @@ struct mig_source {
 	bool logging;
 	uint64_t *sent_hash; /* by page; each belongs to the worker of its channel */
 
+	/* Post-copy; serve.c. */
+	bool can_postcopy;	   /* the destination's word */
+	_Atomic uint64_t *missing; /* bit by page: not sent since the switch; NULL: pre-copy */
+	atomic_uint_fast64_t hint[MIG_CHANNELS_MAX]; /* 1 + the group that is wanted now; 0: none */
+
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t cond;
+	bool pushing;	      /* the work is all that is missing */
 	const uint64_t *work; /* bitmap of the round under way */
 	unsigned work_number; /* counts up: a new round */
 	unsigned busy;
@@ -53,6 +60,29 @@ struct mig_source {
 	int64_t budget_start_ns;
 	uint64_t budget_bytes;
 };
+
+/* ---- source.c ---- */
+
+void mig_source_fail(struct mig_source *s, const char *fmt, ...) BASE_PRINTF(2, 3);
+/* A control frame; an ABORT becomes -ECONNABORTED with its text kept. */
+BASE_MUST_CHECK int mig_source_recv(struct mig_source *s, struct mig_head *h);
+BASE_MUST_CHECK int mig_source_event(struct mig_source *s, enum mig_event ev);
+uint64_t mig_source_bytes(struct mig_source *s);
+
+/* ---- serve.c ---- */
+
+/* Pages of the bitmap will come after the switch: tells the destination of those that are new. */
+BASE_MUST_CHECK int mig_serve_announce(struct mig_source *s, const uint64_t *bitmap);
+/* All announced pages are nothing at the destination now. */
+BASE_MUST_CHECK int mig_serve_sync(struct mig_source *s);
+/* Pages of the bitmap that were not announced. */
+uint64_t mig_serve_fresh(const struct mig_source *s, const uint64_t *bitmap);
+/* As mig_source_recv(), but gives out pages that are asked for meanwhile. */
+BASE_MUST_CHECK int mig_serve_recv(struct mig_source *s, struct mig_head *h);
+/* From RUNNING, or a new link, to COMPLETE; 0 or -ENOLINK. */
+BASE_MUST_CHECK int mig_serve_run(struct mig_source *s);
+
+/* ---- sender.c ---- */
 
 /* One thread for each data channel; each waits for work_number to change. -EAGAIN. */
 BASE_MUST_CHECK int mig_source_start_workers(struct mig_source *s);

@@ -232,8 +232,8 @@ static bool get_spec(const PB(Spec) * pb, struct vmspec *s, char why[VMSPEC_WHY_
 static bool has_migrate(int op)
 {
 	return op == CONTROL_VM_MIGRATE || op == CONTROL_MIGRATE_PREPARE ||
-	       op == CONTROL_MIGRATE_VERDICT || op == CONTROL_VM_SPREAD ||
-	       op == CONTROL_VM_CONSOLIDATE;
+	       op == CONTROL_MIGRATE_VERDICT || op == CONTROL_MIGRATE_RELINK ||
+	       op == CONTROL_VM_SPREAD || op == CONTROL_VM_CONSOLIDATE;
 }
 
 static bool has_spec(int op)
@@ -256,6 +256,9 @@ static void put_migrate(const struct control_migrate *m, PB(Migrate) * out)
 	out->max_downtime_ms = m->max_downtime_ms;
 	out->bandwidth = m->bandwidth;
 	out->encrypt = m->encrypt;
+	out->mode = m->mode;
+	out->postcopy_rounds = m->postcopy_rounds;
+	out->port = m->port;
 }
 
 /* `at` holds the pointers that the generated code wants. */
@@ -322,7 +325,7 @@ static bool get_name(const char *what, const char *in, char out[TEXT_NAME_MAX],
 static bool get_migrate(const PB(Migrate) * pb, struct control_migrate *m, char why[VMSPEC_WHY_MAX])
 {
 	if (pb->id.len != sizeof(m->id) || pb->key.len != sizeof(m->key) ||
-	    pb->channels > CONTROL_MIGRATE_CHANNELS)
+	    pb->channels > CONTROL_MIGRATE_CHANNELS || pb->mode > CONTROL_MIGRATE_MODE_MAX)
 		return false;
 	memcpy(m->id, pb->id.data, sizeof(m->id));
 	memcpy(m->key, pb->key.data, sizeof(m->key));
@@ -330,6 +333,9 @@ static bool get_migrate(const PB(Migrate) * pb, struct control_migrate *m, char 
 	m->max_downtime_ms = pb->max_downtime_ms;
 	m->bandwidth = pb->bandwidth;
 	m->encrypt = pb->encrypt;
+	m->mode = pb->mode;
+	m->postcopy_rounds = pb->postcopy_rounds;
+	m->port = pb->port;
 	return get_name("node", pb->target, m->target, why);
 }
 

@@ -16,6 +16,7 @@
  *   EVENTS        vm or node to narrow; follow: a stream               -> events
  *   VM_MIGRATE    vm, migrate; a stream: progress in text and items    -> text, items
  *   VM_MIGRATE_CANCEL   vm
+ *   VM_MIGRATE_RESUME   vm: what waits, after a broken link or another node's death, goes on
  *   VM_START      vm: a libvirt domain that is off
  *   VM_CHANNEL    vm; a stream: data both ways, of the guest channel (guest_line.h)
  *   VM_PAGEMAP    vm, node: of one slice; cols: how many parts of its memory -> data
@@ -24,6 +25,7 @@
  * Between agents:
  *   MIGRATE_PREPARE  spec, migrate: makes the empty VM                 -> items: port
  *   MIGRATE_VERDICT  vm, migrate.id: what became of it                 -> text: enum as a word
+ *   MIGRATE_RELINK   vm, migrate {id, port}: connect there; answered when the connections are made
  *   SLICE_PREPARE    spec, slice {index, group}: room is kept, a port bound -> items: port, warning
  *   SLICE_START      vm, slice {group, key, peers}: answered when it has found the others -> vms[0]
  *   SLICE_STOP       vm, slice {group, reason}: the guest is over, or is not to start
@@ -72,6 +74,8 @@ enum control_op {
 	CONTROL_MIGRATE_VERDICT,
 	CONTROL_VM_CHECKPOINT, /* of `vm` to `path`, on its node */
 	CONTROL_VM_RESTORE,    /* from `path` on `node` */
+	CONTROL_VM_MIGRATE_RESUME,
+	CONTROL_MIGRATE_RELINK,
 	CONTROL_VM_START = 32,
 	CONTROL_VM_CHANNEL,
 	CONTROL_SLICE_PREPARE = 48,
@@ -101,7 +105,12 @@ struct control_migrate {
 	uint32_t max_downtime_ms; /* 0: the default */
 	uint64_t bandwidth;	  /* bytes/s, 0: no limit */
 	bool encrypt;
+	uint32_t mode;		  /* 0 pre-copy, 1 post-copy, 2 auto */
+	uint32_t postcopy_rounds; /* auto; 0: the default */
+	uint32_t port;		  /* RELINK */
 };
+
+enum { CONTROL_MIGRATE_MODE_MAX = 2 };
 
 enum { CONTROL_SLICE_KEY = 32, CONTROL_PEER_MAX = 80 };
 

@@ -51,6 +51,8 @@ static void encode_start(const struct migctl_start *in, PB(Start) * out)
 	out->stall_ms = in->stall_ms;
 	out->max_rounds = in->max_rounds;
 	out->bandwidth = in->bandwidth;
+	out->mode = in->mode;
+	out->postcopy_rounds = in->postcopy_rounds;
 }
 
 int migctl_encode(const struct migctl_msg *m, uint8_t out[MIGCTL_MAX_BYTES], size_t *len)
@@ -114,7 +116,7 @@ static bool decode_progress(const PB(Progress) * in, struct migctl_progress *out
 static bool decode_start(const PB(Start) * in, struct migctl_start *out)
 {
 	if (in->id.len != sizeof(out->id) || in->key.len != sizeof(out->key) || !in->channels ||
-	    in->channels >= MIGCTL_MAX_FDS)
+	    in->channels >= MIGCTL_MAX_FDS || in->mode > MIGCTL_MODE_MAX)
 		return false;
 	memcpy(out->id, in->id.data, sizeof(out->id));
 	memcpy(out->key, in->key.data, sizeof(out->key));
@@ -125,12 +127,14 @@ static bool decode_start(const PB(Start) * in, struct migctl_start *out)
 	out->stall_ms = in->stall_ms;
 	out->max_rounds = in->max_rounds;
 	out->bandwidth = in->bandwidth;
+	out->mode = in->mode;
+	out->postcopy_rounds = in->postcopy_rounds;
 	return true;
 }
 
 static bool decode_result(const PB(Result) * in, struct migctl_msg *m)
 {
-	if (in->end < MIGCTL__PB__END__END_DONE || in->end > MIGCTL__PB__END__END_DOUBT ||
+	if (in->end < MIGCTL__PB__END__END_DONE || in->end > MIGCTL__PB__END__END_LOST ||
 	    !in->progress)
 		return false;
 	m->result.end = (enum migctl_end)in->end;
@@ -148,7 +152,7 @@ static bool decode_body(const PB(Message) * pb, struct migctl_msg *m)
 		m->kind = MIGCTL_ORDER;
 		m->order = (enum migctl_order)pb->order;
 		return pb->order >= MIGCTL__PB__ORDER__ORDER_CANCEL &&
-		       pb->order <= MIGCTL__PB__ORDER__ORDER_FORCE;
+		       pb->order <= MIGCTL__PB__ORDER__ORDER_VERDICT_COMPLETE;
 	case MIGCTL__PB__MESSAGE__BODY_PROGRESS:
 		m->kind = MIGCTL_PROGRESS;
 		return decode_progress(pb->progress, &m->progress);

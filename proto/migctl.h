@@ -2,8 +2,8 @@
  * What an agent and a VM process say to each other while the VM migrates. The agent makes a
  * SOCK_SEQPACKET pair, hands one end to the process by the request MIGRATE_OUT or MIGRATE_IN of
  * proto/vmmctl.h, and sends START with the connections of the migration. Then orders go one way,
- * progress and results the other. A process whose agent went away migrates on; the next agent finds
- * the outcome in the journal and attaches again.
+ * progress and results the other. A process whose agent went away migrates on; the next agent hands it
+ * a new session by MIGRATE_ATTACH, in which the process says how things stand.
  *
  * One packet a message, at most MIGCTL_MAX_BYTES. Any thread; nothing is shared.
  */
@@ -24,6 +24,7 @@ enum {
 	MIGCTL_MAX_FDS = 17, /* the control connection and 16 for data */
 	MIGCTL_STATE_MAX = 16,
 	MIGCTL_TEXT_MAX = 256,
+	MIGCTL_MODE_MAX = 2,
 };
 
 enum migctl_kind { MIGCTL_START = 1, MIGCTL_ORDER, MIGCTL_PROGRESS, MIGCTL_RESULT };
@@ -37,18 +38,23 @@ enum migctl_order {
 	MIGCTL_VERDICT_GONE,
 	MIGCTL_VERDICT_UNKNOWN,
 	MIGCTL_FORCE,
+	MIGCTL_VERDICT_COMPLETE,
 };
 
 enum migctl_end {
 	MIGCTL_DONE = 1, /* the guest runs at the destination */
 	MIGCTL_FAILED,	 /* the guest is the source's */
 	MIGCTL_DOUBT,	 /* paused until a verdict; another result follows */
+	MIGCTL_CUT,  /* post-copy lost its link; goes on after another START with new connections */
+	MIGCTL_LOST, /* post-copy: the other side is gone, and the guest with it */
 };
 
 struct migctl_start {
 	uint8_t id[MIGCTL_ID_LEN], key[MIGCTL_KEY_LEN];
 	bool encrypt, auto_converge;
 	uint32_t channels, max_downtime_ms, stall_ms, max_rounds;
+	uint32_t mode; /* enum mig_mode */
+	uint32_t postcopy_rounds;
 	uint64_t bandwidth;
 };
 

@@ -22,7 +22,7 @@ const char *vmmctl_state_name(enum vmmctl_state state)
 bool vmmctl_op_has_fd(enum vmmctl_op op)
 {
 	return op == VMMCTL_SAVE || op == VMMCTL_SAVE_LIVE || op == VMMCTL_MIGRATE_OUT ||
-	       op == VMMCTL_MIGRATE_IN;
+	       op == VMMCTL_MIGRATE_IN || op == VMMCTL_MIGRATE_ATTACH;
 }
 
 static bool op_valid(PB(Op) op)
@@ -30,7 +30,7 @@ static bool op_valid(PB(Op) op)
 	return (op >= VMMCTL__PB__OP__OP_STATUS && op <= VMMCTL__PB__OP__OP_REGISTERS) ||
 	       op == VMMCTL__PB__OP__OP_MIGRATE_OUT || op == VMMCTL__PB__OP__OP_MIGRATE_IN ||
 	       (op >= VMMCTL__PB__OP__OP_PAGEMAP && op <= VMMCTL__PB__OP__OP_PLACES) ||
-	       op == VMMCTL__PB__OP__OP_SAVE_LIVE;
+	       op == VMMCTL__PB__OP__OP_MIGRATE_ATTACH || op == VMMCTL__PB__OP__OP_SAVE_LIVE;
 }
 
 /* ---- encode ---- */

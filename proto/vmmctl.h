@@ -61,6 +61,8 @@ enum vmmctl_op {
 	VMMCTL_MIGRATE_OUT = 32,
 	VMMCTL_MIGRATE_IN,
 	VMMCTL_SAVE_LIVE, /* SAVE, and the guest runs on for most of it */
+	/* A new session for the last migration, running or over. -ENOENT: there was none. */
+	VMMCTL_MIGRATE_ATTACH,
 	/*
 	 * Who owns the memory of a guest that spans nodes, as its homes here know: `cols` even parts
 	 * of all of it, VMMCTL_PAGEMAP_STEP bytes each. -EOPNOTSUPP: it does not span.

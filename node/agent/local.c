@@ -288,6 +288,7 @@ static void vm_request(struct agent *a, struct chan_call *call, const struct con
 	case CONTROL_VM_SPREAD:
 	case CONTROL_VM_CONSOLIDATE: agent_spread(vm, call, req); break;
 	case CONTROL_VM_MIGRATE_CANCEL: cancel_migration(vm, call); break;
+	case CONTROL_VM_MIGRATE_RESUME: agent_migrate_resume(vm, call); break;
 	case CONTROL_VM_START:
 		agent_reply_text(call, CONTROL_EXISTS, "%s is %s already", vm->spec.name,
 				 vmmctl_state_name(vm->state));
@@ -304,7 +305,8 @@ void agent_local(struct agent *a, struct chan_call *call, struct control_request
 		control_request_fini(req);
 		return;
 	}
-	if (req->op >= CONTROL_SLICE_PREPARE && req->op <= CONTROL_SLICE_STOP &&
+	if (((req->op >= CONTROL_SLICE_PREPARE && req->op <= CONTROL_SLICE_STOP) ||
+	     req->op == CONTROL_MIGRATE_RELINK) &&
 	    !cluster_find(a->cluster, chan_call_user(call))) {
 		agent_reply_text(call, CONTROL_DENIED, "only agents ask that of each other");
 		control_request_fini(req);
@@ -322,6 +324,7 @@ void agent_local(struct agent *a, struct chan_call *call, struct control_request
 	case CONTROL_VM_RESTORE: agent_restore(a, call, req); return;
 	case CONTROL_MIGRATE_PREPARE: agent_migrate_in(a, call, req); return;
 	case CONTROL_MIGRATE_VERDICT: agent_verdict_answer(a, call, req); break;
+	case CONTROL_MIGRATE_RELINK: agent_migrate_relink(a, call, req); break;
 	case CONTROL_SLICE_PREPARE: agent_slice_prepare(a, call, req); return;
 	case CONTROL_SLICE_START: agent_slice_start(a, call, req); break;
 	case CONTROL_SLICE_STOP: agent_slice_stop(a, call, req); break;

@@ -10,8 +10,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-static const char *const verdict_names[] = {"unknown", "committed", "aborted", "committing",
-					    "gone"};
+static const char *const verdict_names[] = {"unknown", "committed", "aborted",	"committing",
+					    "gone",    "filling",   "complete", "none"};
 
 const char *agent_verdict_name(enum agent_verdict v)
 {
@@ -89,7 +89,7 @@ void agent_migration_conn_close(struct agent_migration_conn *c)
 	watch_close(&c->watch);
 }
 
-static void migration_close_connections(struct agent_migration *g)
+void agent_migration_close_connections(struct agent_migration *g)
 {
 	for (unsigned i = 0; i < MIGCTL_MAX_FDS; i++) {
 		agent_migration_conn_close(&g->conns[i]);
@@ -100,16 +100,45 @@ static void migration_close_connections(struct agent_migration *g)
 	watch_close(&g->listener);
 }
 
-void agent_migration_end(struct agent_migration *g, enum control_code code, const char *why)
+static void migration_free(struct agent_migration *g, enum control_code code, const char *why)
 {
 	base_loop_timer_cancel(&g->timer);
-	migration_close_connections(g);
+	agent_migration_close_connections(g);
 	watch_close(&g->session);
 	if (g->call)
 		agent_reply_text(g->call, code, "%s", why);
 	if (g->vm)
 		g->vm->migration = NULL;
+	explicit_bzero(g->m.key, sizeof(g->m.key));
 	free(g);
+}
+
+void agent_migration_end(struct agent_migration *g, enum control_code code, const char *why)
+{
+	if (g->vm)
+		agent_migration_unwrite(g);
+	migration_free(g, code, why);
+}
+
+void agent_migration_forget(struct agent_migration *g)
+{
+	migration_free(g, CONTROL_FAILED, "the agent ends; the migration goes on");
+}
+
+/*
+ * A source that is gone can never resume. A destination that is gone never ran, but for one that had
+ * journalled the commit; and if memory was missing then, the guest has gone with it.
+ */
+static enum agent_verdict verdict_of_gone(const struct agent_migration *g)
+{
+	if (g->out)
+		return VERDICT_GONE;
+	switch (agent_verdict_of_journal(g->vm->dir, g->m.id)) {
+	case VERDICT_COMMITTED:
+	case VERDICT_COMPLETE: return VERDICT_COMMITTED;
+	case VERDICT_FILLING: return VERDICT_GONE;
+	default: return VERDICT_ABORTED;
+	}
 }
 
 void agent_migration_vm_gone(struct agent_vm *vm)
@@ -123,8 +152,7 @@ void agent_migration_vm_gone(struct agent_vm *vm)
 		agent_migrate_out_moved(g);
 		return;
 	}
-	/* A source that is gone can never resume; a destination that is gone never ran. */
-	agent_verdict_keep(g->agent, g->m.id, g->out ? VERDICT_GONE : VERDICT_ABORTED);
+	agent_verdict_keep(g->agent, g->m.id, verdict_of_gone(g));
 	snprintf(why, sizeof(why), "the VM ended while it migrated: %s", vm->reason);
 	agent_migration_end(g, CONTROL_FAILED, why);
 }
@@ -139,17 +167,15 @@ void agent_verdict_keep(struct agent *a, const uint8_t id[CONTROL_MIGRATE_ID], e
 	o->verdict = (uint8_t)v;
 }
 
-/* The last line with this id in the journal that the VM's process keeps in its folder. */
-static enum agent_verdict verdict_of_journal(const struct agent_vm *vm,
-					     const uint8_t id[CONTROL_MIGRATE_ID])
+enum agent_verdict agent_verdict_of_journal(const char *dir, const uint8_t id[CONTROL_MIGRATE_ID])
 {
-	char path[AGENT_PATH_MAX + 24], line[128], hex[2 * CONTROL_MIGRATE_ID + 1];
+	char path[AGENT_PATH_MAX + 330], line[128], hex[2 * CONTROL_MIGRATE_ID + 1];
 	enum agent_verdict v = VERDICT_UNKNOWN;
 	BASE_AUTO_FILE FILE *f = NULL;
 
 	for (size_t i = 0; i < CONTROL_MIGRATE_ID; i++)
 		snprintf(hex + 2 * i, 3, "%02x", id[i]);
-	snprintf(path, sizeof(path), "%s/migration.journal", vm->dir);
+	snprintf(path, sizeof(path), "%s/migration.journal", dir);
 	f = fopen(path, "re");
 	while (f && fgets(line, sizeof(line), f)) {
 		char *word = strrchr(line, ' ');
@@ -173,8 +199,8 @@ static enum agent_verdict verdict_of(struct agent *a, const char *name,
 		if (a->outcomes[i].verdict && !memcmp(a->outcomes[i].id, id, CONTROL_MIGRATE_ID))
 			return (enum agent_verdict)a->outcomes[i].verdict;
 	if (!vm)
-		return VERDICT_UNKNOWN;
-	v = verdict_of_journal(vm, id);
+		return VERDICT_NONE;
+	v = agent_verdict_of_journal(vm->dir, id);
 	if (v == VERDICT_COMMITTING && g && !g->doubt)
 		v = VERDICT_UNKNOWN; /* it is being handed over this moment */
 	return v;
@@ -192,10 +218,13 @@ void agent_verdict_answer(struct agent *a, struct chan_call *call,
 static enum migctl_order order_of(enum agent_verdict v)
 {
 	switch (v) {
+	case VERDICT_FILLING:
 	case VERDICT_COMMITTED: return MIGCTL_VERDICT_COMMITTED;
+	case VERDICT_COMPLETE: return MIGCTL_VERDICT_COMPLETE;
 	case VERDICT_ABORTED: return MIGCTL_VERDICT_ABORTED;
 	case VERDICT_COMMITTING: return MIGCTL_VERDICT_COMMITTING;
 	case VERDICT_GONE: return MIGCTL_VERDICT_GONE;
+	case VERDICT_NONE:
 	case VERDICT_UNKNOWN: break;
 	}
 	return MIGCTL_VERDICT_UNKNOWN;
@@ -206,6 +235,14 @@ struct verdict_question {
 	char vm[TEXT_NAME_MAX];
 	uint8_t id[CONTROL_MIGRATE_ID];
 };
+
+/* What is known already need not be said again. */
+static bool decides(const struct agent_migration *g, enum agent_verdict v)
+{
+	if (v == VERDICT_UNKNOWN || v == VERDICT_NONE)
+		return false;
+	return !g->cut || v == VERDICT_GONE || v == VERDICT_COMPLETE || v == VERDICT_COMMITTED;
+}
 
 static void verdict_came(void *arg, int error, const void *body, size_t len)
 {
@@ -221,7 +258,8 @@ static void verdict_came(void *arg, int error, const void *body, size_t len)
 	}
 	if (g && g->doubt && !memcmp(g->m.id, q->id, sizeof(q->id))) {
 		g->asking = false;
-		if (v != VERDICT_UNKNOWN && agent_migration_order(g, order_of(v)))
+		g->no_record = v == VERDICT_NONE;
+		if (decides(g, v) && agent_migration_order(g, order_of(v)))
 			log_warn("%s: its process takes no verdict", q->vm);
 		base_loop_timer(q->agent->loop, &g->timer,
 				base_clock_ns() + MIGRATE_ASK_MS * BASE_NS_PER_MS);
@@ -271,9 +309,14 @@ static void ask_again(struct base_timer *t)
 				base_clock_ns() + MIGRATE_ASK_MS * BASE_NS_PER_MS);
 }
 
-static void migration_in_doubt(struct agent_migration *g)
+void agent_migration_in_doubt(struct agent_migration *g)
 {
-	if (!g->doubt)
+	if (!g->doubt && g->cut)
+		agent_event(g->agent, g->vm->spec.name, "migrate",
+			    "the link of post-copy broke; 'pangaea vm migrate %s --resume' when "
+			    "node %s is reachable again",
+			    g->vm->spec.name, g->peer->name);
+	else if (!g->doubt)
 		agent_event(g->agent, g->vm->spec.name, "migrate",
 			    "in doubt: paused until node %s says what it decided", g->peer->name);
 	g->doubt = true;
@@ -295,8 +338,19 @@ static void session_result(struct agent_migration *g, const struct migctl_msg *m
 	g->progress = msg->progress;
 	snprintf(g->why, sizeof(g->why), "%s", msg->result.text);
 	text_clean(g->why);
-	if (msg->result.end == MIGCTL_DOUBT)
-		migration_in_doubt(g);
+	g->cut = msg->result.end == MIGCTL_CUT;
+	g->vm->departed |= g->out && g->cut;
+	if (g->cut && g->call) {
+		agent_reply_text(
+			g->call, CONTROL_FAILED,
+			"%s; %s is paused on node %s: 'pangaea vm migrate %s --resume' when "
+			"the nodes reach each other again",
+			g->why, g->vm->spec.name, g->out ? g->peer->name : g->agent->self->name,
+			g->vm->spec.name);
+		g->call = NULL;
+	}
+	if (g->cut || msg->result.end == MIGCTL_DOUBT)
+		agent_migration_in_doubt(g);
 	else if (g->out)
 		agent_migrate_out_result(g, &msg->result);
 	else
@@ -319,6 +373,8 @@ static void session_ready(struct base_watch *w, uint32_t events)
 		g->progress = msg.progress;
 		if (g->out)
 			agent_migrate_out_progress(g);
+		else
+			agent_migrate_in_progress(g);
 		return;
 	}
 	for (unsigned i = 0; !rc && i < msg.fd_count; i++)
@@ -348,6 +404,8 @@ static void fill_start(const struct agent_migration *g, struct migctl_msg *msg)
 	msg->start.channels = g->m.channels;
 	msg->start.max_downtime_ms = g->m.max_downtime_ms;
 	msg->start.bandwidth = g->m.bandwidth;
+	msg->start.mode = g->m.mode;
+	msg->start.postcopy_rounds = g->m.postcopy_rounds;
 	memcpy(msg->fds, g->fds, sizeof(g->fds));
 	msg->fd_count = g->wanted;
 }
@@ -360,33 +418,56 @@ static void make_blocking(int fd)
 		fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
 }
 
+int agent_migration_session(struct agent_migration *g, int *theirs)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+		return -errno;
+	*theirs = pair[1];
+	g->session = (struct base_watch){.fd = pair[0], .events = EPOLLIN, .ready = session_ready};
+	return base_loop_add(g->agent->loop, &g->session);
+}
+
+/* The process knows the migration; only the connections are new. */
+static int hand_over_link(struct agent_migration *g, struct migctl_msg *msg)
+{
+	int rc = g->session.fd < 0 ? -ENOTCONN : migctl_send(g->session.fd, msg);
+
+	if (rc)
+		return rc;
+	g->cut = false;
+	agent_migration_close_connections(g);
+	agent_migration_relinked(g);
+	return 0;
+}
+
 int agent_migration_hand_over(struct agent_migration *g)
 {
 	struct vmmctl_request req = {.op = g->out ? VMMCTL_MIGRATE_OUT : VMMCTL_MIGRATE_IN};
 	struct migctl_msg msg = {0};
 	BASE_AUTO_FD int theirs = -1;
-	int pair[2], rc;
+	int rc;
 
 	base_loop_timer_cancel(&g->timer);
-	if (!g->vm->control)
-		return -ENOTCONN;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
-		return -errno;
-	theirs = pair[1];
-	g->session = (struct base_watch){.fd = pair[0], .events = EPOLLIN, .ready = session_ready};
-	rc = base_loop_add(g->agent->loop, &g->session);
-	if (rc)
-		return rc;
 	for (unsigned i = 0; i < g->wanted; i++)
 		make_blocking(g->fds[i]);
 	fill_start(g, &msg);
-	rc = migctl_send(g->session.fd, &msg);
+	if (g->relinking)
+		return hand_over_link(g, &msg);
+	if (!g->vm->control)
+		return -ENOTCONN;
+	rc = agent_migration_write(g);
+	if (!rc)
+		rc = agent_migration_session(g, &theirs);
+	if (!rc)
+		rc = migctl_send(g->session.fd, &msg);
 	if (!rc)
 		rc = vmmctl_client_call(g->vm->control, &req, theirs, AGENT_VMM_MS, handed_over,
 					g->vm);
 	if (rc)
 		return rc;
 	g->handed_over = true;
-	migration_close_connections(g);
+	agent_migration_close_connections(g);
 	return 0;
 }

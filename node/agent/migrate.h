@@ -10,8 +10,12 @@
  *     result: done, failed, or in doubt       result
  *     in doubt: MIGRATE_VERDICT(id) --------> committed, aborted, or unknown yet
  *
+ * Post-copy that lost its link is taken up from the destination, where the guest is:
+ *
+ *     connects again <------- MIGRATE_RELINK(id, port)
+ *
  * What a migration ended with is remembered for the other side's questions, as long as this agent
- * lives; a running VM's journal outlives it.
+ * lives; a running VM's journal outlives it, and migrate_back.c takes up what is under way.
  */
 #ifndef NODE_AGENT_MIGRATE_H
 #define NODE_AGENT_MIGRATE_H
@@ -31,7 +35,10 @@ enum agent_verdict {
 	VERDICT_COMMITTED,
 	VERDICT_ABORTED,
 	VERDICT_COMMITTING,
-	VERDICT_GONE
+	VERDICT_GONE,
+	VERDICT_FILLING,  /* committed; memory is still at the source */
+	VERDICT_COMPLETE, /* it has come */
+	VERDICT_NONE,	  /* this node knows nothing of it, and will not */
 };
 
 const char *agent_verdict_name(enum agent_verdict v);
@@ -65,7 +72,11 @@ struct agent_migration {
 	/* The VM's process. */
 	struct base_watch session;
 	bool handed_over, doubt, asking;
-	bool moved; /* the source is done; its process is about to end */
+	bool found;	/* by a new agent */
+	bool cut;	/* post-copy without a link; then doubt is set too */
+	bool relinking; /* it is being linked again */
+	bool no_record; /* the other node's agent knows nothing of this migration */
+	bool moved;	/* the source is done; its process is about to end */
 	struct migctl_progress progress;
 	char why[MIGCTL_TEXT_MAX];
 };
@@ -86,11 +97,20 @@ void agent_migration_conn_close(struct agent_migration_conn *c);
 /* All connections are there: gives them to the VM's process. -errno. */
 BASE_MUST_CHECK int agent_migration_hand_over(struct agent_migration *g);
 BASE_MUST_CHECK int agent_migration_order(struct agent_migration *g, enum migctl_order order);
+/* Makes the session; *theirs is for the process. */
+BASE_MUST_CHECK int agent_migration_session(struct agent_migration *g, int *theirs);
+void agent_migration_close_connections(struct agent_migration *g);
+/* Asks the other node until it knows. */
+void agent_migration_in_doubt(struct agent_migration *g);
+/* The agent ends, the migration goes on. */
+void agent_migration_forget(struct agent_migration *g);
 /* The VM is about to be freed. */
 void agent_migration_vm_gone(struct agent_vm *vm);
 /* Keeps what became of a migration. */
 void agent_verdict_keep(struct agent *a, const uint8_t id[CONTROL_MIGRATE_ID],
 			enum agent_verdict v);
+/* The last entry with this id in the journal that a VM's process keeps in its folder. */
+enum agent_verdict agent_verdict_of_journal(const char *dir, const uint8_t id[CONTROL_MIGRATE_ID]);
 /* MIGRATE_VERDICT: answers at once. */
 void agent_verdict_answer(struct agent *a, struct chan_call *call,
 			  const struct control_request *req);
@@ -100,6 +120,8 @@ void agent_verdict_answer(struct agent *a, struct chan_call *call,
 /* VM_MIGRATE; ends the call when it is over. */
 void agent_migrate_out(struct agent_vm *vm, struct chan_call *call,
 		       const struct control_request *req);
+/* Connects to the destination's port; agent_migration_hand_over() follows, or the failure. */
+void agent_migrate_out_connect(struct agent_migration *g, uint16_t port);
 void agent_migrate_out_progress(struct agent_migration *g);
 void agent_migrate_out_result(struct agent_migration *g, const struct migctl_result *r);
 /* The process that the guest left has ended: tells the caller, and ends. */
@@ -111,6 +133,27 @@ void agent_migrate_out_moved(struct agent_migration *g);
 void agent_migrate_in(struct agent *a, struct chan_call *call, struct control_request *req);
 /* The new VM's process answers: listen and tell the source. */
 void agent_migrate_in_ready(struct agent_vm *vm);
+void agent_migrate_in_progress(struct agent_migration *g);
 void agent_migrate_in_result(struct agent_migration *g, const struct migctl_result *r);
+BASE_MUST_CHECK int agent_migrate_in_listen(struct agent_migration *g, uint16_t *port);
+
+/* ---- migrate_back.c: after a break ---- */
+
+/* The file that tells the next agent of this migration. */
+BASE_MUST_CHECK int agent_migration_write(const struct agent_migration *g);
+void agent_migration_unwrite(const struct agent_migration *g);
+/* A VM that was found with such a file, before its process answers; and one whose process is gone. */
+void agent_migration_found(struct agent_vm *vm);
+void agent_migration_found_dead(struct agent *a, const char *dir);
+/* Its process answers. */
+void agent_migration_attach(struct agent_vm *vm);
+/* VM_MIGRATE_RESUME and MIGRATE_RELINK; both end the call. */
+void agent_migrate_resume(struct agent_vm *vm, struct chan_call *call);
+void agent_migrate_relink(struct agent *a, struct chan_call *call,
+			  const struct control_request *req);
+/* How the making of new connections ended. */
+void agent_migration_relink_failed(struct agent_migration *g, enum control_code code,
+				   const char *why);
+void agent_migration_relinked(struct agent_migration *g);
 
 #endif

@@ -15,24 +15,55 @@ static void in_fail(struct agent_migration *g, enum control_code code, const cha
 {
 	struct agent_vm *vm = g->vm;
 
+	if (g->relinking) {
+		agent_migration_relink_failed(g, code, why);
+		return;
+	}
 	agent_verdict_keep(g->agent, g->m.id, VERDICT_ABORTED);
 	log_warn("%s: migration from %s: %s", vm->spec.name, g->peer ? g->peer->name : "?", why);
 	agent_migration_end(g, code, why);
 	agent_vm_discard(vm);
 }
 
+static void in_arrived(struct agent_migration *g, const char *how)
+{
+	struct agent_vm *vm = g->vm;
+
+	vm->incoming = false;
+	agent_event(g->agent, vm->spec.name, "migrate", "%s %s", how, g->peer->name);
+	agent_nics_announce(vm);
+}
+
+/* Post-copy: it runs, and the network must know at once. */
+void agent_migrate_in_progress(struct agent_migration *g)
+{
+	if (g->vm->incoming && !strcmp(g->progress.state, "postcopy"))
+		in_arrived(g, "runs here; its memory follows from");
+}
+
 void agent_migrate_in_result(struct agent_migration *g, const struct migctl_result *r)
 {
 	struct agent_vm *vm = g->vm;
 
+	if (r->end == MIGCTL_LOST) {
+		/* Its process says so as well, and ends. */
+		agent_event(g->agent, vm->spec.name, "migrate",
+			    "node %s is gone, and the rest of the memory with it", g->peer->name);
+		agent_migration_end(g, CONTROL_FAILED, "the source is gone");
+		return;
+	}
 	if (r->end != MIGCTL_DONE) {
 		in_fail(g, CONTROL_FAILED, g->why[0] ? g->why : "failed");
 		return;
 	}
-	agent_verdict_keep(g->agent, g->m.id, VERDICT_COMMITTED);
-	agent_event(g->agent, vm->spec.name, "migrate", "arrived from %s", g->peer->name);
-	vm->incoming = false;
-	agent_nics_announce(vm);
+	agent_verdict_keep(g->agent, g->m.id,
+			   strcmp(g->progress.state, "postcopy") != 0 ? VERDICT_COMMITTED
+								      : VERDICT_COMPLETE);
+	if (vm->incoming)
+		in_arrived(g, "arrived from");
+	else
+		agent_event(g->agent, vm->spec.name, "migrate", "all memory has come from %s",
+			    g->peer->name);
 	agent_migration_end(g, CONTROL_OK, "");
 }
 
@@ -87,7 +118,7 @@ static void in_accept(struct base_watch *w, uint32_t events)
 }
 
 /* A port of its own for each migration, on the address of the cluster file. */
-static int in_listen(struct agent_migration *g, uint16_t *port)
+int agent_migrate_in_listen(struct agent_migration *g, uint16_t *port)
 {
 	struct sockaddr_in at = {.sin_family = AF_INET};
 	socklen_t len = sizeof(at);
@@ -125,7 +156,7 @@ void agent_migrate_in_ready(struct agent_vm *vm)
 
 	if (!g || !g->call)
 		return;
-	rc = in_listen(g, &port);
+	rc = agent_migrate_in_listen(g, &port);
 	if (rc) {
 		in_fail(g, CONTROL_FAILED, strerror(-rc));
 		return;
@@ -154,6 +185,25 @@ static const char *in_refuse(struct agent *a, const struct control_request *req,
 	return NULL;
 }
 
+/* The launch writes down what this VM is, before there is a process that a next agent could find. */
+static int in_start(struct agent *a, const struct control_request *req, struct agent_vm **out)
+{
+	struct agent_vm *vm = agent_vm_new(a, req->spec);
+	struct agent_migration *g;
+	int rc = vm ? agent_migration_new(vm, false, &req->migrate, &g) : -ENOMEM;
+
+	if (!rc) {
+		vm->incoming = true;
+		g->peer = cluster_find(a->cluster, req->migrate.target);
+		rc = agent_vm_launch(vm);
+	}
+	if (rc && vm)
+		agent_vm_free(vm);
+	if (!rc)
+		*out = vm;
+	return rc;
+}
+
 void agent_migrate_in(struct agent *a, struct chan_call *call, struct control_request *req)
 {
 	char why[AGENT_WHY_MAX], text[AGENT_WHY_MAX + TEXT_NAME_MAX + 16];
@@ -169,14 +219,12 @@ void agent_migrate_in(struct agent *a, struct chan_call *call, struct control_re
 		control_request_fini(req);
 		return;
 	}
-	rc = agent_vm_incoming(a, req->spec, &vm);
-	if (!rc)
-		rc = agent_migration_new(vm, false, &req->migrate, &g);
+	rc = in_start(a, req, &vm);
 	if (rc) {
 		agent_reply_text(call, CONTROL_FAILED, "node %s: %s", a->self->name, strerror(-rc));
 	} else {
+		g = vm->migration;
 		g->call = call;
-		g->peer = cluster_find(a->cluster, req->migrate.target);
 		g->timer.fire = in_timeout;
 		base_loop_timer(a->loop, &g->timer,
 				base_clock_ns() + AGENT_START_MS * BASE_NS_PER_MS);

@@ -45,12 +45,25 @@ void agent_migrate_out_progress(struct agent_migration *g)
 	struct control_reply r = {.text = g->progress.state, .items = items};
 
 	r.item_count = progress_items(g, items);
-	if (g->call && agent_item(g->call, &r))
+	/* From here on it is the other node's; this one has only memory. */
+	if (!strcmp(g->progress.state, "postcopy") && !g->vm->departed) {
+		g->vm->departed = true;
+		agent_event(g->agent, g->vm->spec.name, "migrate",
+			    "runs on %s after a downtime of %" PRIu64 ".%" PRIu64
+			    " ms; its memory follows",
+			    g->peer->name, g->progress.downtime_ns / 1000000,
+			    g->progress.downtime_ns / 100000 % 10);
+	}
+	if (g->call && !g->relinking && agent_item(g->call, &r))
 		log_debug("%s: nobody reads the progress", g->vm->spec.name);
 }
 
 static void out_fail(struct agent_migration *g, enum control_code code, const char *why)
 {
+	if (g->relinking) {
+		agent_migration_relink_failed(g, code, why);
+		return;
+	}
 	agent_event(g->agent, g->vm->spec.name, "migrate", "to %s failed: %s", g->peer->name, why);
 	agent_migration_end(g, code, why);
 }
@@ -64,6 +77,11 @@ void agent_migrate_out_result(struct agent_migration *g, const struct migctl_res
 		snprintf(why, sizeof(why), "%s; the guest goes on at %s",
 			 g->why[0] ? g->why : "the migration failed", g->agent->self->name);
 		out_fail(g, CONTROL_FAILED, why);
+		return;
+	}
+	if (r->end == MIGCTL_LOST) {
+		agent_verdict_keep(g->agent, g->m.id, VERDICT_GONE);
+		out_fail(g, CONTROL_FAILED, "the destination is gone, and the guest with it");
 		return;
 	}
 	agent_event(g->agent, g->vm->spec.name, "migrate",
@@ -154,7 +172,7 @@ static void out_timeout(struct base_timer *t)
 	out_fail(g, CONTROL_TIMEOUT, "the destination did not take the connections in time");
 }
 
-static void out_connect_all(struct agent_migration *g, uint16_t port)
+void agent_migrate_out_connect(struct agent_migration *g, uint16_t port)
 {
 	int rc = 0;
 
@@ -203,7 +221,7 @@ static void prepare_done(void *arg, int error, const void *body, size_t len)
 	if (r.code)
 		out_fail(g, r.code, r.text);
 	else
-		out_connect_all(g, port_of(&r));
+		agent_migrate_out_connect(g, port_of(&r));
 	control_reply_fini(&r);
 }
 

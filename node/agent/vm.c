@@ -187,6 +187,7 @@ static void status_done(void *arg, const struct vmmctl_reply *reply)
 	vm_set_state(vm, reply->status->state, reply->status->reason);
 	if (vmspec_spans(&vm->spec))
 		agent_places_ask(vm);
+	agent_migration_attach(vm);
 }
 
 static void vm_connect(struct base_timer *t)
@@ -345,6 +346,8 @@ int agent_vm_launch(struct agent_vm *vm)
 	if (rc)
 		return rc;
 	rc = vmspec_spans(&vm->spec) ? agent_vm_group_write(vm) : 0;
+	if (!rc && vm->migration)
+		rc = agent_migration_write(vm->migration);
 	if (!rc)
 		rc = agent_nics_open(vm);
 	if (!rc)
@@ -433,22 +436,6 @@ void agent_vm_run(struct agent *a, struct chan_call *call, struct control_reques
 	control_request_fini(req);
 }
 
-int agent_vm_incoming(struct agent *a, const struct vmspec *spec, struct agent_vm **out)
-{
-	struct agent_vm *vm = agent_vm_new(a, spec);
-	int rc;
-
-	if (!vm)
-		return -ENOMEM;
-	vm->incoming = true;
-	rc = agent_vm_launch(vm);
-	if (rc)
-		agent_vm_free(vm);
-	else
-		*out = vm;
-	return rc;
-}
-
 void agent_vm_discard(struct agent_vm *vm)
 {
 	agent_vm_signal(vm, SIGKILL);
@@ -511,6 +498,7 @@ static int vm_adopt(struct agent *a, const char *dir)
 		return -ENOMEM;
 	vm->pid = pid;
 	vm->found = true;
+	agent_migration_found(vm);
 	rc = agent_slice_found(vm);
 	if (!rc)
 		rc = vm_watch(vm);
@@ -539,6 +527,7 @@ void agent_vms_recover(struct agent *a)
 		rc = vm_adopt(a, dir);
 		if (rc == -ESRCH || rc == -ENOENT || rc == -EBADMSG) {
 			agent_event(a, e->d_name, "ended", "while no agent was there");
+			agent_migration_found_dead(a, dir);
 			agent_vm_dir_remove(dir);
 		} else if (rc) {
 			log_error("the VM in %s cannot be watched: %s", dir, strerror(-rc));
@@ -551,5 +540,7 @@ void agent_vms_recover(struct agent *a)
 void agent_vm_forget(struct agent_vm *vm)
 {
 	agent_waiters_drop(vm);
+	if (vm->migration)
+		agent_migration_forget(vm->migration);
 	agent_vm_free(vm);
 }

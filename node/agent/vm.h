@@ -100,9 +100,6 @@ void agent_vm_signal(const struct agent_vm *vm, int sig);
 void agent_vm_fail(struct agent_vm *vm, const char *reason);
 /* A name that is too long for the run-dir: false, and why. */
 bool agent_vm_name_fits(const struct agent *a, const char *name, char why[AGENT_WHY_MAX]);
-/* An empty VM for a migration; agent_migrate_in_ready() follows. */
-BASE_MUST_CHECK int agent_vm_incoming(struct agent *a, const struct vmspec *spec,
-				      struct agent_vm **out);
 /* Ends the process of an incoming VM, of which nobody needs to hear. */
 void agent_vm_discard(struct agent_vm *vm);
 /* Finds the VMs that an earlier agent of this run-dir left running; clears away the others. */

@@ -302,6 +302,15 @@ static void start_empty(struct vmm_control *c, struct vmmctl_call *call,
 			      : "slice 0 has the devices and cannot leave");
 }
 
+static void attach_migration(struct vmm_control *c, struct vmmctl_call *call, int fd)
+{
+	int err = vmm_migration_attach(c->migration, fd);
+
+	if (err)
+		close(fd);
+	answer_step(c, call, err);
+}
+
 /* ---- requests ---- */
 
 /* What would change the machine while it is written out or moves. */
@@ -347,7 +356,13 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 	case VMMCTL_RESET: answer_step(c, call, vmm_vm_reset(c->vm)); break;
 	case VMMCTL_SAVE: start_save(c, call, fd, false); break;
 	case VMMCTL_SAVE_LIVE: start_save(c, call, fd, true); break;
-	case VMMCTL_STATS: answer_stats(c, call, vmm_vm_stats); break;
+	case VMMCTL_STATS:
+		/* A device may wait for a page with a lock held that this would want. */
+		if (vmm_migration_cut(c->migration))
+			vmmctl_call_fail(call, -EBUSY, "the VM waits for its memory");
+		else
+			answer_stats(c, call, vmm_vm_stats);
+		break;
 	case VMMCTL_PAGEMAP: answer_pagemap(c, call, req->cols); break;
 	case VMMCTL_MOVE_VCPU: start_move(c, call, req->cols, req->rows); break;
 	case VMMCTL_EMPTY: start_empty(c, call, req); break;
@@ -364,6 +379,7 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 	case VMMCTL_REGISTERS: answer_registers(c, call); break;
 	case VMMCTL_MIGRATE_OUT: start_migration(c, call, VMM_MIGRATE_OUT, fd); break;
 	case VMMCTL_MIGRATE_IN: start_migration(c, call, VMM_MIGRATE_IN, fd); break;
+	case VMMCTL_MIGRATE_ATTACH: attach_migration(c, call, fd); break;
 	}
 }
 

@@ -193,6 +193,15 @@ static bool kvm_probe_cmpxchg16b(const struct vmm_kvm *kvm)
 	return ok;
 }
 
+static bool kvm_protect_by_hand(struct vmm_kvm *kvm)
+{
+	struct kvm_enable_cap cap = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+				     .args = {KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE}};
+
+	return kvm_cap(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) > 0 &&
+	       ioctl(kvm->vm_fd, KVM_ENABLE_CAP, &cap) == 0;
+}
+
 static void kvm_probe_optional(struct vmm_kvm *kvm)
 {
 	int n;
@@ -201,6 +210,7 @@ static void kvm_probe_optional(struct vmm_kvm *kvm)
 	kvm->has_debugregs = kvm_cap(kvm, KVM_CAP_DEBUGREGS) > 0;
 	kvm->has_ioeventfd = kvm_cap(kvm, KVM_CAP_IOEVENTFD) > 0;
 	kvm->has_guest_debug = kvm_cap(kvm, KVM_CAP_SET_GUEST_DEBUG) > 0;
+	kvm->manual_protect = kvm_protect_by_hand(kvm);
 	kvm->tsc_stable = kvm_host_tsc_stable();
 	n = kvm_cap(kvm, KVM_CAP_XSAVE2);
 	kvm->xsave_bytes = BASE_MAX((size_t)n, sizeof(struct kvm_xsave));

@@ -22,6 +22,7 @@ struct vmm_kvm {
 	bool has_debugregs;
 	bool has_ioeventfd;
 	bool has_guest_debug;
+	bool manual_protect; /* the dirty log is fetched and cleared in two steps */
 	/* The host's TSC counts at one rate on all CPUs; else KVM moves the guests' offsets. */
 	bool tsc_stable;
 	/* False where guest user mode reads the host's TSC as it is, whatever offset KVM was told:
@@ -48,6 +49,9 @@ BASE_MUST_CHECK int vmm_kvm_map_memory(const struct vmm_kvm *kvm, const struct v
  */
 BASE_MUST_CHECK int vmm_kvm_dirty_fetch(const struct vmm_kvm *kvm, const struct vmm_mem *mem,
 					uint64_t *bitmap);
+/* For the last time: the log stays as it is, so nothing has to be protected anew. */
+BASE_MUST_CHECK int vmm_kvm_dirty_last(const struct vmm_kvm *kvm, const struct vmm_mem *mem,
+				       uint64_t *bitmap);
 
 BASE_MUST_CHECK int vmm_kvm_ioeventfd(const struct vmm_kvm *kvm, uint64_t addr,
 				      const uint32_t *match, int fd, bool add);

@@ -31,8 +31,10 @@ struct vmm_migration {
 	enum vmm_migration_way way;
 	int journal_fd;
 	struct base_watch session;
-	struct base_timer report;
-	bool active, doubt;
+	struct base_timer report_timer;
+	bool active, doubt, cut;
+	bool ran;	       /* the guest, at this destination */
+	enum migctl_end ended; /* how; 0: not yet */
 
 	struct mig_params params;
 	struct mig_memory memory;
@@ -43,6 +45,7 @@ struct vmm_migration {
 	bool thread_started;
 	int result;
 	char why[MIG_TEXT_MAX];
+	int new_fds[1 + MIG_CHANNELS_MAX];
 
 	/* What the engine's thread asks of the main thread, one at a time. */
 	int (*ask)(struct vmm_migration *m);
@@ -117,22 +120,32 @@ static int source_dirty_start(void *guest)
 	return err ? err : vmm_kvm_map_memory(&m->vm->kvm, m->vm->mem, true);
 }
 
-static int source_dirty_fetch(void *guest, uint64_t *bitmap)
+static int dirty_fetch(struct vmm_migration *m, uint64_t *bitmap, bool last)
 {
-	struct vmm_migration *m = guest;
 	size_t words = (vmm_mem_size(m->vm->mem) / VMM_PAGE_SIZE + 63) / 64;
 	BASE_AUTO_FREE uint64_t *ours = calloc(words, sizeof(*ours));
 	int err;
 
 	if (!ours)
 		return -ENOMEM;
-	err = vmm_kvm_dirty_fetch(&m->vm->kvm, m->vm->mem, bitmap);
+	err = last ? vmm_kvm_dirty_last(&m->vm->kvm, m->vm->mem, bitmap)
+		   : vmm_kvm_dirty_fetch(&m->vm->kvm, m->vm->mem, bitmap);
 	if (err)
 		return err;
 	vmm_mem_dirty_fetch_and_clear(m->vm->mem, ours);
 	for (size_t i = 0; i < words; i++)
 		bitmap[i] |= ours[i];
 	return 0;
+}
+
+static int source_dirty_fetch(void *guest, uint64_t *bitmap)
+{
+	return dirty_fetch(guest, bitmap, false);
+}
+
+static int source_dirty_last(void *guest, uint64_t *bitmap)
+{
+	return dirty_fetch(guest, bitmap, true);
 }
 
 static void source_dirty_stop(void *guest)
@@ -282,6 +295,7 @@ static int source_journal(void *guest, const char *entry)
 static const struct mig_source_ops source_ops = {
 	.dirty_start = source_dirty_start,
 	.dirty_fetch = source_dirty_fetch,
+	.dirty_last = source_dirty_last,
 	.dirty_stop = source_dirty_stop,
 	.touched = source_touched,
 	.pause = source_pause,
@@ -432,13 +446,92 @@ static void add_downtime(struct vmm_migration *m)
 	all->paused_tsc += (uint64_t)((double)gap * (double)all->clock.tsc_hz / 1e9);
 }
 
+static void report(struct vmm_migration *m);
+
+static void main_filled(void *arg)
+{
+	struct vmm_migration *m = arg;
+
+	vm_filled(m->vm);
+}
+
 static int main_run(struct vmm_migration *m)
 {
+	int err;
+
+	if (m->ran) {
+		vmm_vcpus_reopen(&m->vm->vcpus);
+		vm_set_state(m->vm, VMM_RUNNING, "");
+		return 0;
+	}
 	m->vm->incoming = false;
 	vmm_populate_free(m->vm->populate);
 	m->vm->populate = NULL;
 	add_downtime(m);
-	return vmm_vm_resume(m->vm);
+	err = vmm_vm_resume(m->vm);
+	m->ran = !err;
+	/* The agent tells the network at once. */
+	report(m);
+	return err;
+}
+
+/* vCPUs that sleep in a page fault stand still already; nobody waits for them. */
+static int main_hold(struct vmm_migration *m)
+{
+	vmm_vcpus_close(&m->vm->vcpus);
+	vm_set_state(m->vm, VMM_PAUSED, "its memory is still on another node, and the link broke");
+	return 0;
+}
+
+static int dest_hold(void *guest)
+{
+	return migration_ask(guest, main_hold);
+}
+
+/* ---- memory that follows ---- */
+
+static bool dest_can_fill(void *guest)
+{
+	struct vmm_migration *m = guest;
+
+	return m->vm->fill && !m->vm->populate;
+}
+
+static int dest_discard(void *guest, uint64_t index, uint64_t count)
+{
+	return vmm_fill_discard(((struct vmm_migration *)guest)->vm->fill, index, count);
+}
+
+static int dest_fill_start(void *guest, int *fault_fd)
+{
+	struct vmm_migration *m = guest;
+	int err = vmm_fill_start(m->vm->fill);
+
+	if (err)
+		return err;
+	atomic_store(&m->vm->vcpus.filling, true);
+	atomic_store(&m->vm->filling, true);
+	*fault_fd = vmm_fill_fd(m->vm->fill);
+	return 0;
+}
+
+static int dest_faults(void *guest, uint64_t *index, unsigned max)
+{
+	return vmm_fill_faults(((struct vmm_migration *)guest)->vm->fill, index, max);
+}
+
+static int dest_fill(void *guest, uint64_t index, const void *page)
+{
+	return vmm_fill_page(((struct vmm_migration *)guest)->vm->fill, index, page);
+}
+
+static void dest_fill_stop(void *guest)
+{
+	struct vmm_migration *m = guest;
+
+	vmm_fill_stop(m->vm->fill);
+	if (!m->vm->incoming && base_loop_post(m->loop, main_filled, m))
+		log_error("the main loop takes no posts");
 }
 
 static int dest_run(void *guest)
@@ -456,6 +549,13 @@ static const struct mig_dest_ops dest_ops = {
 	.load = dest_load,
 	.run = dest_run,
 	.journal = dest_journal,
+	.can_fill = dest_can_fill,
+	.discard = dest_discard,
+	.fill_start = dest_fill_start,
+	.faults = dest_faults,
+	.fill = dest_fill,
+	.fill_stop = dest_fill_stop,
+	.pause = dest_hold,
 };
 
 /* ---- the session ---- */
@@ -484,7 +584,12 @@ static void fill_progress(struct vmm_migration *m, struct migctl_progress *out)
 		.downtime_ns = (uint64_t)p.downtime_ns,
 	};
 	snprintf(out->state, sizeof(out->state), "%s",
-		 m->source ? mig_src_state_name(p.state) : "receive");
+		 m->source ? mig_src_state_name(p.state)
+		 : m->cut  ? mig_dst_state_name(MIG_DST_BROKEN)
+		 : m->ran  ? mig_dst_state_name(MIG_DST_FILL)
+			   : "receive");
+	if (m->dest)
+		out->pages_left = mig_dest_missing(m->dest);
 }
 
 static void send_to_agent(struct vmm_migration *m, struct migctl_msg *msg)
@@ -495,12 +600,18 @@ static void send_to_agent(struct vmm_migration *m, struct migctl_msg *msg)
 		log_debug("migration: the agent does not read");
 }
 
-static void report_tick(struct base_timer *t)
+static void report(struct vmm_migration *m)
 {
-	struct vmm_migration *m = base_container_of(t, struct vmm_migration, report);
 	struct migctl_msg msg = {.kind = MIGCTL_PROGRESS};
 
 	send_to_agent(m, &msg);
+}
+
+static void report_tick(struct base_timer *t)
+{
+	struct vmm_migration *m = base_container_of(t, struct vmm_migration, report_timer);
+
+	report(m);
 	base_loop_timer(m->loop, t, base_clock_ns() + PROGRESS_INTERVAL_MS * BASE_NS_PER_MS);
 }
 
@@ -522,15 +633,26 @@ static void session_close(struct vmm_migration *m)
 
 static void migration_over(struct vmm_migration *m, int result)
 {
-	base_loop_timer_cancel(&m->report);
+	base_loop_timer_cancel(&m->report_timer);
 	m->doubt = result == -EINPROGRESS;
-	if (m->doubt) {
-		send_result(m, MIGCTL_DOUBT);
+	m->cut = result == -ENOLINK;
+	if (m->doubt || m->cut) {
+		send_result(m, m->doubt ? MIGCTL_DOUBT : MIGCTL_CUT);
 		return;
 	}
-	send_result(m, result ? MIGCTL_FAILED : MIGCTL_DONE);
+	m->ended = !result ? MIGCTL_DONE : result == -ESTALE ? MIGCTL_LOST : MIGCTL_FAILED;
+	/* Who asks later, on behalf of a destination that holds its copy, must find that the guest went
+	 * on here. */
+	if (m->way == VMM_MIGRATE_OUT && m->ended == MIGCTL_FAILED &&
+	    migration_journal(m, "aborted"))
+		log_warn("migration: the journal cannot be written");
+	send_result(m, m->ended);
 	session_close(m);
 	m->active = false;
+	if (m->ended == MIGCTL_LOST) {
+		vmm_vm_kill(m->vm, "the other node of its post-copy migration is gone");
+		return;
+	}
 	if (m->way == VMM_MIGRATE_OUT && !result)
 		vmm_vm_kill(m->vm, "migrated");
 	else if (m->way == VMM_MIGRATE_IN && result)
@@ -587,6 +709,9 @@ static void take_params(struct vmm_migration *m, const struct migctl_start *s)
 		m->params.stall_ms = BASE_MIN(s->stall_ms, (uint32_t)STALL_MAX_MS);
 	if (s->max_rounds)
 		m->params.max_rounds = s->max_rounds;
+	m->params.mode = (enum mig_mode)s->mode;
+	if (s->postcopy_rounds)
+		m->params.postcopy_rounds = s->postcopy_rounds;
 }
 
 static void take_memory(struct vmm_migration *m)
@@ -637,7 +762,46 @@ static void session_start(struct vmm_migration *m, struct migctl_msg *msg)
 	}
 	m->thread_started = true;
 	pthread_setname_np(m->thread, "migration");
-	report_tick(&m->report);
+	report_tick(&m->report_timer);
+}
+
+static void *relink_main(void *arg)
+{
+	struct vmm_migration *m = arg;
+
+	m->result = m->source ? mig_source_relink(m->source, m->new_fds)
+			      : mig_dest_relink(m->dest, m->new_fds);
+	if (m->result)
+		keep_why(m);
+	if (base_loop_post(m->loop, thread_ended, m))
+		log_error("the main loop takes no posts");
+	return NULL;
+}
+
+/* New connections for a post-copy that lost its own. */
+static void session_relink(struct vmm_migration *m, const struct migctl_msg *msg)
+{
+	bool ours = m->cut && !m->thread_started && msg->fd_count == m->params.channels + 1 &&
+		    !memcmp(msg->start.id, m->params.id, sizeof(m->params.id));
+
+	for (unsigned i = 0; i < msg->fd_count; i++) {
+		m->new_fds[i] = msg->fds[i];
+		if (!ours || mig_socket_prepare(msg->fds[i], m->params.stall_ms))
+			close(msg->fds[i]);
+	}
+	if (!ours) {
+		log_warn("migration: new connections, but none are missed");
+		return;
+	}
+	if (pthread_create(&m->thread, NULL, relink_main, m)) {
+		log_error("migration: no thread for the new link");
+		for (unsigned i = 0; i < msg->fd_count; i++)
+			close(msg->fds[i]);
+		return;
+	}
+	m->thread_started = true;
+	m->cut = false;
+	report_tick(&m->report_timer);
 }
 
 static enum mig_event verdict_of(enum migctl_order order)
@@ -647,6 +811,7 @@ static enum mig_event verdict_of(enum migctl_order order)
 	case MIGCTL_VERDICT_ABORTED: return MIG_EV_VERDICT_ABORTED;
 	case MIGCTL_VERDICT_COMMITTING: return MIG_EV_VERDICT_COMMITTING;
 	case MIGCTL_VERDICT_GONE: return MIG_EV_VERDICT_GONE;
+	case MIGCTL_VERDICT_COMPLETE: return MIG_EV_VERDICT_COMPLETE;
 	case MIGCTL_FORCE: return MIG_EV_FORCE;
 	case MIGCTL_CANCEL: return MIG_EV_CANCEL;
 	case MIGCTL_VERDICT_UNKNOWN: break;
@@ -674,12 +839,13 @@ static void session_verdict(struct vmm_migration *m, enum migctl_order order)
 		return;
 	}
 	m->thread_started = true;
-	m->doubt = false;
+	m->doubt = m->cut = false;
 }
 
 static void session_order(struct vmm_migration *m, enum migctl_order order)
 {
-	if (m->doubt)
+	/* A cancel comes too late for a guest that runs elsewhere. */
+	if (m->doubt || (m->cut && order != MIGCTL_CANCEL))
 		session_verdict(m, order);
 	else if (order == MIGCTL_CANCEL && m->source)
 		mig_source_cancel(m->source);
@@ -695,8 +861,11 @@ static void session_ready(struct base_watch *w, uint32_t events)
 
 	if (err == -EAGAIN || err == -EINTR)
 		return;
-	if (!err && msg.kind == MIGCTL_START && !m->source && !m->dest) {
-		session_start(m, &msg);
+	if (!err && msg.kind == MIGCTL_START) {
+		if (m->source || m->dest)
+			session_relink(m, &msg);
+		else
+			session_start(m, &msg);
 		return;
 	}
 	if (!err && msg.kind == MIGCTL_ORDER) {
@@ -732,7 +901,7 @@ int vmm_migration_start(struct vmm_vm *vm, struct base_loop *loop, enum vmm_migr
 	m->way = way;
 	m->journal_fd = journal_fd;
 	m->active = true;
-	m->report.fire = report_tick;
+	m->report_timer.fire = report_tick;
 	m->session =
 		(struct base_watch){.fd = session_fd, .events = EPOLLIN, .ready = session_ready};
 	sem_init(&m->answered, 0, 0);
@@ -747,6 +916,36 @@ int vmm_migration_start(struct vmm_vm *vm, struct base_loop *loop, enum vmm_migr
 	return 0;
 }
 
+int vmm_migration_attach(struct vmm_migration *m, int session_fd)
+{
+	int err;
+
+	if (!m)
+		return -ENOENT;
+	session_close(m);
+	m->session =
+		(struct base_watch){.fd = session_fd, .events = EPOLLIN, .ready = session_ready};
+	err = base_loop_add(m->loop, &m->session);
+	if (err) {
+		m->session.fd = -1;
+		return err;
+	}
+	if (m->doubt || m->cut)
+		send_result(m, m->doubt ? MIGCTL_DOUBT : MIGCTL_CUT);
+	else if (m->active)
+		report(m);
+	else
+		send_result(m, m->ended);
+	if (!m->active)
+		session_close(m);
+	return 0;
+}
+
+bool vmm_migration_cut(const struct vmm_migration *m)
+{
+	return m && m->cut;
+}
+
 bool vmm_migration_active(const struct vmm_migration *m)
 {
 	return m && m->active;
@@ -755,7 +954,7 @@ bool vmm_migration_active(const struct vmm_migration *m)
 static void migration_stop_thread(struct vmm_migration *m)
 {
 	if (m->source)
-		mig_source_cancel(m->source);
+		mig_source_cut(m->source);
 	if (m->dest)
 		mig_dest_cancel(m->dest);
 	/* The engine may be waiting for this very thread. */
@@ -769,7 +968,7 @@ void vmm_migration_free(struct vmm_migration *m)
 	if (!m)
 		return;
 	migration_stop_thread(m);
-	base_loop_timer_cancel(&m->report);
+	base_loop_timer_cancel(&m->report_timer);
 	session_close(m);
 	mig_source_free(m->source);
 	mig_dest_free(m->dest);

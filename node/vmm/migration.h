@@ -23,6 +23,13 @@ enum vmm_migration_way { VMM_MIGRATE_OUT = 1, VMM_MIGRATE_IN };
 BASE_MUST_CHECK int vmm_migration_start(struct vmm_vm *vm, struct base_loop *loop,
 					enum vmm_migration_way way, int session_fd, int journal_fd,
 					struct vmm_migration **m);
+/*
+ * Another agent takes part: the session becomes ours, on success only, and is told how things stand.
+ * -ENOENT: there was no migration.
+ */
+BASE_MUST_CHECK int vmm_migration_attach(struct vmm_migration *m, int session_fd);
+/* Post-copy without a link. */
+bool vmm_migration_cut(const struct vmm_migration *m);
 /* Also one that has ended and one of NULL. */
 bool vmm_migration_active(const struct vmm_migration *m);
 /* Cancels what is under way and waits for it. */

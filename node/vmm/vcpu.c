@@ -384,7 +384,7 @@ static void vcpu_enter(struct vmm_vcpu *v)
 	}
 	v->io_unfinished = false;
 	/* Where the kernel gives up waiting for a page, the guest tries the instruction anew. */
-	if (err == EFAULT && v->all->shared && v->refaults++ < VCPU_REFAULTS_MAX) {
+	if (err == EFAULT && vcpu_pages_away(v) && v->refaults++ < VCPU_REFAULTS_MAX) {
 		vcpu_count(v, VMM_EXIT_OTHER);
 		sched_yield();
 	} else if (err == EINTR || err == EAGAIN) {
@@ -533,6 +533,18 @@ void vmm_vcpus_close(struct vmm_vcpus *all)
 	pthread_mutex_unlock(&all->lock);
 	for (unsigned i = 0; i < all->count; i++)
 		vmm_vcpu_kick(all->vcpu[i]);
+}
+
+/* Nothing of a vCPU is touched here: KVM would wait for one that sleeps in a page fault. */
+void vmm_vcpus_reopen(struct vmm_vcpus *all)
+{
+	for (unsigned i = 0; i < all->count; i++)
+		atomic_store(&all->vcpu[i]->pending, 1);
+	pthread_mutex_lock(&all->lock);
+	all->paused = false;
+	atomic_store(&all->closed, all->stopping);
+	pthread_cond_broadcast(&all->changed);
+	pthread_mutex_unlock(&all->lock);
 }
 
 void vmm_vcpus_pause(struct vmm_vcpus *all)

@@ -30,6 +30,8 @@ struct vmm_vcpus {
 	unsigned package_vcpus;	   /* see cpuid.h */
 	/* Memory is shared with other slices: an access may find a page away. */
 	bool shared;
+	/* The same, for pages that follow a post-copy switch. */
+	_Atomic(bool) filling;
 	/* Devices are on another slice: does one access of up to 8 bytes there. NULL: pio and mmio. */
 	void (*io)(void *opaque, uint32_t apic_id, bool pio, bool write, uint64_t addr,
 		   unsigned len, uint8_t *data);
@@ -108,6 +110,9 @@ void vmm_vcpus_resume_with(struct vmm_vcpus *all, uint64_t offset);
 void vmm_vcpus_new_offset(struct vmm_vcpus *all);
 /* Closes the gate and kicks, without waiting: for a slice whose memory has gone away. */
 void vmm_vcpus_close(struct vmm_vcpus *all);
+
+/* After close, for memory that has come back: whoever did reach the gate goes on, with the clock as it is. */
+void vmm_vcpus_reopen(struct vmm_vcpus *all);
 
 /* Any thread. */
 void vmm_vcpu_kick(struct vmm_vcpu *v);

@@ -71,8 +71,8 @@ static void mmio_lapic(struct vmm_vcpu *v, uint32_t offset)
 static bool mmio_memory(struct vmm_vcpu *v)
 {
 	struct kvm_run *r = v->run;
-	uint8_t *p =
-		v->all->shared ? vmm_mem_ptr(v->all->mem, r->mmio.phys_addr, r->mmio.len) : NULL;
+	uint8_t *p = vcpu_pages_away(v) ? vmm_mem_ptr(v->all->mem, r->mmio.phys_addr, r->mmio.len)
+					: NULL;
 
 	if (!p)
 		return false;

@@ -72,6 +72,11 @@ static inline bool vcpu_sits_here(const struct vmm_vcpu *v)
 	return atomic_load_explicit(&v->seat, memory_order_relaxed) == VMM_SEAT_HERE;
 }
 
+static inline bool vcpu_pages_away(const struct vmm_vcpu *v)
+{
+	return v->all->shared || atomic_load_explicit(&v->all->filling, memory_order_relaxed);
+}
+
 static inline void vcpu_count(struct vmm_vcpu *v, enum vmm_vcpu_exit_kind kind)
 {
 	/* One writer: no need for a locked add. */

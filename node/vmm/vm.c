@@ -105,6 +105,9 @@ void vm_finish(struct vmm_vm *vm, enum vmm_state state, const char *reason)
 {
 	if (vm_is_final(vm) || vm_span_ask_end(vm, state, reason))
 		return;
+	/* Threads may sleep until a page comes that never will. */
+	if (vm->filling)
+		vm->lost = true;
 	if (vm->state == VMM_RUNNING)
 		vm_halt_all(vm);
 	if (vm->span && !vm_follows(vm))
@@ -197,6 +200,9 @@ static void vm_debug_stop(struct vmm_vm *vm, struct vmm_vcpu *v)
 		vm->ops->debug(vm->arg, v);
 }
 
+/* They stop vCPUs and devices, of which some may wait for a page. */
+enum { FILLED_REQUESTS = VM_REQUEST_RESET | VM_REQUEST_POWEROFF | VM_REQUEST_DEBUG };
+
 static void vm_take_requests(void *arg)
 {
 	struct vmm_vm *vm = arg;
@@ -212,6 +218,10 @@ static void vm_take_requests(void *arg)
 	pthread_mutex_unlock(&vm->request_lock);
 	if (vm_is_final(vm))
 		return;
+	if (vm->filling) {
+		vm->when_filled |= r & FILLED_REQUESTS;
+		r &= ~(unsigned)FILLED_REQUESTS;
+	}
 	if (r & VM_REQUEST_FAILED)
 		vm_finish(vm, VMM_FAILED, failure);
 	else if (r & VM_REQUEST_POWEROFF)
@@ -235,6 +245,17 @@ void vm_request(struct vmm_vm *vm, enum vm_request what)
 	/* The loop's queue holds thousands, and we have at most one in it. */
 	if (post && base_loop_post(vm->main_loop, vm_take_requests, vm) < 0)
 		log_error("the main loop takes no requests");
+}
+
+void vm_filled(struct vmm_vm *vm)
+{
+	unsigned waiting = vm->when_filled;
+
+	vm->filling = false;
+	vm->when_filled = 0;
+	for (unsigned bit = 1; bit && bit <= waiting; bit <<= 1)
+		if (waiting & bit)
+			vm_request(vm, (enum vm_request)bit);
 }
 
 static void vm_on_vcpu_failed(void *opaque, struct vmm_vcpu *v, const char *reason)
@@ -424,6 +445,8 @@ static int vm_first_state(struct vmm_vm *vm, char *why)
 		return vm_boot(vm, why);
 	vm->incoming = true;
 	vm->vcpus.restored = true;
+	if (vmm_fill_new(vm->mem, &vm->fill))
+		log_info("no userfaultfd: post-copy is not possible");
 	return 0;
 }
 
@@ -541,6 +564,7 @@ void vmm_vm_free(struct vmm_vm *vm)
 	vmm_bus_free(vm->pio);
 	vmm_kvm_close(&vm->kvm);
 	vmm_populate_free(vm->populate);
+	vmm_fill_free(vm->fill);
 	vmm_mem_free(vm->mem);
 	if (vm->kernel_fd >= 0)
 		close(vm->kernel_fd);

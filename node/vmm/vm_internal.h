@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "node/vmm/boot.h"
+#include "node/vmm/fill.h"
 #include "node/vmm/populate.h"
 #include "node/vmm/span.h"
 #include "node/vmm/vm.h"
@@ -46,6 +47,9 @@ struct vmm_vm {
 	int64_t started_ns;
 	bool incoming;		       /* the machine is still to come, by migration */
 	struct vmm_populate *populate; /* runs ahead of it, or NULL */
+	struct vmm_fill *fill;	       /* for the case of post-copy; NULL: not possible */
+	_Atomic(bool) filling;	       /* it runs, and pages are missing */
+	unsigned when_filled;	       /* enum vm_request that wait for them */
 
 	struct vmm_kvm kvm;
 	struct vmm_mem *mem;
@@ -88,6 +92,9 @@ struct vmm_vm {
 
 /* vm.c: any thread. */
 void vm_request(struct vmm_vm *vm, enum vm_request what);
+
+/* vm.c: the last missing page is here. Main thread. */
+void vm_filled(struct vmm_vm *vm);
 
 /* vm.c: all of this slice; states. Main thread. */
 /* Everything stands (or vm->lost), and goes on. */

@@ -41,6 +41,11 @@ static const struct scene scenes[] = {
 	 "downtime_unthrottled",
 	 {.memory_mib = 1024, .fill_mib = FILLED_MIB, .unthrottled = true},
 	 false},
+	{NULL,
+	 "total_postcopy",
+	 "downtime_postcopy",
+	 {.memory_mib = 1024, .fill_mib = FILLED_MIB, .unthrottled = true, .postcopy = true},
+	 false},
 	{"encrypted",
 	 NULL,
 	 NULL,
@@ -85,7 +90,10 @@ static void measure_qemu(const struct scene *s, int peer, struct measured *m)
 
 	if (!qemu || !qemu[0] || s->job.encrypt)
 		return;
-	job.channels = peer_channels[peer];
+	/* QEMU's post-copy has one connection. */
+	if (job.postcopy && peer)
+		return;
+	job.channels = job.postcopy ? 0 : peer_channels[peer];
 	err = move_qemu(qemu, build, &job, &r);
 	if (err)
 		bench_note("%s: %s: %s", s->total_case ? s->total_case : s->rate_case,
@@ -193,7 +201,8 @@ int main(int argc, char **argv)
 
 	bench_init(&b, argc, argv,
 		   "nonzero zero total_100 total_400 encrypted downtime_idle downtime_100 "
-		   "downtime_400 downtime_unthrottled");
+		   "downtime_400 downtime_unthrottled total_unthrottled total_postcopy "
+		   "downtime_postcopy");
 	build = getenv("PANGAEA_BUILD");
 	if (!build)
 		build = "build/release";

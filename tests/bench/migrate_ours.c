@@ -139,6 +139,7 @@ static int sessions_begin(struct ours *o, const struct move_job *job, double *st
 
 	m[0].start.encrypt = job->encrypt;
 	m[0].start.auto_converge = true;
+	m[0].start.mode = job->postcopy ? 1 : 0;
 	m[0].start.channels = job->channels ? job->channels : MOVE_CHANNELS;
 	m[0].start.max_downtime_ms = job->max_downtime_ms;
 	if (getrandom(m[0].start.id, MIGCTL_ID_LEN, 0) < 0 ||

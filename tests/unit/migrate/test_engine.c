@@ -1,13 +1,17 @@
 /* Migrates a guest made of memory and a writer thread between two engines in one process. */
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <cmocka.h>
 
 #include "base/clock.h"
@@ -24,10 +28,16 @@ struct guest {
 	bool has_writer;
 	atomic_uint sleep_us;
 	atomic_bool stop, logging;
+	atomic_bool pausing;	 /* the lock is not fair: who wants it says so */
 	pthread_mutex_t running; /* held by the writer for each write, by the engine while paused */
 	bool paused;
 	int runs, loads, fail_load;
 	char journal[32], state[32];
+	int uffd, pauses;
+	bool fills, restless;
+	pthread_t reader; /* the guest at the destination: looks at all its memory */
+	bool reading;
+	uint64_t sum;
 };
 
 static struct guest src, dst;
@@ -40,6 +50,7 @@ static void guest_init(struct guest *g)
 {
 	memset((void *)g, 0, sizeof(*g));
 	pthread_mutex_init(&g->running, NULL);
+	g->uffd = -1;
 	g->bytes = mmap(NULL, (size_t)PAGES * MIG_PAGE_SIZE, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(g->bytes != MAP_FAILED);
@@ -63,6 +74,10 @@ static void *writer_main(void *arg)
 
 	base_rng_seed(&rng, 1);
 	while (!atomic_load(&g->stop)) {
+		if (atomic_load(&g->pausing)) {
+			usleep(10);
+			continue;
+		}
 		size_t i = base_rng_below(&rng, PAGES / 4);
 
 		pthread_mutex_lock(&g->running);
@@ -93,6 +108,7 @@ static int g_dirty_fetch(void *guest, uint64_t *bitmap)
 {
 	for (int i = 0; i < WORDS; i++)
 		bitmap[i] |= atomic_exchange(&src.dirty[i], 0);
+	bitmap[0] |= src.restless;
 	return 0;
 }
 
@@ -112,6 +128,7 @@ static int g_touched(void *guest, uint64_t *bitmap)
 static int g_pause(void *guest)
 {
 	src.paused = true;
+	atomic_store(&src.pausing, true);
 	return -pthread_mutex_lock(&src.running);
 }
 
@@ -119,6 +136,7 @@ static int g_resume(void *guest)
 {
 	src.runs++;
 	src.paused = false;
+	atomic_store(&src.pausing, false);
 	return -pthread_mutex_unlock(&src.running);
 }
 
@@ -159,9 +177,86 @@ static int d_load(void *guest, const void *state, size_t len)
 	return base_rbuf_end(&r);
 }
 
+/* From the last page down, against the order in which they are pushed. */
+static void *reader_main(void *arg)
+{
+	struct guest *g = arg;
+	uint64_t sum = 0;
+
+	for (size_t i = PAGES; i-- > 0;)
+		sum = sum * 31 + *(volatile uint64_t *)(g->bytes + i * MIG_PAGE_SIZE + 512);
+	g->sum = sum;
+	return NULL;
+}
+
 static int d_run(void *guest)
 {
 	dst.runs++;
+	if (dst.fills && !dst.reading)
+		dst.reading = !pthread_create(&dst.reader, NULL, reader_main, &dst);
+	return 0;
+}
+
+/* ---- memory that is still away ---- */
+
+static bool d_can_fill(void *guest)
+{
+	return dst.fills;
+}
+
+static int d_discard(void *guest, uint64_t index, uint64_t count)
+{
+	return madvise(dst.bytes + index * MIG_PAGE_SIZE, count * MIG_PAGE_SIZE, MADV_DONTNEED)
+		       ? -errno
+		       : 0;
+}
+
+static int d_fill_start(void *guest, int *fd)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register r = {
+		.range = {(uintptr_t)dst.bytes, (size_t)PAGES * MIG_PAGE_SIZE},
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	dst.uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	if (dst.uffd < 0 || ioctl(dst.uffd, UFFDIO_API, &api) < 0 ||
+	    ioctl(dst.uffd, UFFDIO_REGISTER, &r) < 0)
+		return -errno;
+	*fd = dst.uffd;
+	return 0;
+}
+
+static int d_faults(void *guest, uint64_t *index, unsigned max)
+{
+	struct uffd_msg m;
+	unsigned n = 0;
+
+	while (n < max && read(dst.uffd, &m, sizeof(m)) == sizeof(m))
+		index[n++] = (m.arg.pagefault.address - (uintptr_t)dst.bytes) / MIG_PAGE_SIZE;
+	return (int)n;
+}
+
+static int d_fill(void *guest, uint64_t index, const void *page)
+{
+	static const uint8_t zeros[MIG_PAGE_SIZE];
+	struct uffdio_copy c = {.dst = (uintptr_t)dst.bytes + index * MIG_PAGE_SIZE,
+				.src = (uintptr_t)(page ? page : zeros),
+				.len = MIG_PAGE_SIZE};
+
+	return ioctl(dst.uffd, UFFDIO_COPY, &c) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+static void d_fill_stop(void *guest)
+{
+	struct uffdio_range r = {(uintptr_t)dst.bytes, (size_t)PAGES * MIG_PAGE_SIZE};
+
+	assert_int_equal(ioctl(dst.uffd, UFFDIO_UNREGISTER, &r), 0);
+}
+
+static int d_pause(void *guest)
+{
+	dst.pauses++;
 	return 0;
 }
 
@@ -177,7 +272,18 @@ static const struct mig_source_ops src_ops = {
 	.journal = g_journal,
 };
 static const struct mig_dest_ops dst_ops = {
-	.check = d_check, .load = d_load, .run = d_run, .journal = g_journal};
+	.check = d_check,
+	.load = d_load,
+	.run = d_run,
+	.journal = g_journal,
+	.can_fill = d_can_fill,
+	.discard = d_discard,
+	.fill_start = d_fill_start,
+	.faults = d_faults,
+	.fill = d_fill,
+	.fill_stop = d_fill_stop,
+	.pause = d_pause,
+};
 
 /* ---- one migration ---- */
 
@@ -238,7 +344,9 @@ static struct result migrate(void)
 	return migrate_with(&params, "same", NULL);
 }
 
-static unsigned stall_ms = 5000;
+enum { STALL_MS = 30000 }; /* the machine may be busy */
+
+static unsigned stall_ms = STALL_MS;
 
 static int setup(void **state)
 {
@@ -266,6 +374,11 @@ static int teardown(void **state)
 	if (src.has_writer)
 		pthread_join(src.writer, NULL);
 	munmap(src.bytes, (size_t)PAGES * MIG_PAGE_SIZE);
+	/* Wakes a reader that still waits after a failure. */
+	if (dst.uffd >= 0)
+		close(dst.uffd);
+	if (dst.reading)
+		pthread_join(dst.reader, NULL);
 	munmap(dst.bytes, (size_t)PAGES * MIG_PAGE_SIZE);
 	return 0;
 }
@@ -353,9 +466,15 @@ static void wrong_key(void **state)
 
 static void other_migration(void **state)
 {
-	struct mig_params other = params;
+	struct mig_params other;
 	struct result r;
 
+	/* The destination says nothing to a stranger: the source waits in vain. */
+	teardown(state);
+	stall_ms = 500;
+	setup(state);
+	stall_ms = STALL_MS;
+	other = params;
 	other.id[0] ^= 1;
 	r = migrate_with(&other, "same", NULL);
 	check_stayed(&r, 0);
@@ -422,6 +541,100 @@ static void no_convergence(void **state)
 	assert_int_equal(r.src, -EBUSY);
 	check_stayed(&r, 0);
 	assert_non_null(strstr(r.progress.error, "no end after 1 rounds"));
+}
+
+/* ---- post-copy ---- */
+
+static bool have_uffd(void)
+{
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
+}
+
+static void check_moved_post(const struct result *r)
+{
+	if (r->src || r->dst)
+		print_message("source: %s; destination: %s\n", r->progress.error, r->why);
+	assert_int_equal(r->src, 0);
+	assert_int_equal(r->dst, 0);
+	pthread_join(dst.reader, NULL);
+	dst.reading = false;
+	assert_int_equal(r->progress.state, MIG_SRC_DONE);
+	assert_int_equal(src.runs, 0);
+	assert_string_equal(dst.state, "registers");
+	assert_string_equal(dst.journal, "complete");
+	assert_memory_equal(src.bytes, dst.bytes, (size_t)PAGES * MIG_PAGE_SIZE);
+	reader_main(&src);
+	assert_true(src.sum == dst.sum);
+}
+
+static void postcopy_at_once(void **state)
+{
+	struct result r;
+
+	if (!have_uffd())
+		skip();
+	dst.fills = true;
+	params.mode = MIG_MODE_POSTCOPY;
+	start_writer(20);
+	r = migrate();
+	check_moved_post(&r);
+	assert_int_equal(r.progress.round, 0);
+	assert_int_equal(dst.runs, 1);
+}
+
+/* Never done by pre-copy: no downtime is allowed, and the writer does not rest. */
+static void postcopy_after_rounds(void **state)
+{
+	struct result r;
+
+	if (!have_uffd())
+		skip();
+	dst.fills = true;
+	params.mode = MIG_MODE_AUTO;
+	params.postcopy_rounds = 2;
+	src.restless = true;
+	params.max_downtime_ms = 0;
+	params.bandwidth = 100000000;
+	start_writer(0);
+	r = migrate();
+	check_moved_post(&r);
+	assert_int_equal(r.progress.round, 2);
+}
+
+static void postcopy_encrypted(void **state)
+{
+	struct result r;
+
+	if (!have_uffd())
+		skip();
+	dst.fills = true;
+	params.mode = MIG_MODE_POSTCOPY;
+	params.encrypt = true;
+	start_writer(20);
+	r = migrate();
+	if (r.src == -EOPNOTSUPP)
+		skip();
+	check_moved_post(&r);
+}
+
+static void postcopy_where_it_cannot_be(void **state)
+{
+	struct result r;
+
+	params.mode = MIG_MODE_POSTCOPY;
+	r = migrate();
+	assert_int_equal(r.src, -EOPNOTSUPP);
+	check_stayed(&r, 0);
+	assert_non_null(strstr(r.progress.error, "--mode precopy"));
+	pairs();
+	params.mode = MIG_MODE_AUTO;
+	r = migrate();
+	check_moved(&r);
 }
 
 /* ---- a connection that damages ---- */
@@ -536,7 +749,84 @@ static void each_byte_of_control(void **state)
 	}
 	print_message("%d moved, %d stayed, %d in doubt\n", moved, stayed, doubt);
 	assert_true(moved && stayed && doubt);
+	stall_ms = STALL_MS;
 	setup(state);
+}
+
+/* Both sides of a migration whose links are cut, again and again, until all is over. */
+struct side {
+	struct mig_source *s;
+	struct mig_dest *d;
+	int rc;
+	pthread_t thread;
+	bool again;
+};
+
+static void *side_main(void *arg)
+{
+	struct side *x = arg;
+
+	if (x->s)
+		x->rc = x->again ? mig_source_relink(x->s, src_fds) : mig_source_run(x->s);
+	else
+		x->rc = x->again ? mig_dest_relink(x->d, dst_fds) : mig_dest_run(x->d);
+	return NULL;
+}
+
+/*
+ * Post-copy over links that carry a few more bytes each time. In between, the source holds its memory
+ * and does not run; what the destination has is kept, and nothing is lost in the end.
+ */
+static void postcopy_links_that_break(void **state)
+{
+	struct side a = {0}, b = {0};
+	struct relay r[2];
+	struct result res = {0};
+	int breaks = 0;
+
+	if (!have_uffd())
+		skip();
+	dst.fills = true;
+	params.mode = MIG_MODE_POSTCOPY;
+	for (;; breaks++) {
+		assert_true(breaks < 20);
+		if (breaks)
+			pairs();
+		/* The connections are the engine's from here on, so they must be known by then. */
+		relay_insert(r, 1, 0, 1000000);
+		if (!breaks) {
+			assert_int_equal(mig_source_new(&params, &src.memory, &src_ops, &src,
+							"same", 4, src_fds, &a.s),
+					 0);
+			assert_int_equal(mig_dest_new(&params, &dst.memory, &dst_ops, &dst, dst_fds,
+						      &b.d),
+					 0);
+		}
+		a.again = b.again = breaks > 0;
+		assert_int_equal(pthread_create(&a.thread, NULL, side_main, &a), 0);
+		assert_int_equal(pthread_create(&b.thread, NULL, side_main, &b), 0);
+		pthread_join(a.thread, NULL);
+		if (a.rc)
+			mig_source_cut(a.s);
+		pthread_join(b.thread, NULL);
+		relay_remove(r);
+		if (!a.rc)
+			break;
+		assert_int_equal(a.rc, -ENOLINK);
+		assert_int_equal(b.rc, -ENOLINK);
+		assert_int_equal(src.runs, 0);
+		assert_string_equal(dst.journal, "filling");
+		assert_int_equal(dst.pauses, breaks + 1);
+	}
+	print_message("%d breaks\n", breaks);
+	assert_true(breaks > 1);
+	assert_int_equal(dst.runs, breaks + 1);
+	res.src = a.rc;
+	res.dst = b.rc;
+	mig_source_progress(a.s, &res.progress);
+	mig_source_free(a.s);
+	mig_dest_free(b.d);
+	check_moved_post(&res);
 }
 
 int main(void)
@@ -556,6 +846,11 @@ int main(void)
 		T(no_convergence),
 		T(flipped_bit_in_a_page),
 		T(each_byte_of_control),
+		T(postcopy_at_once),
+		T(postcopy_after_rounds),
+		T(postcopy_encrypted),
+		T(postcopy_where_it_cannot_be),
+		T(postcopy_links_that_break),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,7 +13,7 @@
 #include "migrate/fsm.h"
 
 enum { QUEUE = 3, STATES_MAX = 1 << 20 };
-enum journal { J_NONE, J_COMMITTING, J_COMMITTED, J_ABORTED };
+enum journal { J_NONE, J_COMMITTING, J_COMMITTED, J_ABORTED, J_COMPLETE };
 
 /* All bytes, compared by memcmp. */
 struct world {
@@ -24,7 +24,8 @@ struct world {
 	uint8_t src_journal, dst_journal;
 	uint8_t src_asks, dst_asks;
 	uint8_t dst_host_lost; /* its journal went with it */
-	uint8_t src_dead_told;
+	uint8_t src_post, dst_post;
+	uint8_t src_freed; /* its memory */
 };
 
 static struct world *seen;
@@ -80,13 +81,16 @@ static void src_apply(struct world *w, uint32_t act)
 	if (act & MIG_ACT_JOURNAL_COMMITTING)
 		w->src_journal = J_COMMITTING;
 	if (act & MIG_ACT_SEND_PREPARE)
-		send_message(w, w->to_dst, MIG_EV_RX_PREPARE);
+		send_message(w, w->to_dst,
+			     w->src_post ? MIG_EV_RX_PREPARE_POSTCOPY : MIG_EV_RX_PREPARE);
 	if (act & MIG_ACT_SEND_COMMIT)
 		send_message(w, w->to_dst, MIG_EV_RX_COMMIT);
 	if (act & MIG_ACT_SEND_ABORT)
 		send_message(w, w->to_dst, MIG_EV_RX_ABORT);
 	if (act & MIG_ACT_ASK_VERDICT)
 		w->src_asks = 1;
+	if (act & MIG_ACT_DESTROY)
+		w->src_freed = 1;
 }
 
 static void dst_apply(struct world *w, uint32_t act)
@@ -95,10 +99,14 @@ static void dst_apply(struct world *w, uint32_t act)
 		w->dst_journal = J_COMMITTED;
 	if (act & MIG_ACT_JOURNAL_ABORTED)
 		w->dst_journal = J_ABORTED;
+	if (act & MIG_ACT_JOURNAL_COMPLETE)
+		w->dst_journal = J_COMPLETE;
 	if (act & MIG_ACT_SEND_READY)
 		send_message(w, w->to_src, MIG_EV_RX_READY);
 	if (act & MIG_ACT_SEND_RUNNING)
 		send_message(w, w->to_src, MIG_EV_RX_RUNNING);
+	if (act & MIG_ACT_SEND_COMPLETE)
+		send_message(w, w->to_src, MIG_EV_RX_COMPLETE);
 	if (act & MIG_ACT_SEND_ABORT)
 		send_message(w, w->to_src, MIG_EV_RX_ABORT);
 	if (act & MIG_ACT_ASK_VERDICT)
@@ -107,23 +115,27 @@ static void dst_apply(struct world *w, uint32_t act)
 
 static int src_event(struct world *w, enum mig_event ev)
 {
-	struct mig_src_fsm f = {w->src};
+	struct mig_src_fsm f = {w->src, w->src_post};
+	uint32_t act;
 
 	if (!w->src_alive)
 		return 0;
-	src_apply(w, mig_src_step(&f, ev));
+	act = mig_src_step(&f, ev);
 	w->src = f.state;
+	w->src_post = f.postcopy;
+	src_apply(w, act);
 	return 1;
 }
 
 static int dst_event(struct world *w, enum mig_event ev)
 {
-	struct mig_dst_fsm f = {w->dst};
+	struct mig_dst_fsm f = {w->dst, w->dst_post};
 
 	if (!w->dst_alive)
 		return 0;
 	dst_apply(w, mig_dst_step(&f, ev));
 	w->dst = f.state;
+	w->dst_post = f.postcopy;
 	return 1;
 }
 
@@ -146,8 +158,11 @@ static int answer_source(struct world *w)
 		return 0;
 	if (w->dst_host_lost)
 		return src_event(w, MIG_EV_VERDICT_UNKNOWN);
+	if (w->dst_journal == J_COMPLETE)
+		return src_event(w, MIG_EV_VERDICT_COMPLETE);
 	if (w->dst_journal == J_COMMITTED)
-		return src_event(w, MIG_EV_VERDICT_COMMITTED);
+		return src_event(w, w->dst_post && !w->dst_alive ? MIG_EV_VERDICT_GONE
+								 : MIG_EV_VERDICT_COMMITTED);
 	if (w->dst_journal == J_ABORTED)
 		return src_event(w, MIG_EV_VERDICT_ABORTED);
 	/* No entry and no process: the agent writes "aborted" for it before it answers. */
@@ -171,7 +186,27 @@ static int answer_destination(struct world *w)
 	return dst_event(w, MIG_EV_VERDICT_UNKNOWN);
 }
 
-enum { MOVE_COUNT = 17 };
+/* Both sides have waited for it. */
+static int new_link(struct world *w)
+{
+	if (w->link || !w->src_alive || !w->dst_alive || w->src != MIG_SRC_CUT ||
+	    w->dst != MIG_DST_BROKEN)
+		return 0;
+	w->link = 1;
+	memset(w->to_dst, 0, QUEUE);
+	memset(w->to_src, 0, QUEUE);
+	return 1;
+}
+
+/* The last page is given out while the source has both the memory and the link. */
+static int last_page(struct world *w)
+{
+	return w->link && w->src_alive && w->dst == MIG_DST_FILL &&
+	       (w->src == MIG_SRC_COMMIT || w->src == MIG_SRC_SERVE) &&
+	       dst_event(w, MIG_EV_ALL_HERE);
+}
+
+enum { MOVE_COUNT = 22 };
 
 /* Makes move `m`; 0 where it cannot happen now. */
 static int world_move(struct world *w, int m)
@@ -215,14 +250,19 @@ static int world_move(struct world *w, int m)
 	case 15: return answer_destination(w);
 	case 16: /* the operator, who knows that the destination's host is dead */
 		return w->dst_host_lost && src_event(w, MIG_EV_FORCE);
+	case 17: return src_event(w, MIG_EV_SWITCH_POSTCOPY);
+	case 18: return last_page(w);
+	case 19: return new_link(w);
+	case 20: return w->link && src_event(w, MIG_EV_LINK_BACK);
+	case 21: return w->link && dst_event(w, MIG_EV_LINK_BACK);
 	default: return 0;
 	}
 }
 
 static int runs(const struct world *w)
 {
-	struct mig_src_fsm s = {w->src};
-	struct mig_dst_fsm d = {w->dst};
+	struct mig_src_fsm s = {w->src, w->src_post};
+	struct mig_dst_fsm d = {w->dst, w->dst_post};
 
 	return (w->src_alive && mig_src_runs(&s)) + (w->dst_alive && mig_dst_runs(&d));
 }
@@ -233,12 +273,25 @@ static int runs(const struct world *w)
  */
 static int could_live(const struct world *w)
 {
-	if (w->dst_journal == J_COMMITTED && !w->dst_host_lost)
+	/* Each side has what the other lacks. */
+	if (w->dst_post && w->dst_journal == J_COMMITTED)
+		return w->src_alive && w->dst_alive;
+	if ((w->dst_journal == J_COMMITTED || w->dst_journal == J_COMPLETE) && !w->dst_host_lost)
 		return w->dst_alive;
-	if (w->src_alive && w->src != MIG_SRC_DONE)
+	if (w->src_alive && w->src != MIG_SRC_DONE && w->src != MIG_SRC_SERVE &&
+	    w->src != MIG_SRC_CUT && w->src != MIG_SRC_LOST)
 		return 1;
-	return w->dst_alive && (w->dst == MIG_DST_PREPARED || w->dst == MIG_DST_HELD ||
-				w->dst == MIG_DST_COMMITTED);
+	return w->dst_alive && !w->dst_post &&
+	       (w->dst == MIG_DST_PREPARED || w->dst == MIG_DST_HELD ||
+		w->dst == MIG_DST_COMMITTED);
+}
+
+/* Memory that the destination still needs is not let go while that could run with it (I6). */
+static int freed_too_early(const struct world *w)
+{
+	return w->src_freed && w->src_alive && w->dst_alive && w->dst_post &&
+	       (w->dst == MIG_DST_FILL || w->dst == MIG_DST_BROKEN || w->dst == MIG_DST_HELD ||
+		w->dst == MIG_DST_PREPARED);
 }
 
 static void explore(void)
@@ -259,12 +312,15 @@ static void explore(void)
 			if (runs(&w) > 1)
 				fail_msg("two copies run: source %s, destination %s after move %d",
 					 mig_src_state_name(w.src), mig_dst_state_name(w.dst), m);
+			if (freed_too_early(&w))
+				fail_msg("memory is gone: source %s, destination %s after move %d",
+					 mig_src_state_name(w.src), mig_dst_state_name(w.dst), m);
 			world_index(&w);
 		}
 	}
 }
 
-/* Moves 0..5, 7, 8, 14..16 are what the system does by itself or by one command; no new faults. */
+/* Moves 0..5, 7, 8 and 14 up are what the system does by itself or by one command; no new faults. */
 static int heals(int m)
 {
 	return m <= 1 || (m >= 4 && m <= 5) || m == 7 || m == 8 || m >= 14;
@@ -322,11 +378,15 @@ static void final_states_are_final(void **state)
 	struct mig_dst_fsm d;
 
 	for (int ev = 1; ev < MIG_EV_COUNT; ev++) {
-		s.state = MIG_SRC_DONE;
+		s = (struct mig_src_fsm){MIG_SRC_DONE, true};
 		assert_int_equal(mig_src_step(&s, ev), 0);
 		s.state = MIG_SRC_FAILED;
 		assert_int_equal(mig_src_step(&s, ev), 0);
-		d.state = MIG_DST_COMMITTED;
+		s.state = MIG_SRC_LOST;
+		assert_int_equal(mig_src_step(&s, ev), 0);
+		d = (struct mig_dst_fsm){MIG_DST_COMMITTED, true};
+		assert_int_equal(mig_dst_step(&d, ev), 0);
+		d.state = MIG_DST_LOST;
 		assert_int_equal(mig_dst_step(&d, ev), 0);
 		d.state = MIG_DST_ABORTED;
 		assert_int_equal(mig_dst_step(&d, ev), 0);
