@@ -30,7 +30,7 @@ agent() { # NODE
 both_up() { timeout 30 bash -c "for n in a b; do until [ \$('$pangaea' node ls --agent \$n 2>/dev/null | grep -c ' up ') = 2 ]; do :; done; done"; }
 where() { "$pangaea" vm ls --json | grep -o '"node":"[ab]"' | tr -d '"' | cut -d: -f2 | paste -sd+; }
 start() { "$pangaea" vm run "$1" -q --node a -k "$build/tests/guests/dirty" -m 128M -c "$2" || fail "start of $1"; }
-says() { timeout 30 "$pangaea" vm console "$1" --until "$2" </dev/null >"$dir/console" 2>&1 || fail "$1 does not say '$2': $(tail -n 3 "$dir/console")"; }
+says() { timeout 90 "$pangaea" vm console "$1" --until "$2" </dev/null >"$dir/console" 2>&1 || fail "$1 does not say '$2': $(tail -n 3 "$dir/console")"; }
 # Waits until the migration that runs in the background is in its second second of copying.
 copying() { timeout 20 bash -c "until '$pangaea' events '$1' | grep -q 'migrate  *to b'; do :; done"; }
 
@@ -38,7 +38,7 @@ copying() { timeout 20 bash -c "until '$pangaea' events '$1' | grep -q 'migrate 
 agent a; agent b
 both_up || fail "the agents do not see each other"
 
-start move 'mib=48 rate=60 seconds=6'
+start move 'mib=48 rate=60 seconds=20'
 for round in 1 2; do
   "$pangaea" vm migrate move --to b >"$dir/out" 2>&1 || fail "round $round to b: $(cat "$dir/out")"
   [ "$(where)" = b ] || fail "after the move it is on '$(where)'"
