@@ -384,17 +384,23 @@ static void monitor_run(struct node_virt *v)
 	monitor_finish(v);
 }
 
+/* A monitor that was told to end may be in a call of libvirt still; it must not serve the next one's. */
+static pthread_mutex_t event_loop = PTHREAD_MUTEX_INITIALIZER;
+
 void *virt_monitor(void *arg)
 {
 	struct node_virt *v = arg;
 	char why[NODE_VIRT_TEXT_MAX];
+	bool loaded = !virt_lib_open(v->library, &v->lib, why, sizeof(why));
 
-	if (virt_lib_open(v->library, &v->lib, why, sizeof(why)))
+	if (!loaded)
 		set_why(v, why);
-	else if (monitor_prepare(v))
+	pthread_mutex_lock(&event_loop);
+	if (loaded && monitor_prepare(v))
 		set_why(v, "libvirt's event loop cannot be had");
-	else
+	else if (loaded)
 		monitor_run(v);
+	pthread_mutex_unlock(&event_loop);
 	virt_unref(v);
 	return NULL;
 }
