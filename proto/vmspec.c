@@ -268,8 +268,6 @@ static bool check_span(const struct vmspec *s, char why[VMSPEC_WHY_MAX])
 			       : true;
 	if (s->memory_bytes < VMSPEC_MIN_SPAN)
 		return fail(why, "memory: a guest that spans nodes needs 64M in all");
-	if (s->restore[0])
-		return fail(why, "restore: a guest that spans nodes starts by booting");
 	return true;
 }
 

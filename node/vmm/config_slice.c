@@ -173,11 +173,13 @@ static bool has_key(const struct vmm_slice_config *s)
 /* What one slice has and the others have not. */
 static int check_role(const struct vmm_config *c, char *why)
 {
-	if (c->restore || c->incoming)
-		return refuse(why, "--restore and --incoming do not go with --part: a guest that "
-				   "spans hosts starts by booting");
-	if (vmm_config_follows(c) && (c->kernel || c->initrd || c->disk_count || c->nic_count))
-		return refuse(why, "--kernel, --initrd, --disk and --nic go to slice 0 only");
+	if (c->incoming)
+		return refuse(why, "--incoming does not go with --part: a guest that spans hosts "
+				   "does not migrate as a whole");
+	if (vmm_config_follows(c) &&
+	    (c->kernel || c->initrd || c->restore || c->disk_count || c->nic_count))
+		return refuse(why, "--kernel, --initrd, --restore, --disk and --nic go to slice 0 "
+				   "only");
 	return 0;
 }
 

@@ -405,6 +405,7 @@ void vmm_span_free(struct vmm_span *s)
 	if (s->task_timer.fire)
 		base_loop_timer_cancel(&s->task_timer);
 	free(s->state);
+	span_save_free(s);
 	explicit_bzero(&s->slices, sizeof(s->slices));
 	free(s);
 }

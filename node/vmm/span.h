@@ -36,6 +36,8 @@ enum vmm_span_order {
 	VMM_SPAN_GO,	     /* follower: run */
 	VMM_SPAN_HALT,	     /* follower: stand still, then vmm_span_halted() */
 	VMM_SPAN_RESET,	     /* follower, halted: vCPUs to power-up state */
+	VMM_SPAN_SAVE,	     /* follower, halted: vmm_span_save_part() */
+	VMM_SPAN_LOAD,	     /* follower, halted: vmm_span_load_part() */
 	VMM_SPAN_STOPPED,    /* the guest has ended (lead: a follower wants it to); reason */
 	VMM_SPAN_FAILED,     /* the same, and it failed */
 	VMM_SPAN_LOST,	     /* the links are gone: memory is not to be touched any more; reason */
@@ -111,6 +113,26 @@ bool vmm_span_is_over(const struct vmm_span *s);
 bool vmm_span_is_gone(const struct vmm_span *s, unsigned slice);
 /* The slice where the pages of a part are at home. Main thread. */
 unsigned vmm_span_home(const struct vmm_span *s, unsigned part);
+
+/* ---- a saved machine: the guest stands still; see span_save.c ---- */
+
+/* A vCPU of a follower, as of vmm_vcpu_pack(). */
+typedef int vmm_span_vcpu(void *arg, uint32_t apic_id, struct base_rbuf *pack);
+
+/*
+ * Lead, a thread of its own: has all followers save their vCPUs. Sets a bit in `pages` (in the order of
+ * the memory file, zeroed) for each page that was ever used. -ETIMEDOUT, -EPROTO, -ECANCELED (lost).
+ */
+BASE_MUST_CHECK int vmm_span_collect(struct vmm_span *s, uint64_t *pages);
+/* Behind it: what they saved, until fn says other than 0. */
+BASE_MUST_CHECK int vmm_span_each_vcpu(struct vmm_span *s, vmm_span_vcpu *fn, void *arg);
+/* Lead, a thread of its own: loads a vCPU where it is. -EINVAL with one line in why. */
+BASE_MUST_CHECK int vmm_span_load_vcpu(struct vmm_span *s, uint32_t apic_id,
+				       const struct base_wbuf *pack, char *why);
+/* Follower, main thread. Where it fails the lead hears nothing, and gives up. */
+BASE_MUST_CHECK int vmm_span_save_part(struct vmm_span *s);
+void vmm_span_load_part(struct vmm_span *s);
+
 /* Follower, any thread. */
 void vmm_span_wish_reset(struct vmm_span *s);
 /*

@@ -39,6 +39,12 @@ struct span_move {
 	uint8_t peer; /* source: the target; target: the source; lead: the target */
 };
 
+/* What a peer sends of a saved machine. */
+struct span_part {
+	uint8_t *data;
+	uint32_t len, total;
+};
+
 struct vmm_span {
 	struct vmm_span_config config;
 	struct vmm_slice_config slices;
@@ -87,6 +93,15 @@ struct vmm_span {
 	struct span_msg task; /* that is being done here; the main thread's */
 	struct base_timer task_timer;
 
+	/* Saving and loading (span_save.c). */
+	uint32_t save_number;
+	uint64_t save_news;  /* whoever waits for more waits on while this grows */
+	uint16_t flushed[2]; /* peers whose messages of the round have come */
+	struct span_part part[VMM_SLICE_MAX];
+	uint16_t parts; /* complete ones */
+	bool part_loaded;
+	char part_why[SPAN_TEXT_MAX];
+
 	struct span_news news[SPAN_ORDERS_MAX]; /* for the main thread */
 	unsigned news_head, news_tail;
 
@@ -94,6 +109,7 @@ struct vmm_span {
 	/* Lead: work of the I/O thread in the order of arrival: APIC ids, or EOIs. */
 	uint32_t work[4 * VMM_VCPU_MAX];
 	unsigned work_head, work_tail;
+	bool io_working;
 	pthread_t io_thread;
 	bool io_thread_started;
 };
@@ -136,5 +152,9 @@ static inline unsigned span_where(const struct vmm_span *s, uint32_t apic_id)
 {
 	return apic_id < VMM_VCPU_MAX ? atomic_load(&s->where[apic_id]) : UINT8_MAX;
 }
+
+/* span_save.c */
+BASE_MUST_CHECK int span_save_handle(struct vmm_span *s, uint8_t peer, const struct span_msg *m);
+void span_save_free(struct vmm_span *s);
 
 #endif

@@ -119,12 +119,15 @@ static void *io_main(void *arg)
 		if (s->stopping)
 			break;
 		what = s->work[s->work_head++ % BASE_ARRAY_LEN(s->work)];
+		s->io_working = true;
 		pthread_mutex_unlock(&s->lock);
 		if (what & SPAN_WORK_EOI)
 			vmm_irqchip_eoi(s->config.irq, (uint8_t)what);
 		else
 			do_io(s, &s->io[what]);
 		pthread_mutex_lock(&s->lock);
+		s->io_working = false;
+		pthread_cond_broadcast(&s->changed);
 	}
 	pthread_mutex_unlock(&s->lock);
 	return NULL;

@@ -125,7 +125,9 @@ size_t span_msg_put(uint8_t out[SPAN_WIRE_MAX], const struct span_msg *m)
 		put(&p, m->go.base, 8);
 		put(&p, m->go.tsc_hz, 8);
 		break;
-	case SPAN_END: put_end(&p, m); break;
+	case SPAN_END:
+	case SPAN_LOADED: put_end(&p, m); break;
+	case SPAN_FLUSH: put(&p, m->round, 1); break;
 	case SPAN_TIME_TELL: put(&p, m->tsc, 8); break;
 	case SPAN_IDS: put(&p, m->ids, 8); break;
 	case SPAN_IRQ: put_irq(&p, &m->irq); break;
@@ -133,7 +135,8 @@ size_t span_msg_put(uint8_t out[SPAN_WIRE_MAX], const struct span_msg *m)
 	case SPAN_IO_DONE: put_io(&p, m); break;
 	case SPAN_RESET: put_entry(&p, &m->entry); break;
 	case SPAN_MOVE: put_move(&p, m); break;
-	case SPAN_STATE: put_state(&p, m); break;
+	case SPAN_STATE:
+	case SPAN_PART: put_state(&p, m); break;
 	case SPAN_PLACE:
 		put(&p, m->place.move, 4);
 		put(&p, m->place.ids, 8);
@@ -264,7 +267,9 @@ static bool sane(const struct span_msg *m)
 	case SPAN_TASK: return m->task.op > SPAN_TASK_NONE && m->task.op < SPAN_TASK_END;
 	case SPAN_DONE: return m->done.op > SPAN_TASK_NONE && m->done.op < SPAN_TASK_END;
 	case SPAN_STATE:
-		return m->state.len >= 1 && m->state.total <= VMM_VCPU_PACK_MAX &&
+	case SPAN_PART:
+		return m->state.len >= 1 &&
+		       (m->type == SPAN_PART || m->state.total <= VMM_VCPU_PACK_MAX) &&
 		       m->state.offset < m->state.total &&
 		       m->state.len <= m->state.total - m->state.offset;
 	default: return true;
@@ -286,7 +291,9 @@ int span_msg_get(const void *data, size_t len, struct span_msg *m)
 		m->go.base = base_rbuf_u64(&b);
 		m->go.tsc_hz = base_rbuf_u64(&b);
 		break;
-	case SPAN_END: get_end(&b, m); break;
+	case SPAN_END:
+	case SPAN_LOADED: get_end(&b, m); break;
+	case SPAN_FLUSH: m->round = base_rbuf_u8(&b); break;
 	case SPAN_TIME_TELL: m->tsc = base_rbuf_u64(&b); break;
 	case SPAN_IDS: m->ids = base_rbuf_u64(&b); break;
 	case SPAN_IRQ: get_irq(&b, &m->irq); break;
@@ -294,7 +301,8 @@ int span_msg_get(const void *data, size_t len, struct span_msg *m)
 	case SPAN_IO_DONE: get_io(&b, m); break;
 	case SPAN_RESET: get_entry(&b, &m->entry); break;
 	case SPAN_MOVE: get_move(&b, m); break;
-	case SPAN_STATE: get_state(&b, m); break;
+	case SPAN_STATE:
+	case SPAN_PART: get_state(&b, m); break;
 	case SPAN_PLACE:
 		m->place.move = base_rbuf_u32(&b);
 		m->place.ids = base_rbuf_u64(&b);

@@ -12,6 +12,7 @@
  *   TIME    follower -> lead -> follower   one sample of the guest's TSC
  *   IRQ, IDS, EOI                          interrupts (irqchip.h)
  *   IO      follower -> lead -> follower   one access of a vCPU to a port or to MMIO
+ *   SAVE, FLUSH, PART, LOADED             what a saved machine has of followers (span_save.c)
  *   MOVE, STATE, PLACE                     a vCPU changes its slice (span_move.c)
  *   TASK    lead -> followers              a slice leaves (span_task.c); answered by DONE
  */
@@ -22,7 +23,7 @@
 #include "node/vmm/irq.h"
 #include "node/vmm/vcpu.h"
 
-enum { SPAN_VERSION = 2, SPAN_TEXT_MAX = 200, SPAN_WIRE_MAX = 240, SPAN_STATE_MAX = 220 };
+enum { SPAN_VERSION = 3, SPAN_TEXT_MAX = 200, SPAN_WIRE_MAX = 240, SPAN_STATE_MAX = 220 };
 
 enum span_type {
 	SPAN_HELLO = 1,
@@ -45,6 +46,10 @@ enum span_type {
 	SPAN_GOING,
 	SPAN_TASK,
 	SPAN_DONE,
+	SPAN_SAVE,
+	SPAN_FLUSH,
+	SPAN_PART,
+	SPAN_LOADED,
 	SPAN_TYPE_END,
 };
 
@@ -72,7 +77,7 @@ enum span_task {
 
 struct span_msg {
 	enum span_type type;
-	/* GO, GOING, HALT, HALTED, TIME, TASK, DONE: which; EOI: vector; else: APIC id */
+	/* GO to HALTED, TIME, TASK, DONE, SAVE to LOADED: which; EOI: vector; else: APIC id */
 	uint32_t number;
 	union {
 		struct {
@@ -86,9 +91,10 @@ struct span_msg {
 		struct {
 			bool failed;
 			char text[SPAN_TEXT_MAX];
-		} end;
+		} end;	      /* LOADED as well */
 		uint64_t tsc; /* TIME_TELL: the guest's */
 		uint64_t ids;
+		uint8_t round; /* FLUSH */
 		struct vmm_irq_msg irq;
 		struct vmm_entry entry; /* RESET: of the boot vCPU */
 		struct {
@@ -101,7 +107,7 @@ struct span_msg {
 			uint32_t move, offset, total;
 			uint8_t len; /* bytes, 1 to SPAN_STATE_MAX */
 			uint8_t data[SPAN_STATE_MAX];
-		} state;
+		} state; /* PART as well, without move */
 		struct {
 			uint32_t move;
 			uint64_t ids; /* as IDS */

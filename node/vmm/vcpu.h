@@ -146,6 +146,9 @@ static inline bool vmm_vcpu_is_here(const struct vmm_vcpu *v)
  */
 void vmm_vcpu_call(struct vmm_vcpu *v, void (*fn)(void *arg, struct vmm_vcpu *v), void *arg);
 
+/* While paused: interrupts that came to vCPUs which have left go after them. */
+void vmm_vcpus_pass_on(struct vmm_vcpus *all);
+
 /* ---- from such a call, or while paused ---- */
 
 void vmm_vcpu_take_seat(struct vmm_vcpu *v, enum vmm_vcpu_seat seat);

@@ -75,6 +75,14 @@ void vcpu_pass_on(struct vmm_vcpu *v)
 		vmm_lapic_take_requests(v->lapic, pass_on, v->all->irq);
 }
 
+void vmm_vcpus_pass_on(struct vmm_vcpus *all)
+{
+	unsigned n = atomic_load(&all->count);
+
+	for (unsigned i = 0; i < n; i++)
+		vcpu_pass_on(all->vcpu[i]);
+}
+
 /* ---- state ---- */
 
 static void put_part(struct vmm_vcpu *v, struct base_wbuf *out, uint32_t version,

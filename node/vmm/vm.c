@@ -110,6 +110,8 @@ void vm_finish(struct vmm_vm *vm, enum vmm_state state, const char *reason)
 		vm->lost = true;
 	if (vm->state == VMM_RUNNING)
 		vm_halt_all(vm);
+	if (atomic_load(&vm->transfer))
+		vm->lost = true;
 	if (vm->span && !vm_follows(vm))
 		vmm_span_end(vm->span, state == VMM_FAILED, reason);
 	vm_set_state(vm, state, reason);
@@ -425,13 +427,18 @@ static int vm_skip_checkpoint_head(int fd)
 	return lseek(fd, VMM_SNAP_CHECKPOINT_BYTES, SEEK_SET) < 0 ? -errno : 0;
 }
 
+int vm_open_restore(struct vmm_vm *vm, int *fd, char *why)
+{
+	int err = vm_open(vm->config.restore, "--restore", fd, why);
+
+	return err ? err : vm_skip_checkpoint_head(*fd);
+}
+
 static int vm_restore(struct vmm_vm *vm, char *why)
 {
 	BASE_AUTO_FD int fd = -1;
-	int err = vm_open(vm->config.restore, "--restore", &fd, why);
+	int err = vm_open_restore(vm, &fd, why);
 
-	if (!err)
-		err = vm_skip_checkpoint_head(fd);
 	return err ? err : vm_load(vm, fd, why);
 }
 
@@ -488,7 +495,7 @@ int vmm_vm_new(const struct vmm_config *config, struct base_loop *main_loop,
 	vm->arg = arg;
 	vm->main_loop = main_loop;
 	vm->state = VMM_STARTING;
-	vm->kernel_fd = vm->initrd_fd = vm->kvm.fd = vm->kvm.vm_fd = -1;
+	vm->restore_fd = vm->kernel_fd = vm->initrd_fd = vm->kvm.fd = vm->kvm.vm_fd = -1;
 	base_list_init(&vm->devices);
 	pthread_mutex_init(&vm->request_lock, NULL);
 	err = vm_build(vm, why);
@@ -568,6 +575,8 @@ void vmm_vm_free(struct vmm_vm *vm)
 	vmm_mem_free(vm->mem);
 	if (vm->kernel_fd >= 0)
 		close(vm->kernel_fd);
+	if (vm->restore_fd >= 0)
+		close(vm->restore_fd);
 	if (vm->initrd_fd >= 0)
 		close(vm->initrd_fd);
 	pthread_mutex_destroy(&vm->request_lock);

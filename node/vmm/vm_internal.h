@@ -61,6 +61,12 @@ struct vmm_vm {
 	struct vmm_span *span;	/* NULL: a guest on one host */
 	bool lost;		/* its memory */
 	bool resume_when_linked;
+	/* The lead's thread that saves or loads memory waits for pages, and cannot be stopped. */
+	_Atomic(bool) transfer;
+	int restore_fd; /* until all slices are there; -1 */
+	pthread_t loader;
+	int load_error;
+	char load_why[VMM_WHY_MAX];
 	bool reset_after_move;				    /* asked for while a vCPU moved */
 	void (*moved)(void *arg, int err, const char *why); /* of vmm_vm_move_vcpu() */
 	void *moved_arg;
@@ -102,6 +108,8 @@ void vm_halt_all(struct vmm_vm *vm);
 BASE_MUST_CHECK int vm_go_all(struct vmm_vm *vm);
 /* The vCPUs that are here to their power-up state; the boot vCPU to vm->entry. */
 BASE_MUST_CHECK int vm_reset_vcpus(struct vmm_vm *vm);
+/* The file of --restore, at the machine. */
+BASE_MUST_CHECK int vm_open_restore(struct vmm_vm *vm, int *fd, char *why);
 void vm_set_state(struct vmm_vm *vm, enum vmm_state state, const char *reason);
 bool vm_is_final(const struct vmm_vm *vm);
 void vm_finish(struct vmm_vm *vm, enum vmm_state state, const char *reason);

@@ -48,6 +48,22 @@ static void follower_reset(struct vmm_vm *vm)
 		vm_finish(vm, VMM_FAILED, "a vCPU cannot be reset");
 }
 
+static void follower_save(struct vmm_vm *vm)
+{
+	int err = vm->state == VMM_PAUSED ? vmm_span_save_part(vm->span) : -EINVAL;
+
+	if (err)
+		log_error("this slice cannot be saved: %s", strerror(-err));
+}
+
+static void follower_load(struct vmm_vm *vm)
+{
+	if (vm->state == VMM_PAUSED)
+		vmm_span_load_part(vm->span);
+	else
+		log_error("this slice is asked to load a vCPU while it runs");
+}
+
 /* ---- the end ---- */
 
 /* No vCPU may wait for others any more: whoever waits for a page will do so for ever. */
@@ -96,13 +112,58 @@ static void on_end(struct vmm_vm *vm, enum vmm_state state, const char *reason)
 
 /* ---- both ---- */
 
-static void on_linked(struct vmm_vm *vm)
+static void on_ready(struct vmm_vm *vm)
 {
-	if (vm->state != VMM_STARTING)
-		return;
 	vm_set_state(vm, VMM_PAUSED, "");
 	if (!vm_follows(vm) && vm->resume_when_linked && vmm_vm_resume(vm) < 0)
 		vm_finish(vm, VMM_FAILED, "cannot start");
+}
+
+/* ---- a saved machine, once all slices are there ---- */
+
+static void on_loaded(void *arg)
+{
+	struct vmm_vm *vm = arg;
+
+	pthread_join(vm->loader, NULL);
+	if (vm_is_final(vm))
+		return;
+	if (vm->load_error)
+		vm_finish(vm, VMM_FAILED, vm->load_why);
+	else
+		on_ready(vm);
+}
+
+static void *load_main(void *arg)
+{
+	struct vmm_vm *vm = arg;
+
+	vm->load_error = vm_load(vm, vm->restore_fd, vm->load_why);
+	close(vm->restore_fd);
+	vm->restore_fd = -1;
+	atomic_store(&vm->transfer, false);
+	if (base_loop_post(vm->main_loop, on_loaded, vm) < 0)
+		log_error("the main loop takes no posts");
+	return NULL;
+}
+
+static void on_linked(struct vmm_vm *vm)
+{
+	int err;
+
+	if (vm->state != VMM_STARTING)
+		return;
+	if (vm->restore_fd < 0) {
+		on_ready(vm);
+		return;
+	}
+	/* It waits for pages and for other slices, which the main thread must not. */
+	atomic_store(&vm->transfer, true);
+	err = pthread_create(&vm->loader, NULL, load_main, vm);
+	if (!err)
+		return;
+	atomic_store(&vm->transfer, false);
+	vm_finish(vm, VMM_FAILED, "no thread to load the saved machine");
 }
 
 /* ---- a vCPU that moves ---- */
@@ -169,6 +230,8 @@ static void on_order(void *arg, enum vmm_span_order order, const char *reason)
 	case VMM_SPAN_GO: follower_go(vm); break;
 	case VMM_SPAN_HALT: follower_halt(vm); break;
 	case VMM_SPAN_RESET: follower_reset(vm); break;
+	case VMM_SPAN_SAVE: follower_save(vm); break;
+	case VMM_SPAN_LOAD: follower_load(vm); break;
 	case VMM_SPAN_STOPPED: on_end(vm, VMM_STOPPED, reason); break;
 	case VMM_SPAN_FAILED: on_end(vm, VMM_FAILED, reason); break;
 	case VMM_SPAN_LOST: lose(vm, VMM_FAILED, reason); break;
@@ -213,8 +276,10 @@ int vm_span_new(struct vmm_vm *vm, char *why)
 	};
 	int err = vmm_span_new(&config, &vm->span);
 
+	if (!err && vm->config.restore)
+		err = vm_open_restore(vm, &vm->restore_fd, why);
 	if (!err)
-		err = vm_follows(vm) ? vm_reset_vcpus(vm) : vm_boot(vm, why);
+		err = vm_follows(vm) || vm->config.restore ? vm_reset_vcpus(vm) : vm_boot(vm, why);
 	if (err) {
 		if (!why[0])
 			snprintf(why, VMM_WHY_MAX, "a slice: %s", strerror(-err));

@@ -25,6 +25,7 @@ struct saver {
 	int fd;
 	int err;
 	uint64_t digest;
+	uint64_t vcpus; /* bit per vCPU */
 	struct base_wbuf buf;
 };
 
@@ -48,12 +49,50 @@ static void save_machine(struct vmm_vm *vm, struct saver *s)
 	saver_section(s, "machine", 0, MACHINE_VERSION);
 }
 
+/* What a follower has packed, as the sections that one of ours would be. */
+static int save_remote_vcpu(void *arg, uint32_t id, struct base_rbuf *pack)
+{
+	static const char *const names[] = {"cpuid", "vcpu", "lapic"};
+	struct saver *s = arg;
+
+	if (s->vcpus >> id & 1)
+		return -EPROTO;
+	s->vcpus |= UINT64_C(1) << id;
+	for (unsigned i = 0; i < BASE_ARRAY_LEN(names); i++) {
+		uint32_t version = base_rbuf_u32(pack);
+		size_t len = 0;
+		const void *data = base_rbuf_blob(pack, VMM_VCPU_PACK_MAX, &len);
+
+		if (pack->error)
+			return -EPROTO;
+		base_wbuf_bytes(&s->buf, data, len);
+		saver_section(s, names[i], id, version);
+	}
+	return base_rbuf_end(pack) ? -EPROTO : s->err;
+}
+
+static uint64_t all_vcpus(const struct vmm_vm *vm)
+{
+	return vm->config.vcpus == 64 ? UINT64_MAX : (UINT64_C(1) << vm->config.vcpus) - 1;
+}
+
+static void save_remote_vcpus(struct vmm_vm *vm, struct saver *s)
+{
+	if (!s->err)
+		s->err = vmm_span_each_vcpu(vm->span, save_remote_vcpu, s);
+	if (!s->err && s->vcpus != all_vcpus(vm))
+		s->err = -EPROTO;
+}
+
 static void save_vcpus(struct vmm_vm *vm, struct saver *s)
 {
 	for (unsigned i = 0; i < vm->vcpus.count; i++) {
 		struct vmm_vcpu *v = vm->vcpus.vcpu[i];
 		uint32_t id = vmm_vcpu_apic_id(v);
 
+		if (!vmm_vcpu_is_here(v))
+			continue;
+		s->vcpus |= UINT64_C(1) << id;
 		vmm_vcpu_save_cpuid(v, &s->buf);
 		saver_section(s, "cpuid", id, VMM_VCPU_CPUID_VERSION);
 		vmm_vcpu_save(v, &s->buf);
@@ -69,6 +108,8 @@ static void save_rest(struct vmm_vm *vm, struct saver *s)
 	vmm_irqchip_save(vm->irq, &s->buf);
 	saver_section(s, "irqchip", 0, IRQCHIP_VERSION);
 	save_vcpus(vm, s);
+	if (vm->span)
+		save_remote_vcpus(vm, s);
 	base_list_foreach (dev, &vm->devices, struct vmm_device, link) {
 		dev->ops->save(dev, &s->buf);
 		saver_section(s, dev->ops->name, dev->instance, dev->ops->version);
@@ -85,6 +126,22 @@ static void saver_begin(struct vmm_vm *vm, int fd, struct saver *s)
 	save_machine(vm, s);
 }
 
+/* All slices' memory, page by page through the DSM; and what else the others have. */
+static int save_shared_memory(struct vmm_vm *vm, struct saver *s)
+{
+	size_t words = (vmm_mem_size(vm->mem) / VMM_PAGE_SIZE + 63) / 64;
+	BASE_AUTO_FREE uint64_t *pages = calloc(words, sizeof(*pages));
+	int err = pages ? vmm_span_collect(vm->span, pages) : -ENOMEM;
+
+	return err ? err : vmm_snap_write_pages(s->fd, vm->mem, pages, &s->digest);
+}
+
+static int save_memory(struct vmm_vm *vm, struct saver *s)
+{
+	return vm->span ? save_shared_memory(vm, s)
+			: vmm_snap_write_memory(s->fd, vm->mem, &s->digest);
+}
+
 /* Without memory where something else carries it. */
 static int vm_save_sections(struct vmm_vm *vm, int fd, bool memory)
 {
@@ -92,10 +149,12 @@ static int vm_save_sections(struct vmm_vm *vm, int fd, bool memory)
 
 	if (vm->state != VMM_PAUSED)
 		return -EINVAL;
+	atomic_store(&vm->transfer, vm->span != NULL);
 	saver_begin(vm, fd, &s);
 	if (!s.err && memory)
-		s.err = vmm_snap_write_memory(fd, vm->mem, &s.digest);
+		s.err = save_memory(vm, &s);
 	save_rest(vm, &s);
+	atomic_store(&vm->transfer, false);
 	base_wbuf_fini(&s.buf);
 	return s.err;
 }
@@ -149,8 +208,12 @@ static int live_rounds(struct vmm_vm *vm, struct saver *s, int (*pause)(void *ar
 int vmm_vm_save_live(struct vmm_vm *vm, int fd, int (*pause)(void *arg), void *arg)
 {
 	struct saver s;
-	int err = vmm_mem_dirty_start(vm->mem);
+	int err;
 
+	/* Its dirty log would know of this slice's writes only. */
+	if (vm->span)
+		return -EOPNOTSUPP;
+	err = vmm_mem_dirty_start(vm->mem);
 	if (!err)
 		err = vmm_kvm_map_memory(&vm->kvm, vm->mem, true);
 	if (err)
@@ -188,6 +251,8 @@ struct loader {
 	bool machine, irqchip, end;
 	uint64_t cpuids, vcpus, lapics; /* bit per vCPU */
 	uint64_t digest;		/* of the sections so far */
+	uint32_t remote;		/* the vCPU of another slice that `pack` is of */
+	struct base_wbuf pack;
 	unsigned devices;
 	char *why;
 };
@@ -229,15 +294,45 @@ static int load_machine(struct loader *l, const struct vmm_snap_section *s, stru
 	return 0;
 }
 
+/* Its three sections go to its slice together. */
+static int load_remote_part(struct loader *l, const struct vmm_snap_section *s,
+			    struct base_rbuf *in)
+{
+	uint64_t bit = UINT64_C(1) << s->instance, *seen = &l->lapics;
+	char why[VMM_WHY_MAX] = "";
+	int err;
+
+	if (!strcmp(s->name, "cpuid")) {
+		l->remote = s->instance;
+		l->pack.len = 0;
+		seen = &l->cpuids;
+	} else if (!strcmp(s->name, "vcpu")) {
+		seen = &l->vcpus;
+	}
+	if (l->remote != s->instance || *seen & bit || (seen != &l->cpuids && !(l->cpuids & bit)) ||
+	    (seen == &l->lapics && !(l->vcpus & bit)))
+		return -EPROTO;
+	*seen |= bit;
+	base_wbuf_u32(&l->pack, s->version);
+	base_wbuf_blob(&l->pack, in->data, (uint32_t)base_rbuf_left(in));
+	base_rbuf_init(in, in->data, 0);
+	if (seen != &l->lapics)
+		return l->pack.error;
+	err = vmm_span_load_vcpu(l->vm->span, s->instance, &l->pack, why);
+	return err && why[0] ? loader_refuse(l, err, "%s", why) : err;
+}
+
 static int load_vcpu_part(struct loader *l, const struct vmm_snap_section *s, struct base_rbuf *in)
 {
 	struct vmm_vcpu *v;
 	uint64_t bit;
 	int err;
 
-	if (s->instance >= l->vm->vcpus.count)
+	if (s->instance >= l->vm->config.vcpus)
 		return -EPROTO;
-	v = l->vm->vcpus.vcpu[s->instance];
+	v = vmm_vcpus_find(&l->vm->vcpus, s->instance);
+	if (!v)
+		return l->vm->span ? load_remote_part(l, s, in) : -EPROTO;
 	bit = UINT64_C(1) << s->instance;
 	if (strcmp(s->name, "cpuid") == 0) {
 		err = vmm_vcpu_load_cpuid(v, in, s->version);
@@ -309,8 +404,7 @@ static int load_section(struct loader *l, const struct vmm_snap_section *s)
 
 static bool loader_complete(const struct loader *l)
 {
-	uint64_t all =
-		l->vm->vcpus.count == 64 ? UINT64_MAX : (UINT64_C(1) << l->vm->vcpus.count) - 1;
+	uint64_t all = all_vcpus(l->vm);
 	unsigned devices = 0;
 
 	/* Machines that were saved before there was a guest channel have none. */
@@ -331,6 +425,7 @@ int vm_load(struct vmm_vm *vm, int fd, char *why)
 				     err == -EPROTONOSUPPORT ? "a format of another version"
 							     : "this is not a saved machine");
 	why[0] = 0;
+	base_wbuf_init(&l.pack, VMM_VCPU_PACK_MAX);
 	while (!err && !l.end) {
 		err = vmm_snap_read(fd, &s);
 		if (!err)
@@ -343,6 +438,7 @@ int vm_load(struct vmm_vm *vm, int fd, char *why)
 				    err == -EBADMSG ? "damaged or cut off" : strerror(-err));
 	if (!err && !loader_complete(&l))
 		err = loader_refuse(&l, -EBADMSG, "parts of the machine are missing");
+	base_wbuf_fini(&l.pack);
 	free(s.data);
 	return err;
 }

@@ -9,6 +9,7 @@ trap '[ "$BASHPID" != $$ ] || { kill $(jobs -p) 2>/dev/null; rm -rf "$dir"; }' E
 head -c 32 /dev/urandom >"$dir/key"
 bad=0
 more=()
+lead=() # what only slice 0 gets
 declare -A reach=() # reach[K,P]: the port by which slice K reaches slice P, where it is not P's own
 
 # A free port each, below those that the kernel hands out: nobody takes one before its slice binds it.
@@ -38,7 +39,7 @@ slices() {
   for ((k = n - 1; k >= 0; k--)); do
     local args=(--name "slice$k" --slice $k --group 0123456789abcdef --key-file "$dir/key" --run-dir "$dir/run.$k")
     for ((p = 0; p < n; p++)); do args+=(--part "${parts[p]}" --peer "127.0.0.1:${reach[$k,$p]:-${list[p]}}"); done
-    [ $k -gt 0 ] || args+=(--kernel "$build/tests/guests/$guest" --cmdline "$cmdline" --console stdio)
+    [ $k -gt 0 ] || args+=(--kernel "$build/tests/guests/$guest" --cmdline "$cmdline" --console stdio "${lead[@]}")
     mkdir -p "$dir/run.$k"
     "$build/node/vmm/pangaea-vmm" "${args[@]}" "${more[@]}" </dev/null >"$dir/out.$k" 2>"$dir/err.$k" &
     pids[k]=$!

@@ -4,9 +4,11 @@
  *   lab-vm RUN-DIR wait STATE     until it is in this state (or has failed)
  *   lab-vm RUN-DIR move VCPU SLICE
  *   lab-vm RUN-DIR empty SLICE TO [PAGES/S]
+ *   lab-vm RUN-DIR save FILE
  * Prints the answer. Exit code 0; 1: refused, with the reason; 3: nobody listens or answers.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +16,7 @@
 #include "base/loop.h"
 #include "proto/vmmctl.h"
 
-enum { ANSWER_MS = 60000, EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_NOBODY = 3 };
+enum { ANSWER_MS = 60000, SAVE_MS = 120000, EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_NOBODY = 3 };
 
 static const struct {
 	const char *name;
@@ -84,7 +86,7 @@ static void on_reply(void *arg, const struct vmmctl_reply *r)
 		base_loop_stop(a->loop, 0);
 }
 
-static int ask(const char *dir, const struct vmmctl_request *request, const char *wait_for)
+static int ask(const char *dir, const struct vmmctl_request *request, int fd, const char *wait_for)
 {
 	static const struct vmmctl_client_ops ops = {.event = on_event, .closed = on_closed};
 	struct ask a = {.wait_for = wait_for};
@@ -94,7 +96,9 @@ static int ask(const char *dir, const struct vmmctl_request *request, const char
 	if (!err)
 		err = vmmctl_client_new(a.loop, dir, &ops, &a, &client);
 	if (!err)
-		err = vmmctl_client_call(client, request, -1, ANSWER_MS, on_reply, &a);
+		err = vmmctl_client_call(client, request, fd,
+					 request->op == VMMCTL_SAVE ? SAVE_MS : ANSWER_MS, on_reply,
+					 &a);
 	if (err) {
 		fprintf(stderr, "lab-vm: %s: %s\n", dir, strerror(-err));
 		return EXIT_NOBODY;
@@ -110,7 +114,16 @@ int main(int argc, char **argv)
 	if (argc == 5 && strcmp(argv[2], "move") == 0) {
 		request.cols = (uint16_t)atoi(argv[3]);
 		request.rows = (uint16_t)atoi(argv[4]);
-		return ask(argv[1], &request, NULL);
+		return ask(argv[1], &request, -1, NULL);
+	}
+	if (argc == 4 && strcmp(argv[2], "save") == 0) {
+		int fd = open(argv[3], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+		request.op = VMMCTL_SAVE;
+		if (fd >= 0)
+			return ask(argv[1], &request, fd, NULL);
+		perror(argv[3]);
+		return EXIT_USAGE;
 	}
 	if ((argc == 5 || argc == 6) && strcmp(argv[2], "empty") == 0) {
 		request = (struct vmmctl_request){.op = VMMCTL_EMPTY,
@@ -118,16 +131,16 @@ int main(int argc, char **argv)
 						  .rows = (uint16_t)atoi(argv[4]),
 						  .rate = argc == 6 ? strtoull(argv[5], NULL, 10)
 								    : 0};
-		return ask(argv[1], &request, NULL);
+		return ask(argv[1], &request, -1, NULL);
 	}
 	for (size_t i = 0; argc >= 3 && i < BASE_ARRAY_LEN(words); i++) {
 		bool waits = strcmp(argv[2], "wait") == 0;
 
 		request.op = words[i].op;
 		if (strcmp(argv[2], words[i].name) == 0 && argc == (waits ? 4 : 3))
-			return ask(argv[1], &request, waits ? argv[3] : NULL);
+			return ask(argv[1], &request, -1, waits ? argv[3] : NULL);
 	}
 	fprintf(stderr, "usage: lab-vm RUN-DIR status|stats|pause|resume|powerdown|kill|reset|"
-			"registers|wait STATE|move VCPU SLICE|empty SLICE TO|places\n");
+			"registers|wait STATE|move VCPU SLICE|empty SLICE TO|places|save FILE\n");
 	return EXIT_USAGE;
 }

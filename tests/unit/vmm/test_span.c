@@ -84,6 +84,10 @@ static void refuses_what_does_not_fit(void **state)
 	refuses("--group", parse(PARTS, PEERS, "--slice", "1", "--key-file", key_path, NULL));
 	refuses("--key-file",
 		parse(PARTS, PEERS, "--slice", "1", "--group", "00000000000000ff", NULL));
+	refuses("slice 0 only",
+		parse(PARTS, PEERS, SECRET, "--slice", "1", "--restore", "r", NULL));
+	refuses("--incoming",
+		parse(PARTS, PEERS, SECRET, "--slice", "0", "--incoming", "--run-dir", "r", NULL));
 	refuses("slice 0 only", parse(PARTS, PEERS, SECRET, "--slice", "1", "--kernel", "k", NULL));
 	refuses("at least two", parse("--part", "1:64M", "--peer", "127.0.0.1:7001", SECRET,
 				      "--slice", "0", "--kernel", "k", NULL));
@@ -110,7 +114,8 @@ static void same(const struct span_msg *m)
 	assert_int_equal(span_msg_put(second, &back), len);
 	assert_memory_equal(first, second, len);
 	/* One byte less or more is another message, or none; a text may be shorter. */
-	if (m->type != SPAN_END && m->type != SPAN_MOVE && m->type != SPAN_STATE) {
+	if (m->type != SPAN_END && m->type != SPAN_MOVE && m->type != SPAN_STATE &&
+	    m->type != SPAN_PART && m->type != SPAN_LOADED) {
 		assert_int_equal(span_msg_get(first, len - 1, &back), -EPROTO);
 		assert_int_equal(span_msg_get(first, len + 1, &back), -EPROTO);
 	}
@@ -147,6 +152,11 @@ static void messages_survive_the_wire(void **state)
 				.task = {SPAN_TASK_REHOME, 2, 100, {0, 1, 0, [15] = 7}}});
 	same(&(struct span_msg){
 		.type = SPAN_DONE, .number = 3, .done = {SPAN_TASK_EVICT, 115, 1, 2}});
+	same(&(struct span_msg){.type = SPAN_SAVE, .number = 3});
+	same(&(struct span_msg){.type = SPAN_FLUSH, .number = 3, .round = 1});
+	same(&(struct span_msg){
+		.type = SPAN_PART, .number = 3, .state = {0, 7, UINT32_MAX, 220, {1, 2}}});
+	same(&(struct span_msg){.type = SPAN_LOADED, .number = 3, .end = {true, "damaged"}});
 	same(&(struct span_msg){.type = SPAN_END, .end = {true, "the guest has failed"}});
 }
 
@@ -171,6 +181,10 @@ static void refuses_foreign_messages(void **state)
 	m = (struct span_msg){.type = SPAN_TASK};
 	assert_int_equal(span_msg_get(b, span_msg_put(b, &m), &m), -EPROTO);
 	m = (struct span_msg){.type = SPAN_DONE, .done = {.op = SPAN_TASK_END}};
+	assert_int_equal(span_msg_get(b, span_msg_put(b, &m), &m), -EPROTO);
+	m = (struct span_msg){.type = SPAN_PART, .state = {.offset = 5, .total = 9, .len = 5}};
+	assert_int_equal(span_msg_get(b, span_msg_put(b, &m), &m), -EPROTO);
+	m = (struct span_msg){.type = SPAN_PART, .state = {.total = 9}};
 	assert_int_equal(span_msg_get(b, span_msg_put(b, &m), &m), -EPROTO);
 	m = (struct span_msg){.type = SPAN_RESET, .entry = {.mode = 3}};
 	assert_int_equal(span_msg_get(b, span_msg_put(b, &m), &m), -EPROTO);

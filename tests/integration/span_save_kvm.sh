@@ -1,0 +1,100 @@
+#!/bin/bash
+# labels: kvm
+# timeout: 300
+# Guests that span several pangaea-vmm of this machine are saved at one instant of all slices, go on, and
+# start again from the file: in the same parts, in others, in one process. Damaged files are refused.
+# shellcheck source=tests/integration/span_lib.bash
+. "$(dirname "$0")/span_lib.bash"
+
+# over EXPECTED WHAT: the guest ends well and has said EXPECTED.
+over() {
+  if ended 100 && ! tr -d '0 ' <<<"$rcs" | grep -q . && grep -q "$1" "$dir/out.0"; then
+    echo "ok: $2"
+  else
+    echo "FAIL: $2: exit codes $rcs, expected '$1'"; show
+  fi
+  rm -rf "$dir"/out.* "$dir"/err.* "$dir"/run.*
+}
+save() { vm 0 save "$dir/$1" || { echo "FAIL: $1 is not saved"; show; }; }
+# restored FILE EXPECTED GUEST PART...
+restored() {
+  lead=(--restore "$dir/$1")
+  slices "$3" '' "${@:4}"
+  lead=()
+  over "$2" "$1 goes on in ${*:4}"
+}
+
+slices dirty 'mib=48 passes=24 rate=200' 1:32M 1:64M
+wait_for 'MiB written' && save dirty
+over 'dirty: PASS' 'a guest that is saved goes on'
+restored dirty 'dirty: PASS' dirty 1:32M 1:64M
+restored dirty 'dirty: PASS' dirty 1:64M 1:32M
+timeout 60 "$build/node/vmm/pangaea-vmm" --name one --restore "$dir/dirty" --vcpus 2 --memory 96M --console stdio </dev/null >"$dir/out.0" 2>"$dir/err.0"
+grep -q 'dirty: PASS' "$dir/out.0" && echo "ok: dirty goes on in one process" || { echo "FAIL: in one process"; show; }
+
+# An interrupt that is lost would be waited for without end.
+slices pingpong 'rounds=3000' 1:32M 1:64M 1:32M
+wait_for 'memory' && save pingpong
+over 'pingpong: PASS' 'two vCPUs wake each other after the save'
+restored pingpong 'pingpong: PASS' pingpong 1:64M 1:32M 1:32M
+restored pingpong 'pingpong: PASS' pingpong 2:64M 1:64M
+
+slices timer ticks=200 1:32M 1:32M
+wait_for 'tick 1$' && save timer
+over 'timer: 200 deadlines' 'ticks after the save'
+restored timer 'timer: 200 deadlines' timer 1:32M 1:32M
+
+# With vCPUs that are not where they began.
+slices atomics 'cpus=4 rounds=8000' 1:32M 2:32M 1:32M
+wait_for '4 CPUs' && vm 0 move 3 0 && vm 0 move 1 2 && save atomics && vm 0 move 3 1
+over 'atomics: PASS' 'four vCPUs count together after the save'
+restored atomics 'atomics: PASS' atomics 1:32M 2:32M 1:32M
+restored atomics 'atomics: PASS' atomics 3:48M 1:48M
+
+# It may be saved again, and what was paused stays so.
+slices timer ticks=100000 1:32M 1:32M
+wait_for 'tick 1$' && vm 0 pause && save again && save again && vm 0 status | grep -q paused && vm 0 resume && vm 0 reset ||
+  { echo "FAIL: saved while paused"; show; }
+vm 0 kill
+over 'tick' 'saved twice while paused, and reset'
+
+# refused FILE TEXT PART...: no slice is left.
+refused() {
+  lead=(--restore "$dir/$1")
+  slices dirty '' "${@:3}"
+  lead=()
+  if ended 60 && ! grep -q '\b0' <<<"$rcs" && grep -q "$2" "$dir/err.0"; then
+    echo "ok: $1 in ${*:3}: $2"
+  else
+    echo "FAIL: $1 in ${*:3}: exit codes $rcs, expected '$2'"; show
+  fi
+  rm -rf "$dir"/out.* "$dir"/err.* "$dir"/run.*
+}
+size=$(stat -c %s "$dir/dirty")
+# flip FILE OFFSET
+flip() {
+  cp "$dir/dirty" "$dir/$1"
+  printf "\\x$(printf %x $(($(od -An -tu1 -j"$2" -N1 "$dir/dirty") ^ 1)))" | dd of="$dir/$1" bs=1 seek="$2" conv=notrunc status=none
+}
+flip memory $((size / 2))
+flip vcpu $((size - 3000))
+head -c $((size - 100)) "$dir/dirty" >"$dir/cut"
+refused memory 'damaged or cut off' 1:32M 1:64M
+refused vcpu 'damaged or cut off' 1:32M 1:64M
+refused cut 'damaged or cut off' 1:32M 1:64M
+refused dirty 'has 2 vCPUs and 96 MiB' 1:32M 1:32M
+refused dirty 'has 2 vCPUs and 96 MiB' 1:32M 2:64M
+
+# A slice that dies meanwhile: no file is said to be whole, and nothing is left.
+slices dirty 'mib=48 rate=200' 1:32M 1:64M
+wait_for 'MiB written'
+vm 0 pause
+kill -STOP "${pids[1]}"
+vm 0 save "$dir/never" >/dev/null 2>&1 & saver=$!
+until vm 0 resume 2>&1 | grep -q 'being saved'; do read -rt 0.05 <> <(:); done
+kill -9 "${pids[1]}"
+wait $saver && { echo "FAIL: saved without a slice"; bad=1; }
+ended 30 || { echo "FAIL: the lead has not ended"; bad=1; }
+grep -q 'lost slice 1' "$dir/err.0" && echo "ok: a slice that dies while the guest is saved" || { echo "FAIL: no word of it"; show; }
+
+exit $bad
