@@ -432,6 +432,9 @@ void *dsm_service_main(void *arg)
 		if (idle && !poll_on(d, idle))
 			sleep_and_learn(d);
 	}
+	/* What was said before the end goes before the goodbye. */
+	if (!d->failing && !dsm_posts_handle(d, base_clock_ns()) && flush(d))
+		log_debug("the last words are not sent");
 	xp_stop(d->xp);
 	return NULL;
 }

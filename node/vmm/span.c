@@ -386,6 +386,11 @@ int vmm_span_start(struct vmm_span *s)
 	return err;
 }
 
+void vmm_span_leave(struct vmm_span *s)
+{
+	dsm_stop(s->dsm);
+}
+
 void vmm_span_free(struct vmm_span *s)
 {
 	if (!s)

@@ -71,6 +71,8 @@ BASE_MUST_CHECK int vmm_span_open(struct vmm_span *s, char *why);
 /* The links' device serves only the user that opened it. */
 bool vmm_span_keeps_user(const struct vmm_span *s);
 BASE_MUST_CHECK int vmm_span_start(struct vmm_span *s);
+/* Says goodbye; who waits for a page sleeps on. */
+void vmm_span_leave(struct vmm_span *s);
 /* Says goodbye. No callback comes after it. */
 void vmm_span_free(struct vmm_span *s);
 

@@ -378,7 +378,7 @@ static int unpack(struct vmm_span *s, struct vmm_vcpu *vcpu, uint64_t *tsc)
 	if (b.error || sum != XXH3_64bits(b.data + b.pos, base_rbuf_left(&b)))
 		return -EBADMSG;
 	base_rbuf_init(&b, s->state + STATE_HEAD, s->state_total - STATE_HEAD);
-	return vmm_vcpu_unpack(vcpu, &b);
+	return vmm_vcpu_unpack(vcpu, &b, false);
 }
 
 /* The vCPU's thread, like all below. */

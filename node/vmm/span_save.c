@@ -337,7 +337,7 @@ static int load_part(struct vmm_span *s, uint32_t *number)
 	v = err ? NULL : vmm_vcpus_find(s->config.vcpus, id);
 	if (!err && (!v || !vmm_vcpu_is_here(v)))
 		err = -EPROTO;
-	return err ? err : vmm_vcpu_unpack(v, &pack);
+	return err ? err : vmm_vcpu_unpack(v, &pack, true);
 }
 
 void vmm_span_load_part(struct vmm_span *s)

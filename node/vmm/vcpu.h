@@ -156,12 +156,12 @@ void vmm_vcpu_take_seat(struct vmm_vcpu *v, enum vmm_vcpu_seat seat);
 bool vmm_vcpu_is_held(const struct vmm_vcpu *v);
 /*
  * All of it, LAPIC included: {u32 version, blob} of CPUID, vCPU and LAPIC. unpack, into one that is
- * away: as the loads; the requests of its LAPIC stay those that came here. Where it fails the vCPU
- * is not to run.
+ * away, or paused: as the loads; the requests of its LAPIC are those of the pack, or else stay those
+ * that came here. Where it fails the vCPU is not to run.
  */
 enum { VMM_VCPU_PACK_MAX = 160 << 10 };
 void vmm_vcpu_pack(struct vmm_vcpu *v, struct base_wbuf *out);
-BASE_MUST_CHECK int vmm_vcpu_unpack(struct vmm_vcpu *v, struct base_rbuf *in);
+BASE_MUST_CHECK int vmm_vcpu_unpack(struct vmm_vcpu *v, struct base_rbuf *in, bool requests);
 
 /* ---- only while paused ---- */
 

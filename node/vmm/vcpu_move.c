@@ -127,12 +127,17 @@ static int get_part(struct vmm_vcpu *v, struct base_rbuf *in,
 	return err ? err : base_rbuf_end(&part);
 }
 
-static int load_lapic(struct vmm_vcpu *v, struct base_rbuf *in, uint32_t version)
+static int move_lapic(struct vmm_vcpu *v, struct base_rbuf *in, uint32_t version)
 {
 	return vmm_lapic_move_in(v->lapic, in, version);
 }
 
-int vmm_vcpu_unpack(struct vmm_vcpu *v, struct base_rbuf *in)
+static int load_lapic(struct vmm_vcpu *v, struct base_rbuf *in, uint32_t version)
+{
+	return vmm_lapic_load(v->lapic, in, version);
+}
+
+int vmm_vcpu_unpack(struct vmm_vcpu *v, struct base_rbuf *in, bool requests)
 {
 	/* KVM judges the registers by the CPUID that it knows. */
 	int err = get_part(v, in, vmm_vcpu_load_cpuid);
@@ -140,6 +145,6 @@ int vmm_vcpu_unpack(struct vmm_vcpu *v, struct base_rbuf *in)
 	if (!err)
 		err = get_part(v, in, vmm_vcpu_load);
 	if (!err)
-		err = get_part(v, in, load_lapic);
+		err = get_part(v, in, requests ? load_lapic : move_lapic);
 	return err ? err : base_rbuf_end(in);
 }

@@ -114,6 +114,9 @@ void vm_finish(struct vmm_vm *vm, enum vmm_state state, const char *reason)
 		vm->lost = true;
 	if (vm->span && !vm_follows(vm))
 		vmm_span_end(vm->span, state == VMM_FAILED, reason);
+	/* Its end is that of the process, which would take these words along. */
+	if (atomic_load(&vm->transfer))
+		vmm_span_leave(vm->span);
 	vm_set_state(vm, state, reason);
 }
 

@@ -1,8 +1,8 @@
 #!/bin/bash
 # labels: kvm
-# timeout: 300
+# timeout: 600
 # Guests that span several pangaea-vmm of this machine are saved at one instant of all slices, go on, and
-# start again from the file: in the same parts, in others, in one process. Damaged files are refused.
+# start again from the file, in the same parts or in others. Damaged files are refused.
 # shellcheck source=tests/integration/span_lib.bash
 . "$(dirname "$0")/span_lib.bash"
 
@@ -24,16 +24,13 @@ restored() {
   over "$2" "$1 goes on in ${*:4}"
 }
 
-slices dirty 'mib=48 passes=24 rate=200' 1:32M 1:64M
+slices dirty 'mib=48 passes=16 rate=200' 1:32M 1:64M
 wait_for 'MiB written' && save dirty
 over 'dirty: PASS' 'a guest that is saved goes on'
 restored dirty 'dirty: PASS' dirty 1:32M 1:64M
 restored dirty 'dirty: PASS' dirty 1:64M 1:32M
-timeout 60 "$build/node/vmm/pangaea-vmm" --name one --restore "$dir/dirty" --vcpus 2 --memory 96M --console stdio </dev/null >"$dir/out.0" 2>"$dir/err.0"
-grep -q 'dirty: PASS' "$dir/out.0" && echo "ok: dirty goes on in one process" || { echo "FAIL: in one process"; show; }
-
 # An interrupt that is lost would be waited for without end.
-slices pingpong 'rounds=3000' 1:32M 1:64M 1:32M
+slices pingpong 'rounds=2000' 1:32M 1:64M 1:32M
 wait_for 'memory' && save pingpong
 over 'pingpong: PASS' 'two vCPUs wake each other after the save'
 restored pingpong 'pingpong: PASS' pingpong 1:64M 1:32M 1:32M
@@ -45,7 +42,7 @@ over 'timer: 200 deadlines' 'ticks after the save'
 restored timer 'timer: 200 deadlines' timer 1:32M 1:32M
 
 # With vCPUs that are not where they began.
-slices atomics 'cpus=4 rounds=8000' 1:32M 2:32M 1:32M
+slices atomics 'cpus=4 rounds=5000' 1:32M 2:32M 1:32M
 wait_for '4 CPUs' && vm 0 move 3 0 && vm 0 move 1 2 && save atomics && vm 0 move 3 1
 over 'atomics: PASS' 'four vCPUs count together after the save'
 restored atomics 'atomics: PASS' atomics 1:32M 2:32M 1:32M
@@ -84,6 +81,17 @@ refused vcpu 'damaged or cut off' 1:32M 1:64M
 refused cut 'damaged or cut off' 1:32M 1:64M
 refused dirty 'has 2 vCPUs and 96 MiB' 1:32M 1:32M
 refused dirty 'has 2 vCPUs and 96 MiB' 1:32M 2:64M
+
+# Killed meanwhile: all end well.
+slices dirty 'mib=48 rate=200' 1:32M 1:64M
+wait_for 'MiB written'
+kill -STOP "${pids[1]}"
+vm 0 save "$dir/never" >/dev/null 2>&1 & saver=$!
+read -rt 0.2 <> <(:)
+kill -CONT "${pids[1]}"
+vm 0 kill
+wait $saver
+over 'MiB written' 'a guest that is killed while it is saved'
 
 # A slice that dies meanwhile: no file is said to be whole, and nothing is left.
 slices dirty 'mib=48 rate=200' 1:32M 1:64M
