@@ -138,8 +138,9 @@ static int save_shared_memory(struct vmm_vm *vm, struct saver *s)
 
 static int save_memory(struct vmm_vm *vm, struct saver *s)
 {
-	return vm->span ? save_shared_memory(vm, s)
-			: vmm_snap_write_memory(s->fd, vm->mem, &s->digest);
+	return vm->span && !vmm_span_is_over(vm->span)
+		       ? save_shared_memory(vm, s)
+		       : vmm_snap_write_memory(s->fd, vm->mem, &s->digest);
 }
 
 /* Without memory where something else carries it. */
