@@ -213,9 +213,9 @@ static int call_timeout(const struct ctl *c, const struct control_request *req)
 	/* These wait for something: the agent keeps the time, we only back it up. */
 	if (req->op == CONTROL_VM_STOP)
 		ms = req->timeout_ms + CTL_CALL_MS;
-	else if (req->op == CONTROL_VM_RUN || req->op == CONTROL_VM_RESTORE)
+	else if (req->op == CONTROL_VM_RUN)
 		ms = 60000;
-	else if (req->op == CONTROL_VM_CHECKPOINT && !ms)
+	else if ((req->op == CONTROL_VM_CHECKPOINT || req->op == CONTROL_VM_RESTORE) && !ms)
 		ms = 3600000;
 	else if (!ms)
 		ms = CTL_CALL_MS;

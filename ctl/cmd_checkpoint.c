@@ -53,6 +53,26 @@ int ctl_vm_checkpoint(struct ctl *c)
 	return code;
 }
 
+/* --vcpus and --memory: other nodes than those of the file, which is then on the first of them. */
+static bool take_places(struct ctl *c, struct control_request *req)
+{
+	struct vmspec *s = c->spec;
+	char why[VMSPEC_WHY_MAX];
+
+	if (!s->part_count)
+		return true;
+	memcpy(s->name, "restored", sizeof("restored"));
+	memcpy(s->restore, req->path, sizeof(s->restore));
+	if (!vmspec_check(s, why)) {
+		ctl_fail(c, CONTROL_USAGE, "%s", why);
+		return false;
+	}
+	req->spec = s;
+	if (!req->node[0])
+		memcpy(req->node, s->parts[0].node, sizeof(req->node));
+	return true;
+}
+
 int ctl_vm_restore(struct ctl *c)
 {
 	struct control_request req = {.op = CONTROL_VM_RESTORE, .overcommit = c->overcommit};
@@ -60,7 +80,7 @@ int ctl_vm_restore(struct ctl *c)
 	int code;
 
 	if ((c->node && !ctl_name(c, "node", c->node, req.node)) ||
-	    !take_path(c, c->args[0], req.path))
+	    !take_path(c, c->args[0], req.path) || !take_places(c, &req))
 		return CONTROL_USAGE;
 	code = ctl_call(c, &req, ctl_run_item, c, &r);
 	if (code)

@@ -194,6 +194,24 @@ TAKE(memory)
 	return vmspec_set_memory(c->spec, v, why);
 }
 
+static bool is_parts(const char *v, char why[VMSPEC_WHY_MAX])
+{
+	if (strchr(v, '='))
+		return true;
+	snprintf(why, VMSPEC_WHY_MAX, "expected nodes, such as a=1,b=1");
+	return false;
+}
+
+TAKE(part_vcpus)
+{
+	return is_parts(v, why) && vmspec_set_vcpus(c->spec, v, why);
+}
+
+TAKE(part_memory)
+{
+	return is_parts(v, why) && vmspec_set_memory(c->spec, v, why);
+}
+
 TAKE(gdb)
 {
 	uint64_t port;
@@ -374,6 +392,9 @@ static const struct ctl_option checkpoint_options[] = {
 };
 static const struct ctl_option restore_options[] = {
 	{"node", 'n', "NODE", "where (default: the node that is asked)", take_node},
+	{"vcpus", 0, "a=N,b=N", "of a guest over several nodes: other nodes, or other shares",
+	 take_part_vcpus},
+	{"memory", 'm', "a=SIZE,..", "the same for its memory", take_part_memory},
 	{"overcommit", 0, NULL, "allow more vCPUs or memory than the host has free",
 	 take_overcommit},
 	END,
@@ -496,12 +517,17 @@ const struct ctl_command ctl_commands[] = {
 	 consolidate_options, ctl_vm_consolidate},
 	{"vm", "checkpoint", "NAME FILE", 2, 2, "write a VM's state to a file; it goes on",
 	 "FILE is made on the VM's node: whole or not at all, and only its owner may read it. It\n"
-	 "holds memory and devices, not the disks: these must not change until it is restored.",
+	 "holds memory and devices, not the disks: these must not change until it is restored.\n"
+	 "A guest that spans nodes stands still meanwhile; its lead's node needs room for all of its\n"
+	 "memory.",
 	 "pangaea vm checkpoint web /srv/web.ckpt --live", checkpoint_options, ctl_vm_checkpoint},
 	{"vm", "restore", "FILE", 1, 1, "start a VM from a checkpoint",
 	 "FILE is one of the node. The VM has the name, disks and networks that it had; its clock\n"
-	 "goes on where it stood.",
-	 "pangaea vm restore /srv/web.ckpt --node b", restore_options, ctl_vm_restore},
+	 "goes on where it stood. A guest that spans nodes starts on those that it had, or on those of\n"
+	 "--vcpus and --memory; FILE is then one of the first.",
+	 "pangaea vm restore /srv/web.ckpt --node b\n"
+	 "pangaea vm restore /srv/big.ckpt --vcpus b=2,c=2 --memory b=1G,c=1G",
+	 restore_options, ctl_vm_restore},
 	{"pvm", "up", "", 0, 0, "make a parallel virtual machine of VMs",
 	 "The guests are to be made by 'deploy/guest-image --pvm', or hold pangaea-guest,\n"
 	 "pangaea-pvm and our PVM, and to reach one another ('--nic net', an address each).",

@@ -241,6 +241,12 @@ static bool has_spec(int op)
 	return op == CONTROL_VM_RUN || op == CONTROL_MIGRATE_PREPARE || op == CONTROL_SLICE_PREPARE;
 }
 
+/* RESTORE: with other nodes than those of the file. */
+static bool may_have_spec(int op)
+{
+	return has_spec(op) || op == CONTROL_VM_RESTORE;
+}
+
 static bool has_slice(int op)
 {
 	return op >= CONTROL_SLICE_PREPARE && op <= CONTROL_SLICE_STOP;
@@ -380,7 +386,7 @@ static bool get_request(const PB(Request) * pb, struct control_request *r, struc
 {
 	snprintf(why, VMSPEC_WHY_MAX, "the request is malformed, or of a newer version");
 	if (!known_op((int)pb->op) || pb->cols > UINT16_MAX || pb->rows > UINT16_MAX ||
-	    has_spec((int)pb->op) != (pb->spec != NULL) ||
+	    (pb->spec ? !may_have_spec((int)pb->op) : has_spec((int)pb->op)) ||
 	    has_migrate((int)pb->op) != (pb->migrate != NULL) ||
 	    has_slice((int)pb->op) != (pb->slice != NULL))
 		return false;

@@ -23,7 +23,7 @@ enum {
 	AGENT_PEER_MS = 3000,	 /* what another agent gets for a short question */
 	AGENT_VMM_MS = 5000,	 /* what a VM's process gets for one */
 	AGENT_START_MS = 30000,	 /* until a new VM runs */
-	AGENT_SAVE_MS = 3600000, /* until a checkpoint is written */
+	AGENT_SAVE_MS = 3600000, /* until a checkpoint is written, or read */
 	AGENT_STOP_MS = 30000,	 /* until a guest has powered off, unless asked otherwise */
 	AGENT_EVENT_MAX = 1024,
 	AGENT_OUTCOME_MAX = 256,

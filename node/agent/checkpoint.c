@@ -168,6 +168,36 @@ static int checkpoint_open(struct checkpoint *p, const struct vmspec *spec)
 	return rc;
 }
 
+/* What a guest that spans nodes cannot, or its lead's node. */
+static bool refuse_span(const struct agent_vm *vm, struct chan_call *call, bool live)
+{
+	uint64_t away;
+	char have[32], want[32];
+	struct agent_host h;
+
+	if (!vmspec_spans(&vm->spec))
+		return false;
+	if (live) {
+		agent_reply_text(call, CONTROL_USAGE,
+				 "%s spans %zu nodes and stands still while it is written: leave "
+				 "out --live",
+				 vm->spec.name, vm->spec.part_count);
+		return true;
+	}
+	/* The lead reads all of it; what it has already counts double, which is on the safe side. */
+	away = vm->spec.memory_bytes - vm->spec.parts[0].memory_bytes;
+	agent_host_read(&h);
+	if (away <= h.available_bytes)
+		return false;
+	agent_reply_text(call, CONTROL_NO_ROOM,
+			 "%s: node %s has %s of memory free; all of the guest's memory passes "
+			 "through its lead, which needs room for the others' %s",
+			 vm->spec.name, vm->agent->self->name,
+			 text_size_print(h.available_bytes, have, sizeof(have)),
+			 text_size_print(away, want, sizeof(want)));
+	return true;
+}
+
 void agent_checkpoint(struct agent_vm *vm, struct chan_call *call,
 		      const struct control_request *req)
 {
@@ -175,13 +205,8 @@ void agent_checkpoint(struct agent_vm *vm, struct chan_call *call,
 	struct checkpoint *p;
 	int rc;
 
-	if (vm->spec.part_count > 1) {
-		agent_reply_text(
-			call, CONTROL_USAGE,
-			"%s spans nodes: only guests of one node can be checkpointed so far",
-			vm->spec.name);
+	if (refuse_span(vm, call, req->live))
 		return;
-	}
 	p = calloc(1, sizeof(*p));
 	rc = p ? 0 : -ENOMEM;
 	if (!rc) {
@@ -204,6 +229,30 @@ void agent_checkpoint(struct agent_vm *vm, struct chan_call *call,
 
 /* ---- restoring ---- */
 
+/* The nodes of `given` in place of the file's. */
+static int take_places(struct vmspec *spec, const struct vmspec *given, char why[AGENT_WHY_MAX])
+{
+	char size[32];
+
+	if (!vmspec_spans(spec) || !vmspec_spans(given)) {
+		snprintf(why, AGENT_WHY_MAX,
+			 vmspec_spans(spec)
+				 ? "%s spans nodes: give at least two (--vcpus a=1,b=1 --memory ..)"
+				 : "%s is a guest of one node: choose it by --node",
+			 spec->name);
+		return -EINVAL;
+	}
+	if (given->vcpus != spec->vcpus || given->memory_bytes != spec->memory_bytes) {
+		snprintf(why, AGENT_WHY_MAX, "the checkpoint of %s has %u vCPUs and %s of memory",
+			 spec->name, spec->vcpus,
+			 text_size_print(spec->memory_bytes, size, sizeof(size)));
+		return -EINVAL;
+	}
+	memcpy(spec->parts, given->parts, sizeof(spec->parts));
+	spec->part_count = given->part_count;
+	return 0;
+}
+
 void agent_restore(struct agent *a, struct chan_call *call, struct control_request *req)
 {
 	BASE_AUTO_FD int fd = open(req->path, O_RDONLY | O_CLOEXEC);
@@ -218,6 +267,8 @@ void agent_restore(struct agent *a, struct chan_call *call, struct control_reque
 	} else {
 		rc = agent_checkpoint_head_read(fd, req->path, &spec, why);
 	}
+	if (!rc && req->spec)
+		rc = take_places(spec, req->spec, why);
 	if (!rc) {
 		memcpy(spec->restore, req->path, sizeof(spec->restore));
 		if (!vmspec_check(spec, why))
@@ -234,6 +285,8 @@ void agent_restore(struct agent *a, struct chan_call *call, struct control_reque
 	req->spec = spec;
 	req->op = CONTROL_VM_RUN;
 	req->local = false;
-	memcpy(req->node, a->self->name, sizeof(req->node));
+	/* That of a guest that spans nodes is its lead's, which then looks for the file. */
+	if (!vmspec_spans(spec))
+		memcpy(req->node, a->self->name, sizeof(req->node));
 	agent_request_run(a, call, req);
 }

@@ -81,11 +81,14 @@ static int relay_timeout(const struct control_request *req)
 
 	switch (req->op) {
 	case CONTROL_VM_RUN:
+		if (req->spec && req->spec->restore[0])
+			return AGENT_SAVE_MS;
+		return AGENT_START_MS + 2 * AGENT_PEER_MS;
 	case CONTROL_VM_SPREAD:
 	case CONTROL_VM_CONSOLIDATE:
 	case CONTROL_VM_MIGRATE: return AGENT_START_MS + 2 * AGENT_PEER_MS;
-	case CONTROL_VM_CHECKPOINT: return AGENT_SAVE_MS;
-	case CONTROL_VM_RESTORE: return AGENT_START_MS + 2 * AGENT_PEER_MS;
+	case CONTROL_VM_CHECKPOINT:
+	case CONTROL_VM_RESTORE: return AGENT_SAVE_MS;
 	case CONTROL_VM_STOP: return (int)BASE_MIN(ms, (uint64_t)INT_MAX / 2) + AGENT_PEER_MS;
 	default: return 2 * AGENT_VMM_MS;
 	}

@@ -314,7 +314,7 @@ void agent_slice_start(struct agent *a, struct chan_call *call, const struct con
 		agent_vm_free(vm);
 		return;
 	}
-	if (agent_wait(vm, call, AGENT_WAIT_RUN, AGENT_START_MS))
+	if (agent_wait(vm, call, AGENT_WAIT_RUN, agent_vm_start_ms(vm)))
 		agent_reply_text(call, CONTROL_OK, "%s", "");
 }
 

@@ -84,7 +84,7 @@ void agent_span_abort(struct agent_vm *vm, enum control_code code, const char *w
 {
 	struct agent_span *span = vm->slice.span;
 
-	if (agent_wait(vm, span->call, AGENT_WAIT_RUN, AGENT_START_MS))
+	if (agent_wait(vm, span->call, AGENT_WAIT_RUN, agent_vm_start_ms(vm)))
 		agent_reply_text(span->call, code, "%s: %s", vm->spec.name, why);
 	vm->code = code;
 	vm->state = VMMCTL_FAILED;
@@ -147,7 +147,7 @@ static int start_others(struct agent_vm *vm, const struct control_slice *slice)
 		struct ask *q = ask_new(vm, i);
 
 		rc = q ? agent_span_ask(vm, i, CONTROL_SLICE_START, slice,
-					AGENT_START_MS + AGENT_PEER_MS, &start_ops, q)
+					agent_vm_start_ms(vm) + AGENT_PEER_MS, &start_ops, q)
 		       : -ENOMEM;
 		if (rc)
 			free(q);
@@ -169,7 +169,7 @@ static void span_start(struct agent_vm *vm)
 		return;
 	}
 	vm->slice.span = NULL;
-	if (agent_wait(vm, call, AGENT_WAIT_RUN, AGENT_START_MS))
+	if (agent_wait(vm, call, AGENT_WAIT_RUN, agent_vm_start_ms(vm)))
 		agent_reply_text(call, CONTROL_FAILED, "out of memory");
 	rc = start_others(vm, &span->slice);
 	if (rc)
@@ -314,6 +314,24 @@ static int span_new(struct agent *a, struct chan_call *call, const struct contro
 	return 0;
 }
 
+/* All memory of a checkpoint passes through the lead's, and stays there until others use it. */
+static bool has_room(struct agent *a, const struct vmspec *s, char why[AGENT_WHY_MAX])
+{
+	char have[32], want[32];
+	struct agent_host h;
+
+	agent_host_read(&h);
+	if (s->memory_bytes <= h.available_bytes)
+		return true;
+	snprintf(
+		why, AGENT_WHY_MAX,
+		"node %s has %s of memory free; to restore a guest that spans nodes its lead needs "
+		"room for all of it, %s (--overcommit leaves it at that)",
+		a->self->name, text_size_print(h.available_bytes, have, sizeof(have)),
+		text_size_print(s->memory_bytes, want, sizeof(want)));
+	return false;
+}
+
 void agent_span_run(struct agent *a, struct chan_call *call, struct control_request *req)
 {
 	char why[AGENT_WHY_MAX], warning[AGENT_WHY_MAX], text[128];
@@ -327,6 +345,8 @@ void agent_span_run(struct agent *a, struct chan_call *call, struct control_requ
 	} else if (!agent_doctor_span(a, !strcmp(s->transport, "verbs"), why, warning)) {
 		agent_reply_text(call, CONTROL_FAILED, "%s: node %s: %s", s->name, a->self->name,
 				 why);
+	} else if (s->restore[0] && !req->overcommit && !has_room(a, s, why)) {
+		agent_reply_text(call, CONTROL_NO_ROOM, "%s: %s", s->name, why);
 	} else {
 		snprintf(text, sizeof(text), "starting on %zu nodes", s->part_count);
 		if (agent_item(call, &(struct control_reply){.text = text}))

@@ -143,6 +143,11 @@ enum agent_wait_for {
 	AGENT_WAIT_OVER, /* the same; too late: answered anyway */
 };
 
+/* What a new VM gets until it runs: one that is restored reads its memory first. */
+static inline int agent_vm_start_ms(const struct agent_vm *vm)
+{
+	return vm->spec.restore[0] ? AGENT_SAVE_MS : AGENT_START_MS;
+}
 /* Ends the call with the VM's record, or why it failed. */
 BASE_MUST_CHECK int agent_wait(struct agent_vm *vm, struct chan_call *call,
 			       enum agent_wait_for what, uint64_t timeout_ms);

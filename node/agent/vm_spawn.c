@@ -121,7 +121,7 @@ static void build_args(struct args *a, const struct agent_vm *vm)
 	args_option(a, "--name", s->name);
 	if (!vm->slice.index)
 		build_devices(a, vm);
-	if (!vm->incoming)
+	if (!vm->incoming && !vm->slice.index)
 		args_option(a, "--restore", s->restore);
 	/* One part: it has been a slice, whose machine has no balloon, before it migrated here. */
 	if (s->part_count == 1)

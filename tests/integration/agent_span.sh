@@ -1,6 +1,6 @@
 #!/bin/bash
 # labels: agent kvm
-# timeout: 240
+# timeout: 400
 # One guest over three agents on loopback: started by all or by none, seen and commanded from any
 # node, ended everywhere when one of its slices dies.
 if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
@@ -107,6 +107,31 @@ printf 'kernel: %s\ncmdline: rounds=100000000\nvcpus: a=1,b=1\nmemory: a=32M,b=4
 expect 0 '"nodes":["a","b"]' "$pangaea" vm run big -f "$dir/big.yaml" --json
 expect 0 "big: killed" "$pangaea" vm kill big --agent c
 [ -z "$(folders)" ] && ok "all had ended when it was answered" || fail "left behind: $(folders)"
+
+# Checkpoints: on the same nodes, on others, refused.
+expect 0 "running" "$pangaea" vm run big -k "$guests/dirty" -c 'mib=48 rate=50' "${two[@]}"
+expect 0 "MiB written" "$pangaea" vm console big --until "MiB written" --timeout 50 --agent c
+expect 2 "leave out --live" "$pangaea" vm checkpoint big "$dir/big.ckpt" --live
+expect 0 "in $dir/big.ckpt on its node" "$pangaea" vm checkpoint big "$dir/big.ckpt" --agent c
+expect 0 "slice 1   node b, 1 vCPUs, 32M, running" "$pangaea" vm info big
+expect 7 "there is a VM 'big' already" "$pangaea" vm restore "$dir/big.ckpt" --agent c
+expect 0 "big: killed" "$pangaea" vm kill big
+expect 0 "big: running" "$pangaea" vm restore "$dir/big.ckpt" --agent c
+expect 0 "slice 1   node b, 1 vCPUs, 32M, running" "$pangaea" vm info big
+expect 0 "MiB written" "$pangaea" vm console big --until "MiB written" --timeout 50
+expect 0 "big: killed" "$pangaea" vm kill big
+expect 0 "big: running on nodes b, c" "$pangaea" vm restore "$dir/big.ckpt" --vcpus b=1,c=1 --memory b=32M,c=48M --agent a
+expect 0 "slice 1   node c, 1 vCPUs, 48M, running" "$pangaea" vm info big
+expect 0 "MiB written" "$pangaea" vm console big --until "MiB written" --timeout 50
+expect 0 "big: killed" "$pangaea" vm kill big
+expect 3 "MiB written" "$pangaea" vm console big
+"$pangaea" vm console big 2>&1 | grep -q FAIL && fail "memory is not what it was"
+expect 1 "has 2 vCPUs and 80M of memory" "$pangaea" vm restore "$dir/big.ckpt" --vcpus a=1,b=2 --memory a=32M,b=48M
+expect 2 "such as a=1,b=1" "$pangaea" vm restore "$dir/big.ckpt" --vcpus 2
+expect 3 "there is no node 'x'" "$pangaea" vm restore "$dir/big.ckpt" --vcpus a=1,x=1 --memory a=32M,x=48M
+head -c $(($(stat -c %s "$dir/big.ckpt") - 100)) "$dir/big.ckpt" >"$dir/cut.ckpt"
+expect 1 "damaged or cut off" "$pangaea" vm restore "$dir/cut.ckpt"
+nothing_left
 
 # A host that hangs: the links give up after their window, and what hangs is ended by its agent.
 expect 0 "running" "$pangaea" vm run big -k "$guests/pingpong" -c rounds=100000000 "${two[@]}"
