@@ -284,6 +284,7 @@ void agent_restore(struct agent *a, struct chan_call *call, struct control_reque
 	free(req->spec);
 	req->spec = spec;
 	req->op = CONTROL_VM_RUN;
+	req->path[0] = 0;
 	req->local = false;
 	/* That of a guest that spans nodes is its lead's, which then looks for the file. */
 	if (!vmspec_spans(spec))
