@@ -62,7 +62,8 @@ expect 0 '"dsm.faults.write":' "$pangaea" vm stats big --json --agent b
 printf '%s\n' 'ffffffff80100000 T guest_image' 'ffffffff80200000 B _end' >"$dir/map"
 expect 0 "guest_image" "$pangaea" vm stats big --system-map "$dir/map"
 expect 3 "No such file" "$pangaea" vm stats big --system-map /none
-expect 124 '"per_second":{' timeout 2.5 "$pangaea" vm stats big --watch --json --agent c
+timeout 30 "$pangaea" vm stats big --watch --json --agent c 2>/dev/null | grep -qm1 '"per_second":{' &&
+  ok "the second look says what happened since the first" || fail "no rates"
 expect 0 "8 looks" "$pangaea" vm heatmap big --seconds 2 -o "$dir/pages.svg" --agent b
 grep -q 'fill="#1f77b4"' "$dir/pages.svg" && ok "the picture has owners" || fail "the picture is empty"
 expect 0 "big: paused" "$pangaea" vm pause big --agent c
