@@ -12,7 +12,14 @@
 #include "base/log.h"
 #include "node/agent/span.h"
 
-enum { REPORT_MS = 250, SETTLE_MS = 10000, STEP_MS = 3600000, VCPU_MAX = 64, PAGE = 4096 };
+enum {
+	REPORT_MS = 250,
+	SETTLE_MS = 60000,
+	END_ASKS = 10,
+	STEP_MS = 3600000,
+	VCPU_MAX = 64,
+	PAGE = 4096
+};
 
 /* One request to the VM's process: MOVE_VCPU {vcpu, slice} or EMPTY {slice, slice}. */
 struct step {
@@ -26,6 +33,8 @@ struct agent_spread {
 	struct chan_call *call; /* NULL: nobody waits any more */
 	bool consolidates, overcommit, back, over;
 	bool asking;	   /* for the places */
+	bool counting;	   /* the step is over when they are known */
+	unsigned asked;	   /* how often its node was asked whether the slice has ended */
 	int64_t settle_ns; /* until the last slice has seen that it is alone; 0: not yet */
 	struct base_timer timer;
 	int64_t start_ns;
@@ -157,8 +166,12 @@ static void spread_end(struct agent_spread *s, enum control_code code, const cha
 		agent_event(s->agent, s->name, s->consolidates ? "consolidate" : "spread",
 			    "done in %" PRIu64 " ms, stood %" PRIu64 " us, %" PRIu64 " pages",
 			    items[0].value / 1000000, s->stood_ns / 1000, s->pages);
-	if (vm && vm->slice.spread == s)
+	if (vm && vm->slice.spread == s) {
 		vm->slice.spread = NULL;
+		/* The next request may come before the answer to the process's last event. */
+		if (!code && s->consolidates)
+			vm->slice.places = s->places;
+	}
 	base_loop_timer_cancel(&s->timer);
 	s->over = true;
 	spread_free(s);
@@ -187,6 +200,8 @@ static void report(struct agent_spread *s)
 		log_debug("%s: nobody reads the progress", s->name);
 }
 
+static void step_counted(struct agent_spread *s);
+
 static void look_done(void *arg, const struct vmmctl_reply *r)
 {
 	struct agent_spread *s = arg;
@@ -200,7 +215,9 @@ static void look_done(void *arg, const struct vmmctl_reply *r)
 		agent_places_take(&s->places, r);
 		report(s);
 	}
-	if (s->settle_ns && (s->places.ordinary || base_clock_ns() > s->settle_ns))
+	if (s->counting)
+		step_counted(s);
+	else if (s->settle_ns && (s->places.ordinary || base_clock_ns() > s->settle_ns))
 		spread_end(s, CONTROL_OK, "");
 }
 
@@ -251,33 +268,58 @@ static void step_failed(struct agent_spread *s, int error, const char *text)
 		turn_back(s, why);
 }
 
-static void after_look(void *arg, const struct vmmctl_reply *r)
+static void ask_ended(struct agent_spread *s);
+
+static void ended_done(void *arg, int error, const void *body, size_t len)
 {
 	struct agent_spread *s = arg;
+	struct control_reply r = {0};
+	bool gone = error || control_reply_decode(body, len, &r) || r.code == CONTROL_NOT_FOUND;
 
+	control_reply_fini(&r);
 	s->asking = false;
-	if (!r->error) {
-		agent_places_take(&s->places, r);
-		s->stood_ns = BASE_MAX(s->stood_ns, s->places.stood_ns);
-		s->pages += s->places.pages;
+	if (!gone && ++s->asked < END_ASKS) {
+		ask_ended(s);
+		return;
 	}
 	s->at++;
 	step_do(s);
 }
 
-/* What the slice that has left has cost, before the next one begins. */
-static void step_counts(struct agent_spread *s)
+static const struct chan_out_ops ended_ops = {.done = ended_done};
+
+/* Its node answers when the process has ended: the guest may want to migrate there next. */
+static void ask_ended(struct agent_spread *s)
 {
 	struct agent_vm *vm = agent_vm_find(s->agent, s->name);
-	const struct vmmctl_request req = {.op = VMMCTL_PLACES};
+	struct control_slice slice = {.group = vm ? vm->slice.group : 0};
 
-	if (vm && vm->control && !s->asking &&
-	    !vmmctl_client_call(vm->control, &req, -1, AGENT_VMM_MS, after_look, s)) {
-		s->asking = true;
+	s->asking = vm && !agent_span_ask(vm, s->steps[s->at].what, CONTROL_SLICE_STOP, &slice,
+					  AGENT_PEER_MS, &ended_ops, s);
+	if (s->asking)
 		return;
-	}
 	s->at++;
 	step_do(s);
+}
+
+/* What the slice that has left has cost; then the next one. */
+static void step_counted(struct agent_spread *s)
+{
+	s->counting = false;
+	s->stood_ns = BASE_MAX(s->stood_ns, s->places.stood_ns);
+	s->pages += s->places.pages;
+	s->asked = 0;
+	ask_ended(s);
+}
+
+/* A look that is under way began after the slice has left: answers come in order. */
+static void step_counts(struct agent_spread *s)
+{
+	s->counting = true;
+	if (!s->asking)
+		look(&s->timer);
+	if (!s->asking)
+		step_counted(s);
 }
 
 static void step_done(void *arg, const struct vmmctl_reply *r)
