@@ -26,7 +26,7 @@ fail() { echo "FAIL: $*"; bad=1; }
 
 # make_cluster NAME...: keys and homes under $dir/c, on free ports below the ephemeral ones.
 make_cluster() {
-  local port=$((20000 + $$ % 12000)) list='' n
+  local port=$((20000 + $$ * 16 % 12000)) list='' n
   for n in "$@"; do
     while ss -Hltun "sport = :$port" 2>/dev/null | grep -q .; do port=$((port + 1)); done
     list+="${list:+,}$n=127.0.0.1:$port"; port=$((port + 1))
