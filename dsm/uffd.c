@@ -225,7 +225,12 @@ static int release_view(const struct dsm_uffd *u, const struct dsm_view *v)
 	/* Not every kernel does this with the next. */
 	int err = write_protect(u, v->guest, v->len / DSM_PAGE_SIZE, false);
 
-	return err ? err : ioctl(u->fd, UFFDIO_UNREGISTER, &r) < 0 ? -errno : 0;
+	if (err)
+		return err;
+	/* The kernel wakes before it unregisters; a fault in between would sleep for ever. */
+	if (ioctl(u->fd, UFFDIO_UNREGISTER, &r) < 0 || ioctl(u->fd, UFFDIO_WAKE, &r) < 0)
+		return -errno;
+	return 0;
 }
 
 int dsm_uffd_release(struct dsm_uffd *u)

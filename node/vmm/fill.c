@@ -152,4 +152,6 @@ void vmm_fill_stop(struct vmm_fill *f)
 
 	/* Fails only where it was never registered. */
 	(void)ioctl(f->fd, UFFDIO_UNREGISTER, &r);
+	/* The kernel wakes before it unregisters; a fault in between would sleep for ever. */
+	(void)ioctl(f->fd, UFFDIO_WAKE, &r);
 }

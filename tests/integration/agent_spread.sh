@@ -64,6 +64,7 @@ stop_agent a KILL
 start_agent a
 wait_event "found" big --agent a
 for n in b c; do wait_event "$n is reachable" --node a; done
+timeout 30 bash -c "until [ \$('$pangaea' node ls --agent c 2>/dev/null | grep -c ' up ') = 3 ]; do read -rt 0.1 <> <(:); done" || fail "c does not see all"
 soon 20 "slice 1   has left node b" "$pangaea" vm info big
 "$pangaea" vm consolidate big --to a --overcommit --bandwidth 200M --agent c --json >"$dir/said" && grep -q "\"pages_sent\":[1-9]" "$dir/said" && ok "consolidated" || fail "$(cat "$dir/said")"
 soon 20 "node a (lead), 4 vCPUs, 128M, running" "$pangaea" vm info big

@@ -252,6 +252,7 @@ static void d_fill_stop(void *guest)
 	struct uffdio_range r = {(uintptr_t)dst.bytes, (size_t)PAGES * MIG_PAGE_SIZE};
 
 	assert_int_equal(ioctl(dst.uffd, UFFDIO_UNREGISTER, &r), 0);
+	assert_int_equal(ioctl(dst.uffd, UFFDIO_WAKE, &r), 0);
 }
 
 static int d_pause(void *guest)
@@ -770,6 +771,9 @@ static void *side_main(void *arg)
 		x->rc = x->again ? mig_source_relink(x->s, src_fds) : mig_source_run(x->s);
 	else
 		x->rc = x->again ? mig_dest_relink(x->d, dst_fds) : mig_dest_run(x->d);
+	/* As the process does; the source would notice only after its time-out. */
+	if (x->d && x->rc)
+		shutdown(dst_fds[0], SHUT_RDWR);
 	return NULL;
 }
 
