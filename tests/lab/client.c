@@ -27,7 +27,7 @@
 
 #include "base/cleanup.h"
 
-enum { PORTS = 8, UNREACHABLE = 255 };
+enum { PORTS = 8, ASK_AGAIN_MS = 5000, UNREACHABLE = 255 };
 
 static int patience_ms; /* for a host that is being started */
 static struct termios saved_tty;
@@ -203,9 +203,16 @@ static int handshake(struct link *l, int wait_s)
 		return -errno;
 	rc = send_frame(l, LAB_SESSION, nonce, sizeof(nonce));
 	while (rc == 0) {
-		rc = next_frame(l, deadline_ms);
-		if (rc == 0)
+		int64_t again_ms = now_ms() + ASK_AGAIN_MS;
+
+		rc = next_frame(l, BASE_MIN(deadline_ms, again_ms));
+		if (rc == 0 && now_ms() >= deadline_ms)
 			return -ETIMEDOUT;
+		/* What comes while a host boots may be lost; asked twice, it answers twice. */
+		if (rc == 0) {
+			rc = send_frame(l, LAB_SESSION, nonce, sizeof(nonce));
+			continue;
+		}
 		if (rc < 0)
 			return rc;
 		rc = 0;
