@@ -1,64 +1,20 @@
 #include "node/vmm/migration.h"
 
 #include <errno.h>
-#include <semaphore.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "migrate/migrate.h"
-#include "node/vmm/snapshot.h"
-#include "node/vmm/vm_internal.h"
-#include "proto/migctl.h"
+#include "node/vmm/migration_impl.h"
 
 enum {
 	PROGRESS_INTERVAL_MS = 200,
-	THROTTLE_PERIOD_MS = 20,
 	STALL_MAX_MS = 600000,
-	/* A difference of the hosts' clocks beyond this is not the downtime. */
-	DOWNTIME_MAX_MS = 30000,
-	CONFIG_VERSION = 1,
-};
-
-struct vmm_migration {
-	struct vmm_vm *vm;
-	struct base_loop *loop;
-	enum vmm_migration_way way;
-	int journal_fd;
-	struct base_watch session;
-	struct base_timer report_timer;
-	bool active, doubt, cut;
-	bool ran;	       /* the guest, at this destination */
-	enum migctl_end ended; /* how; 0: not yet */
-
-	struct mig_params params;
-	struct mig_memory memory;
-	struct mig_source *source;
-	struct mig_dest *dest;
-	struct base_wbuf config;
-	pthread_t thread;
-	bool thread_started;
-	int result;
-	char why[MIG_TEXT_MAX];
-	int new_fds[1 + MIG_CHANNELS_MAX];
-
-	/* What the engine's thread asks of the main thread, one at a time. */
-	int (*ask)(struct vmm_migration *m);
-	int answer;
-	sem_t answered;
-	struct base_wbuf *state_out;
-	const void *state_in;
-	size_t state_len;
-	uint64_t paused_wall_ns;
-
-	pthread_t throttler;
-	bool throttling;
-	atomic_uint throttle_percent;
 };
 
 /* ---- from the engine's thread to the main thread ---- */
@@ -71,8 +27,7 @@ static void migration_answer(void *arg)
 	sem_post(&m->answered);
 }
 
-/* Runs fn on the main thread and waits for its result. */
-static int migration_ask(struct vmm_migration *m, int (*fn)(struct vmm_migration *m))
+int migration_ask(struct vmm_migration *m, int (*fn)(struct vmm_migration *m))
 {
 	int err;
 
@@ -85,8 +40,7 @@ static int migration_ask(struct vmm_migration *m, int (*fn)(struct vmm_migration
 	return m->answer;
 }
 
-/* Survives this process: the next agent reads it. */
-static int migration_journal(struct vmm_migration *m, const char *entry)
+int migration_journal(struct vmm_migration *m, const char *entry)
 {
 	char line[2 * MIG_ID_LEN + 64];
 	size_t at = 0;
@@ -102,461 +56,13 @@ static int migration_journal(struct vmm_migration *m, const char *entry)
 	return 0;
 }
 
-static uint64_t wall_ns(void)
+uint64_t migration_wall_ns(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_REALTIME, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
-
-/* ---- the source ---- */
-
-static int source_dirty_start(void *guest)
-{
-	struct vmm_migration *m = guest;
-	int err = vmm_mem_dirty_start(m->vm->mem);
-
-	return err ? err : vmm_kvm_map_memory(&m->vm->kvm, m->vm->mem, true);
-}
-
-static int dirty_fetch(struct vmm_migration *m, uint64_t *bitmap, bool last)
-{
-	size_t words = (vmm_mem_size(m->vm->mem) / VMM_PAGE_SIZE + 63) / 64;
-	BASE_AUTO_FREE uint64_t *ours = calloc(words, sizeof(*ours));
-	int err;
-
-	if (!ours)
-		return -ENOMEM;
-	err = last ? vmm_kvm_dirty_last(&m->vm->kvm, m->vm->mem, bitmap)
-		   : vmm_kvm_dirty_fetch(&m->vm->kvm, m->vm->mem, bitmap);
-	if (err)
-		return err;
-	vmm_mem_dirty_fetch_and_clear(m->vm->mem, ours);
-	for (size_t i = 0; i < words; i++)
-		bitmap[i] |= ours[i];
-	return 0;
-}
-
-static int source_dirty_fetch(void *guest, uint64_t *bitmap)
-{
-	return dirty_fetch(guest, bitmap, false);
-}
-
-static int source_dirty_last(void *guest, uint64_t *bitmap)
-{
-	return dirty_fetch(guest, bitmap, true);
-}
-
-static void source_dirty_stop(void *guest)
-{
-	struct vmm_migration *m = guest;
-
-	vmm_mem_dirty_stop(m->vm->mem);
-	if (vmm_kvm_map_memory(&m->vm->kvm, m->vm->mem, false))
-		log_warn(
-			"migration: the dirty log cannot be switched off; the guest runs on slower");
-}
-
-static void bitmap_set_range(uint64_t *bitmap, uint64_t from, uint64_t to)
-{
-	for (; from < to && from % 64; from++)
-		bitmap[from / 64] |= UINT64_C(1) << (from % 64);
-	for (; from + 64 <= to; from += 64)
-		bitmap[from / 64] = UINT64_MAX;
-	for (; from < to; from++)
-		bitmap[from / 64] |= UINT64_C(1) << (from % 64);
-}
-
-/* Holes of the memfd were never touched, and read as zeros on the other side too. */
-static int source_touched(void *guest, uint64_t *bitmap)
-{
-	struct vmm_migration *m = guest;
-	int fd = vmm_mem_fd(m->vm->mem);
-	off_t size = (off_t)vmm_mem_size(m->vm->mem), at = 0;
-
-	while (at < size) {
-		off_t data = lseek(fd, at, SEEK_DATA), hole;
-
-		if (data < 0)
-			return errno == ENXIO ? 0 : -errno;
-		hole = lseek(fd, data, SEEK_HOLE);
-		if (hole < 0)
-			return -errno;
-		bitmap_set_range(bitmap, (uint64_t)data / VMM_PAGE_SIZE,
-				 ((uint64_t)hole + VMM_PAGE_SIZE - 1) / VMM_PAGE_SIZE);
-		at = hole;
-	}
-	return 0;
-}
-
-/* Duty cycle of all vCPUs; the pause gate keeps the guest's TSC from standing still meanwhile. */
-static void *throttler_main(void *arg)
-{
-	struct vmm_migration *m = arg;
-	unsigned percent;
-
-	while ((percent = atomic_load(&m->throttle_percent)) > 0) {
-		struct timespec stop = {.tv_nsec = THROTTLE_PERIOD_MS * 10000L * (long)percent};
-		struct timespec go = {.tv_nsec =
-					      THROTTLE_PERIOD_MS * 10000L * (long)(100 - percent)};
-
-		vmm_vcpus_pause(&m->vm->vcpus);
-		nanosleep(&stop, NULL);
-		vmm_vcpus_resume(&m->vm->vcpus);
-		nanosleep(&go, NULL);
-	}
-	return NULL;
-}
-
-static void throttler_stop(struct vmm_migration *m)
-{
-	atomic_store(&m->throttle_percent, 0);
-	if (m->throttling)
-		pthread_join(m->throttler, NULL);
-	m->throttling = false;
-}
-
-static void source_throttle(void *guest, unsigned percent)
-{
-	struct vmm_migration *m = guest;
-
-	atomic_store(&m->throttle_percent, percent);
-	if (!percent)
-		throttler_stop(m);
-	else if (!m->throttling)
-		m->throttling = !pthread_create(&m->throttler, NULL, throttler_main, m);
-}
-
-static int main_pause(struct vmm_migration *m)
-{
-	return vmm_vm_pause(m->vm);
-}
-
-static int source_pause(void *guest)
-{
-	struct vmm_migration *m = guest;
-
-	throttler_stop(m);
-	m->paused_wall_ns = wall_ns();
-	return migration_ask(m, main_pause);
-}
-
-static int main_resume(struct vmm_migration *m)
-{
-	return vmm_vm_resume(m->vm);
-}
-
-static int source_resume(void *guest)
-{
-	return migration_ask(guest, main_resume);
-}
-
-static int read_back(int fd, struct base_wbuf *out)
-{
-	struct stat st;
-	void *p;
-
-	if (fstat(fd, &st))
-		return -errno;
-	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED)
-		return -errno;
-	base_wbuf_bytes(out, p, (size_t)st.st_size);
-	munmap(p, (size_t)st.st_size);
-	return out->error;
-}
-
-static int main_save(struct vmm_migration *m)
-{
-	BASE_AUTO_FD int fd = memfd_create("machine", MFD_CLOEXEC);
-	int err;
-
-	if (fd < 0)
-		return -errno;
-	base_wbuf_u64(m->state_out, m->paused_wall_ns);
-	err = vm_save_machine(m->vm, fd);
-	return err ? err : read_back(fd, m->state_out);
-}
-
-static int source_save(void *guest, struct base_wbuf *out)
-{
-	struct vmm_migration *m = guest;
-
-	m->state_out = out;
-	return migration_ask(m, main_save);
-}
-
-static int source_journal(void *guest, const char *entry)
-{
-	return migration_journal(guest, entry);
-}
-
-static const struct mig_source_ops source_ops = {
-	.dirty_start = source_dirty_start,
-	.dirty_fetch = source_dirty_fetch,
-	.dirty_last = source_dirty_last,
-	.dirty_stop = source_dirty_stop,
-	.touched = source_touched,
-	.pause = source_pause,
-	.resume = source_resume,
-	.save = source_save,
-	.throttle = source_throttle,
-	.journal = source_journal,
-};
-
-/* ---- what must fit before the first page moves ---- */
-
-static void config_write(struct vmm_vm *vm, struct base_wbuf *out)
-{
-	uint32_t devices = 0;
-
-	base_list_foreach (dev, &vm->devices, struct vmm_device, link)
-		devices++;
-	base_wbuf_u32(out, CONFIG_VERSION);
-	base_wbuf_u32(out, vm->config.vcpus);
-	base_wbuf_u64(out, vmm_mem_size(vm->mem));
-	base_wbuf_u64(out, vm->vcpus.clock.tsc_hz);
-	base_wbuf_u32(out, devices);
-	base_list_foreach (dev, &vm->devices, struct vmm_device, link) {
-		base_wbuf_str(out, dev->ops->name);
-		base_wbuf_u32(out, dev->instance);
-		base_wbuf_u32(out, dev->ops->version);
-	}
-	vmm_vcpu_save_cpuid(vm->vcpus.vcpu[0], out);
-}
-
-static const struct vmm_device *find_device(const struct vmm_vm *vm, const char *name,
-					    uint32_t instance)
-{
-	base_list_foreach (dev, &vm->devices, struct vmm_device, link)
-		if (!strcmp(dev->ops->name, name) && dev->instance == instance)
-			return dev;
-	return NULL;
-}
-
-static int config_check_devices(struct vmm_vm *vm, struct base_rbuf *in, char *why)
-{
-	uint32_t count = base_rbuf_u32(in), ours = 0;
-
-	base_list_foreach (dev, &vm->devices, struct vmm_device, link)
-		ours++;
-	for (uint32_t i = 0; i < count && !in->error; i++) {
-		const struct vmm_device *dev;
-		uint32_t instance, version;
-		char name[32];
-
-		base_rbuf_str(in, name, sizeof(name));
-		instance = base_rbuf_u32(in);
-		version = base_rbuf_u32(in);
-		dev = find_device(vm, name, instance);
-		if (!in->error && (!dev || dev->ops->version < version)) {
-			snprintf(why, MIG_TEXT_MAX, "the destination has no device %.31s.%u%s",
-				 name, instance, dev ? " of that version" : "");
-			return -EINVAL;
-		}
-	}
-	if (!in->error && count != ours) {
-		snprintf(why, MIG_TEXT_MAX, "the destination has %u devices, the source %u", ours,
-			 count);
-		return -EINVAL;
-	}
-	return in->error;
-}
-
-static int config_check_cpu(struct vmm_vm *vm, struct base_rbuf *in, char *why)
-{
-	int err = vmm_vcpu_load_cpuid(vm->vcpus.vcpu[0], in, VMM_VCPU_CPUID_VERSION);
-
-	if (err == -ENOTSUP)
-		snprintf(why, MIG_TEXT_MAX,
-			 "the destination's CPU lacks features that the guest was promised");
-	return err ? err : base_rbuf_end(in);
-}
-
-static int dest_check(void *guest, const void *config, size_t len, char *why)
-{
-	struct vmm_migration *m = guest;
-	struct base_rbuf in;
-	uint32_t version, vcpus;
-	uint64_t memory, hz, ours = m->vm->vcpus.clock.tsc_hz;
-	int err;
-
-	base_rbuf_init(&in, config, len);
-	version = base_rbuf_u32(&in);
-	vcpus = base_rbuf_u32(&in);
-	memory = base_rbuf_u64(&in);
-	hz = base_rbuf_u64(&in);
-	if (in.error || version != CONFIG_VERSION)
-		return -EPROTO;
-	if (vcpus != m->vm->config.vcpus || memory != vmm_mem_size(m->vm->mem)) {
-		snprintf(why, MIG_TEXT_MAX, "the source has %u vCPUs and %llu MiB", vcpus,
-			 (unsigned long long)(memory >> 20));
-		return -EINVAL;
-	}
-	if ((hz > ours ? hz - ours : ours - hz) > ours / VM_TSC_TOLERANCE) {
-		snprintf(why, MIG_TEXT_MAX, "TSC: %llu kHz at the source, %llu kHz here",
-			 (unsigned long long)hz / 1000, (unsigned long long)ours / 1000);
-		return -EINVAL;
-	}
-	err = config_check_devices(m->vm, &in, why);
-	return err ? err : config_check_cpu(m->vm, &in, why);
-}
-
-/* ---- the destination ---- */
-
-static int main_load(struct vmm_migration *m)
-{
-	BASE_AUTO_FD int fd = memfd_create("machine", MFD_CLOEXEC);
-	struct base_rbuf in;
-	char why[VMM_WHY_MAX];
-	size_t left;
-	int err;
-
-	if (fd < 0)
-		return -errno;
-	base_rbuf_init(&in, m->state_in, m->state_len);
-	m->paused_wall_ns = base_rbuf_u64(&in);
-	left = base_rbuf_left(&in);
-	if (in.error || pwrite(fd, base_rbuf_take(&in, left), left, 0) != (ssize_t)left)
-		return -EIO;
-	err = vm_load(m->vm, fd, why);
-	if (err)
-		log_error("migration: %s", why);
-	return err;
-}
-
-static int dest_load(void *guest, const void *state, size_t len)
-{
-	struct vmm_migration *m = guest;
-
-	m->state_in = state;
-	m->state_len = len;
-	return migration_ask(m, main_load);
-}
-
-/* For the guest, the time of the hand-over has passed: its clocks go on without a jump back. */
-static void add_downtime(struct vmm_migration *m)
-{
-	struct vmm_vcpus *all = &m->vm->vcpus;
-	int64_t gap = (int64_t)(wall_ns() - m->paused_wall_ns);
-
-	if (gap <= 0 || gap > DOWNTIME_MAX_MS * BASE_NS_PER_MS)
-		return;
-	all->paused_tsc += (uint64_t)((double)gap * (double)all->clock.tsc_hz / 1e9);
-}
-
-static void report(struct vmm_migration *m);
-
-static void main_filled(void *arg)
-{
-	struct vmm_migration *m = arg;
-
-	vm_filled(m->vm);
-}
-
-static int main_run(struct vmm_migration *m)
-{
-	int err;
-
-	if (m->ran) {
-		vmm_vcpus_reopen(&m->vm->vcpus);
-		vm_set_state(m->vm, VMM_RUNNING, "");
-		return 0;
-	}
-	m->vm->incoming = false;
-	vmm_populate_free(m->vm->populate);
-	m->vm->populate = NULL;
-	add_downtime(m);
-	err = vmm_vm_resume(m->vm);
-	m->ran = !err;
-	/* The agent tells the network at once. */
-	report(m);
-	return err;
-}
-
-/* vCPUs that sleep in a page fault stand still already; nobody waits for them. */
-static int main_hold(struct vmm_migration *m)
-{
-	vmm_vcpus_close(&m->vm->vcpus);
-	vm_set_state(m->vm, VMM_PAUSED, "its memory is still on another node, and the link broke");
-	return 0;
-}
-
-static int dest_hold(void *guest)
-{
-	return migration_ask(guest, main_hold);
-}
-
-/* ---- memory that follows ---- */
-
-static bool dest_can_fill(void *guest)
-{
-	struct vmm_migration *m = guest;
-
-	return m->vm->fill && !m->vm->populate;
-}
-
-static int dest_discard(void *guest, uint64_t index, uint64_t count)
-{
-	return vmm_fill_discard(((struct vmm_migration *)guest)->vm->fill, index, count);
-}
-
-static int dest_fill_start(void *guest, int *fault_fd)
-{
-	struct vmm_migration *m = guest;
-	int err = vmm_fill_start(m->vm->fill);
-
-	if (err)
-		return err;
-	atomic_store(&m->vm->vcpus.filling, true);
-	atomic_store(&m->vm->filling, true);
-	*fault_fd = vmm_fill_fd(m->vm->fill);
-	return 0;
-}
-
-static int dest_faults(void *guest, uint64_t *index, unsigned max)
-{
-	return vmm_fill_faults(((struct vmm_migration *)guest)->vm->fill, index, max);
-}
-
-static int dest_fill(void *guest, uint64_t index, const void *page)
-{
-	return vmm_fill_page(((struct vmm_migration *)guest)->vm->fill, index, page);
-}
-
-static void dest_fill_stop(void *guest)
-{
-	struct vmm_migration *m = guest;
-
-	vmm_fill_stop(m->vm->fill);
-	if (!m->vm->incoming && base_loop_post(m->loop, main_filled, m))
-		log_error("the main loop takes no posts");
-}
-
-static int dest_run(void *guest)
-{
-	return migration_ask(guest, main_run);
-}
-
-static int dest_journal(void *guest, const char *entry)
-{
-	return migration_journal(guest, entry);
-}
-
-static const struct mig_dest_ops dest_ops = {
-	.check = dest_check,
-	.load = dest_load,
-	.run = dest_run,
-	.journal = dest_journal,
-	.can_fill = dest_can_fill,
-	.discard = dest_discard,
-	.fill_start = dest_fill_start,
-	.faults = dest_faults,
-	.fill = dest_fill,
-	.fill_stop = dest_fill_stop,
-	.pause = dest_hold,
-};
 
 /* ---- the session ---- */
 
@@ -600,7 +106,7 @@ static void send_to_agent(struct vmm_migration *m, struct migctl_msg *msg)
 		log_debug("migration: the agent does not read");
 }
 
-static void report(struct vmm_migration *m)
+void migration_report(struct vmm_migration *m)
 {
 	struct migctl_msg msg = {.kind = MIGCTL_PROGRESS};
 
@@ -611,7 +117,7 @@ static void report_tick(struct base_timer *t)
 {
 	struct vmm_migration *m = base_container_of(t, struct vmm_migration, report_timer);
 
-	report(m);
+	migration_report(m);
 	base_loop_timer(m->loop, t, base_clock_ns() + PROGRESS_INTERVAL_MS * BASE_NS_PER_MS);
 }
 
@@ -733,13 +239,13 @@ static int make_engine(struct vmm_migration *m, const int *fds)
 			return err;
 	}
 	if (m->way == VMM_MIGRATE_IN)
-		return mig_dest_new(&m->params, &m->memory, &dest_ops, m, fds, &m->dest);
+		return mig_dest_new(&m->params, &m->memory, &migration_dest_ops, m, fds, &m->dest);
 	base_wbuf_init(&m->config, 1 << 20);
-	config_write(m->vm, &m->config);
+	migration_config_write(m->vm, &m->config);
 	if (m->config.error)
 		return m->config.error;
-	return mig_source_new(&m->params, &m->memory, &source_ops, m, m->config.data, m->config.len,
-			      fds, &m->source);
+	return mig_source_new(&m->params, &m->memory, &migration_source_ops, m, m->config.data,
+			      m->config.len, fds, &m->source);
 }
 
 static void session_start(struct vmm_migration *m, struct migctl_msg *msg)
@@ -933,7 +439,7 @@ int vmm_migration_attach(struct vmm_migration *m, int session_fd)
 	if (m->doubt || m->cut)
 		send_result(m, m->doubt ? MIGCTL_DOUBT : MIGCTL_CUT);
 	else if (m->active)
-		report(m);
+		migration_report(m);
 	else
 		send_result(m, m->ended);
 	if (!m->active)
