@@ -50,8 +50,8 @@ struct mig_source_ops {
 	int (*dirty_start)(void *guest);
 	/* ORs in the pages written since the last call and clears the log. */
 	int (*dirty_fetch)(void *guest, uint64_t *bitmap);
-	/* As dirty_fetch, for the last time: the guest is paused, and the log may be left as it is.
-	 * NULL: dirty_fetch does. */
+	/* As dirty_fetch, for the last time: the guest is paused, and nobody reads the log again,
+	 * so it need not be cleared. NULL: dirty_fetch is called. */
 	int (*dirty_last)(void *guest, uint64_t *bitmap);
 	void (*dirty_stop)(void *guest);
 	/* ORs in every page that may hold something else than zeros. */

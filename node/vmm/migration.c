@@ -292,15 +292,15 @@ static void session_relink(struct vmm_migration *m, const struct migctl_msg *msg
 
 	for (unsigned i = 0; i < msg->fd_count; i++) {
 		m->new_fds[i] = msg->fds[i];
-		if (!ours || mig_socket_prepare(msg->fds[i], m->params.stall_ms))
-			close(msg->fds[i]);
+		ours = ours && !mig_socket_prepare(msg->fds[i], m->params.stall_ms);
 	}
 	if (!ours) {
-		log_warn("migration: new connections, but none are missed");
-		return;
-	}
-	if (pthread_create(&m->thread, NULL, relink_main, m)) {
+		log_warn("migration: new connections, but none are missed, or they cannot be used");
+	} else if (pthread_create(&m->thread, NULL, relink_main, m)) {
 		log_error("migration: no thread for the new link");
+		ours = false;
+	}
+	if (!ours) {
 		for (unsigned i = 0; i < msg->fd_count; i++)
 			close(msg->fds[i]);
 		return;

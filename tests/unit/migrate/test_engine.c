@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -29,10 +28,9 @@ struct guest {
 	bool has_writer;
 	atomic_uint sleep_us;
 	atomic_bool stop, logging;
-	atomic_bool pausing; /* the lock is not fair: who wants it says so */
-	/* Held by the writer for each write, by the engine while paused; another thread may give it back. */
-	sem_t running;
-	bool paused;
+	pthread_mutex_t writing; /* held by the writer for each write */
+	pthread_cond_t resumed;
+	atomic_bool paused; /* set before the lock is asked for, which is not fair */
 	int runs, loads, fail_load;
 	char journal[32], state[32];
 	int uffd, pauses;
@@ -51,7 +49,8 @@ static int src_fds[1 + CHANNELS], dst_fds[1 + CHANNELS];
 static void guest_init(struct guest *g)
 {
 	memset((void *)g, 0, sizeof(*g));
-	sem_init(&g->running, 0, 1);
+	pthread_mutex_init(&g->writing, NULL);
+	pthread_cond_init(&g->resumed, NULL);
 	g->uffd = -1;
 	g->bytes = mmap(NULL, (size_t)PAGES * MIG_PAGE_SIZE, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -76,17 +75,17 @@ static void *writer_main(void *arg)
 
 	base_rng_seed(&rng, 1);
 	while (!atomic_load(&g->stop)) {
-		if (atomic_load(&g->pausing)) {
-			usleep(10);
-			continue;
-		}
 		size_t i = base_rng_below(&rng, PAGES / 4);
 
-		sem_wait(&g->running);
-		/* Some pages go back to what they were. */
-		scribble(g->bytes + i * MIG_PAGE_SIZE, base_rng_below(&rng, 3));
-		atomic_fetch_or(&g->dirty[i / 64], UINT64_C(1) << (i % 64));
-		sem_post(&g->running);
+		pthread_mutex_lock(&g->writing);
+		while (atomic_load(&g->paused) && !atomic_load(&g->stop))
+			pthread_cond_wait(&g->resumed, &g->writing);
+		if (!atomic_load(&g->paused)) {
+			/* Some pages go back to what they were. */
+			scribble(g->bytes + i * MIG_PAGE_SIZE, base_rng_below(&rng, 3));
+			atomic_fetch_or(&g->dirty[i / 64], UINT64_C(1) << (i % 64));
+		}
+		pthread_mutex_unlock(&g->writing);
 		if (g->sleep_us)
 			usleep(g->sleep_us);
 	}
@@ -129,17 +128,21 @@ static int g_touched(void *guest, uint64_t *bitmap)
 
 static int g_pause(void *guest)
 {
-	src.paused = true;
-	atomic_store(&src.pausing, true);
-	return sem_wait(&src.running) ? -errno : 0;
+	atomic_store(&src.paused, true);
+	/* The write that is under way. */
+	pthread_mutex_lock(&src.writing);
+	pthread_mutex_unlock(&src.writing);
+	return 0;
 }
 
 static int g_resume(void *guest)
 {
 	src.runs++;
-	src.paused = false;
-	atomic_store(&src.pausing, false);
-	return sem_post(&src.running) ? -errno : 0;
+	pthread_mutex_lock(&src.writing);
+	atomic_store(&src.paused, false);
+	pthread_cond_broadcast(&src.resumed);
+	pthread_mutex_unlock(&src.writing);
+	return 0;
 }
 
 static int g_save(void *guest, struct base_wbuf *out)
@@ -371,9 +374,10 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
+	pthread_mutex_lock(&src.writing);
 	atomic_store(&src.stop, true);
-	if (src.paused)
-		sem_post(&src.running);
+	pthread_cond_broadcast(&src.resumed);
+	pthread_mutex_unlock(&src.writing);
 	if (src.has_writer)
 		pthread_join(src.writer, NULL);
 	munmap(src.bytes, (size_t)PAGES * MIG_PAGE_SIZE);
@@ -552,8 +556,10 @@ static bool have_uffd(void)
 {
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 
-	if (fd < 0)
+	if (fd < 0) {
+		print_message("no userfaultfd here: %s\n", strerror(errno));
 		return false;
+	}
 	close(fd);
 	return true;
 }
@@ -716,16 +722,17 @@ static void flipped_bit_in_a_page(void **state)
 static void each_byte_of_control(void **state)
 {
 	int moved = 0, stayed = 0, doubt = 0;
-	size_t step = 9;
+	size_t coarse = 9;
 
 	teardown(state);
 #ifdef __SANITIZE_THREAD__
 	stall_ms = 1500;
-	step = 45;
+	coarse = 45;
 #else
 	stall_ms = 150;
 #endif
-	for (size_t at = 57; at < 420; at += step) {
+	/* Always finely where a loss leaves a doubt: around COMMIT. */
+	for (size_t at = 57; at < 420; at += at >= 183 && at < 228 ? 9 : coarse) {
 		for (int cut = 0; cut < 2; cut++) {
 			struct relay r[2];
 			struct result res;
@@ -751,8 +758,7 @@ static void each_byte_of_control(void **state)
 		}
 	}
 	print_message("%d moved, %d stayed, %d in doubt\n", moved, stayed, doubt);
-	/* A coarse walk may miss the few bytes that leave a doubt. */
-	assert_true(moved && stayed && (doubt || step > 9));
+	assert_true(moved && stayed && doubt);
 	stall_ms = STALL_MS;
 	setup(state);
 }
@@ -800,7 +806,7 @@ static void postcopy_links_that_break(void **state)
 		if (breaks)
 			pairs();
 		/* The connections are the engine's from here on, so they must be known by then. */
-		relay_insert(r, 1, 0, 1000000);
+		relay_insert(r, 1, 0, 400000);
 		if (!breaks) {
 			assert_int_equal(mig_source_new(&params, &src.memory, &src_ops, &src,
 							"same", 4, src_fds, &a.s),
@@ -826,7 +832,7 @@ static void postcopy_links_that_break(void **state)
 		assert_int_equal(dst.pauses, breaks + 1);
 	}
 	print_message("%d breaks\n", breaks);
-	assert_true(breaks > 0);
+	assert_true(breaks > 1);
 	assert_int_equal(dst.runs, breaks + 1);
 	res.src = a.rc;
 	res.dst = b.rc;
