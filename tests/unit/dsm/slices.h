@@ -23,6 +23,7 @@ struct slice {
 	uint8_t *mem;
 	_Atomic(int) error;
 	_Atomic(unsigned) messages;
+	_Atomic(int64_t) failed_ns;
 };
 
 struct slices {
@@ -47,6 +48,7 @@ static inline void slices_failed(void *ctx, int err, uint8_t peer, const char *w
 {
 	struct slice *s = ctx;
 
+	atomic_store(&s->failed_ns, base_clock_ns());
 	atomic_store(&s->error, err);
 }
 

@@ -15,8 +15,7 @@
 
 #include "slices.h"
 
-/* Long enough for a loaded machine to come up within it. */
-enum { WINDOW_MS = 2000, COUNT = 3 };
+enum { WINDOW_MS = 300, COUNT = 3 };
 
 static struct slices g;
 
@@ -74,6 +73,8 @@ static void lose_a_slice(int sig, int expect)
 		wait_failed(&g.slice[i], start + 20 * BASE_NS_PER_SEC);
 	for (unsigned i = 0; i < 2; i++) {
 		assert_int_equal(atomic_load(&g.slice[i].error), expect);
+		assert_true(atomic_load(&g.slice[i].failed_ns) - start <
+			    WINDOW_MS * BASE_NS_PER_MS + 2 * BASE_NS_PER_SEC);
 		assert_int_equal(dsm_message(g.slice[i].dsm, 2, "x", 1), -ENOTCONN);
 	}
 	kill(pid, SIGKILL);
