@@ -13,13 +13,18 @@ if grep -q '__[at]san_init' "$vmm"; then echo "a sanitizer wants to be loaded fi
 for n in a b; do
   cat >"$dir/vmm-$n" <<W
 #!/bin/sh
-[ -s "$dir/hold-$n" ] && export LD_PRELOAD="$dir/hold.so" MIGRATE_HOLD=" \$(cat "$dir/hold-$n")"
+[ -s "$dir/hold-$n" ] && export LD_PRELOAD="$dir/hold.so" MIGRATE_HOLD=" \$(cat "$dir/hold-$n")" MIGRATE_GO="$dir/go-$n"
 exec "$vmm" "\$@"
 W
   chmod +x "$dir/vmm-$n"
 done
 start_node() { start_agent "$1" --vmm "$dir/vmm-$1"; }
-hold() { rm -f "$dir"/hold-?; [ "$1" = - ] || echo "$2" >"$dir/hold-$1"; }
+# hold NODE ENTRY: processes that start there now wait at this entry of the journal for `release NODE`; hold -: none.
+hold() { rm -f "$dir"/hold-? "$dir"/go-?; [ "$1" = - ] || { mkfifo "$dir/go-$1"; echo "$2" >"$dir/hold-$1"; }; }
+release() { # NODE VM: which is not committed so far
+  has_journal b "$2" committed && fail "$1 did not hold"
+  timeout 10 bash -c 'echo -n . >"$1"' _ "$dir/go-$1" || fail "nobody waits at $1"
+}
 agent_dies() { stop_agent "$1" KILL; }
 agents_see() { wait_until 40 both_up || fail "the agents do not see each other"; }
 both_up() { local n; for n in a b; do [ "$("$pangaea" node ls --agent $n 2>/dev/null | grep -c ' up ')" = 2 ] || return 1; done; }
@@ -75,7 +80,7 @@ for who in a b; do
   hold a committing
   vm=commit-$who; begin $vm
   wait_journal a $vm committing
-  agent_dies $who; wait_journal b $vm committed; start_node $who; agents_see; settles $vm
+  agent_dies $who; release a $vm; wait_journal b $vm committed; start_node $who; agents_see; settles $vm
 
   hold -
   vm=filling-$who; begin $vm --mode postcopy --bandwidth 1M
@@ -86,12 +91,12 @@ for who in a b; do
   hold a committing
   vm=doubt-$who; begin $vm
   wait_journal a $vm committing
-  agent_dies $who; cut_link b $vm; start_node $who; agents_see; settles $vm
+  agent_dies $who; cut_link b $vm; release a $vm; start_node $who; agents_see; settles $vm
 
-  hold -
-  vm=held-$who; echo committed >"$dir/hold-b"; begin $vm
+  hold b committed
+  vm=held-$who; begin $vm
   wait_journal a $vm committing
-  cut_link b $vm; agent_dies $who; start_node $who; agents_see; settles $vm
+  cut_link b $vm; agent_dies $who; release b $vm; start_node $who; agents_see; settles $vm
 
   hold -
   vm=broken-$who; begin $vm --mode postcopy --bandwidth 1M
