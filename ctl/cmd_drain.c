@@ -126,12 +126,6 @@ static void drain_say(const struct drain *d, const struct drain_vm *vm, const ch
 			vm->name, to, d->at + 1, d->vm_count);
 }
 
-static void drain_clear(const struct drain *d)
-{
-	if (d->c->progress && d->c->colour && !d->c->json)
-		fputs("\r\033[K", stderr);
-}
-
 static bool spread_item(void *arg, const struct control_reply *item)
 {
 	struct drain *d = arg;
@@ -165,7 +159,7 @@ static int drain_slice(struct drain *d, struct drain_vm *vm, bool *lead)
 		snprintf(req.places, sizeof(req.places), "%s", d->node);
 	drain_say(d, vm, req.migrate.target);
 	code = ctl_call(d->c, &req, spread_item, d, &r);
-	drain_clear(d);
+	ctl_progress_clear(d->c);
 	if (code)
 		return code;
 	vm->moved = !r.code && !*lead;
@@ -193,7 +187,7 @@ static int drain_try(struct drain *d, struct drain_vm *vm, struct drain_node *to
 		return CONTROL_USAGE;
 	drain_say(d, vm, to->name);
 	code = ctl_call(d->c, &req, drain_item, d, &r);
-	drain_clear(d);
+	ctl_progress_clear(d->c);
 	if (code)
 		return code;
 	vm->moved = !r.code;

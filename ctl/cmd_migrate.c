@@ -14,6 +14,12 @@ uint64_t ctl_item_value(const struct control_reply *r, const char *name)
 	return 0;
 }
 
+void ctl_progress_clear(const struct ctl *c)
+{
+	if (c->progress && c->colour && !c->json)
+		fputs("\r\033[K", stderr);
+}
+
 void ctl_migrate_json(const struct control_reply *r, const char *vm)
 {
 	struct print_json j = {.f = stdout};
@@ -132,8 +138,7 @@ int ctl_vm_migrate(struct ctl *c)
 		return CONTROL_USAGE;
 	ctl_migrate_options(c, &req.migrate);
 	code = ctl_call(c, &req, migrate_item, c, &r);
-	if (c->progress && c->colour && !c->json)
-		fputs("\r\033[K", stderr);
+	ctl_progress_clear(c);
 	if (code)
 		return code;
 	code = ctl_check(c, &r);

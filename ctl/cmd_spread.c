@@ -46,8 +46,7 @@ static int spread(struct ctl *c, struct control_request *req)
 	req->overcommit = c->overcommit;
 	req->migrate.bandwidth = c->bandwidth;
 	code = ctl_call(c, req, ctl_spread_item, c, &r);
-	if (c->progress && c->colour && !c->json)
-		fputs("\r\033[K", stderr);
+	ctl_progress_clear(c);
 	if (code)
 		return code;
 	code = ctl_check(c, &r);

@@ -148,6 +148,8 @@ void ctl_print_started(const struct ctl *c, const struct control_vm *v);
 /* Of vm migrate: one report as a line or in JSON, what the options say, and a number of a report. */
 void ctl_migrate_progress(const struct ctl *c, const char *vm, const struct control_reply *item);
 void ctl_migrate_json(const struct control_reply *r, const char *vm);
+/* Takes the live line off the terminal, if there is one. */
+void ctl_progress_clear(const struct ctl *c);
 /* The same of vm spread and vm consolidate; arg: the struct ctl, whose first argument is the VM. */
 bool ctl_spread_item(void *arg, const struct control_reply *item);
 void ctl_migrate_options(const struct ctl *c, struct control_migrate *m);

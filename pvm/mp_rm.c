@@ -75,23 +75,28 @@ static int send_request(struct request *r, int tag, int wid)
 	return r->rc;
 }
 
+/* 0; MP_RM_NONE when the resource manager has ended, which is then forgotten; or an error. */
+static int rm_lives(void)
+{
+	int rm = pvmschedtid, rc = mp_rt_call_ints(MP_OP_PSTAT, &rm, 1);
+
+	if (rc >= 0 || rc == PvmSysErr)
+		return BASE_MIN(rc, 0);
+	pvmschedtid = 0;
+	return MP_RM_NONE;
+}
+
 /* The answer, without its number; MP_RM_NONE when the resource manager ends before. */
 static int await_answer(int tag, int wid, struct mp_msg **out)
 {
 	for (;;) {
-		int rm = pvmschedtid, rc;
-
-		rc = mp_rt_await_wid(rm, tag, wid, base_clock_ns() + ALIVE_MS * BASE_NS_PER_MS,
-				     out);
+		int rc = mp_rt_await_wid(pvmschedtid, tag, wid,
+					 base_clock_ns() + ALIVE_MS * BASE_NS_PER_MS, out);
 		if (rc || *out)
 			return rc;
-		rc = mp_rt_call_ints(MP_OP_PSTAT, &rm, 1);
-		if (rc == PvmSysErr)
+		rc = rm_lives();
+		if (rc)
 			return rc;
-		if (rc < 0) {
-			pvmschedtid = 0;
-			return MP_RM_NONE;
-		}
 	}
 }
 
@@ -323,17 +328,13 @@ int mp_rm_delhosts(char **names, int count, struct base_wbuf *body)
 int mp_rm_notify(int what, int tag, int count, const int *tids)
 {
 	struct request r;
-	int rc, rm = pvmschedtid;
+	int rc;
 
 	if (!have_rm())
 		return MP_RM_NONE;
-	rc = mp_rt_call_ints(MP_OP_PSTAT, &rm, 1);
-	if (rc == PvmSysErr)
+	rc = rm_lives();
+	if (rc)
 		return rc;
-	if (rc < 0) {
-		pvmschedtid = 0;
-		return MP_RM_NONE;
-	}
 	r = begin();
 	put_int(&r, what);
 	put_int(&r, pvmmyctx);

@@ -230,11 +230,45 @@ static enum migctl_order order_of(enum agent_verdict v)
 	return MIGCTL_VERDICT_UNKNOWN;
 }
 
-struct verdict_question {
-	struct agent *agent;
-	char vm[TEXT_NAME_MAX];
-	uint8_t id[CONTROL_MIGRATE_ID];
-};
+int agent_migration_ask(struct agent_migration *g, enum control_op op, uint16_t port,
+			int timeout_ms, const struct chan_out_ops *ops)
+{
+	struct control_request req = {.op = op, .local = true, .migrate.port = port};
+	struct chan_link *link = g->agent->peers[g->peer - g->agent->cluster->nodes].link;
+	struct agent_migration_question *q;
+	struct chan_out *out;
+	uint8_t *body;
+	size_t len;
+	int rc;
+
+	if (!link)
+		return -ENOTCONN;
+	q = calloc(1, sizeof(*q));
+	if (!q)
+		return -ENOMEM;
+	q->agent = g->agent;
+	memcpy(q->vm, g->vm->spec.name, sizeof(q->vm));
+	memcpy(q->id, g->m.id, sizeof(q->id));
+	memcpy(req.vm, q->vm, sizeof(req.vm));
+	memcpy(req.node, g->peer->name, sizeof(req.node));
+	memcpy(req.migrate.id, g->m.id, sizeof(req.migrate.id));
+	rc = control_request_encode(&req, &body, &len);
+	if (!rc) {
+		rc = chan_link_call(link, body, len, timeout_ms, false, ops, q, &out);
+		free(body);
+	}
+	if (rc)
+		free(q);
+	return rc;
+}
+
+struct agent_migration *agent_migration_asked(const struct agent_migration_question *q)
+{
+	struct agent_vm *vm = agent_vm_find(q->agent, q->vm);
+	struct agent_migration *g = vm ? vm->migration : NULL;
+
+	return g && !memcmp(g->m.id, q->id, sizeof(q->id)) ? g : NULL;
+}
 
 /* What is known already need not be said again. */
 static bool decides(const struct agent_migration *g, enum agent_verdict v)
@@ -246,9 +280,8 @@ static bool decides(const struct agent_migration *g, enum agent_verdict v)
 
 static void verdict_came(void *arg, int error, const void *body, size_t len)
 {
-	struct verdict_question *q = arg;
-	struct agent_vm *vm = agent_vm_find(q->agent, q->vm);
-	struct agent_migration *g = vm ? vm->migration : NULL;
+	struct agent_migration_question *q = arg;
+	struct agent_migration *g = agent_migration_asked(q);
 	enum agent_verdict v = VERDICT_UNKNOWN;
 	struct control_reply r;
 
@@ -256,7 +289,7 @@ static void verdict_came(void *arg, int error, const void *body, size_t len)
 		v = agent_verdict_parse(r.text);
 		control_reply_fini(&r);
 	}
-	if (g && g->doubt && !memcmp(g->m.id, q->id, sizeof(q->id))) {
+	if (g && g->doubt) {
 		g->asking = false;
 		g->no_record = v == VERDICT_NONE;
 		if (decides(g, v) && agent_migration_order(g, order_of(v)))
@@ -269,41 +302,14 @@ static void verdict_came(void *arg, int error, const void *body, size_t len)
 
 static const struct chan_out_ops verdict_ops = {.done = verdict_came};
 
-static int ask_verdict(struct agent_migration *g)
-{
-	struct control_request req = {.op = CONTROL_MIGRATE_VERDICT, .local = true};
-	struct chan_link *link = g->agent->peers[g->peer - g->agent->cluster->nodes].link;
-	struct verdict_question *q = calloc(1, sizeof(*q));
-	struct chan_out *out;
-	uint8_t *body;
-	size_t len;
-	int rc;
-
-	if (!q)
-		return -ENOMEM;
-	q->agent = g->agent;
-	memcpy(q->vm, g->vm->spec.name, sizeof(q->vm));
-	memcpy(q->id, g->m.id, sizeof(q->id));
-	memcpy(req.vm, q->vm, sizeof(req.vm));
-	memcpy(req.node, g->peer->name, sizeof(req.node));
-	memcpy(req.migrate.id, g->m.id, sizeof(req.migrate.id));
-	rc = link ? control_request_encode(&req, &body, &len) : -ENOTCONN;
-	if (!rc) {
-		rc = chan_link_call(link, body, len, AGENT_PEER_MS, false, &verdict_ops, q, &out);
-		free(body);
-	}
-	if (rc)
-		free(q);
-	return rc;
-}
-
 static void ask_again(struct base_timer *t)
 {
 	struct agent_migration *g = base_container_of(t, struct agent_migration, timer);
 
 	if (!g->doubt || g->asking)
 		return;
-	g->asking = !ask_verdict(g);
+	g->asking =
+		!agent_migration_ask(g, CONTROL_MIGRATE_VERDICT, 0, AGENT_PEER_MS, &verdict_ops);
 	if (!g->asking)
 		base_loop_timer(g->agent->loop, t,
 				base_clock_ns() + MIGRATE_ASK_MS * BASE_NS_PER_MS);

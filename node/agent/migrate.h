@@ -100,6 +100,18 @@ BASE_MUST_CHECK int agent_migration_order(struct agent_migration *g, enum migctl
 /* Makes the session; *theirs is for the process. */
 BASE_MUST_CHECK int agent_migration_session(struct agent_migration *g, int *theirs);
 void agent_migration_close_connections(struct agent_migration *g);
+/* What the other node's agent was asked; the VM or its migration may be gone when it answers. */
+struct agent_migration_question {
+	struct agent *agent;
+	char vm[TEXT_NAME_MAX];
+	uint8_t id[CONTROL_MIGRATE_ID];
+};
+/* Asks `op`; ops->done gets a question, which it frees. port: MIGRATE_RELINK. -errno. */
+BASE_MUST_CHECK int agent_migration_ask(struct agent_migration *g, enum control_op op,
+					uint16_t port, int timeout_ms,
+					const struct chan_out_ops *ops);
+/* The migration that was asked about, or NULL. */
+struct agent_migration *agent_migration_asked(const struct agent_migration_question *q);
 /* Asks the other node until it knows. */
 void agent_migration_in_doubt(struct agent_migration *g);
 /* The agent ends, the migration goes on. */

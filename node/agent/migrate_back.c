@@ -224,22 +224,13 @@ static void relink_begin(struct agent_migration *g, struct chan_call *call)
 			base_clock_ns() + MIGRATE_CONNECT_MS * BASE_NS_PER_MS);
 }
 
-struct relink {
-	struct agent *agent;
-	char vm[TEXT_NAME_MAX];
-	uint8_t id[CONTROL_MIGRATE_ID];
-};
-
 static void relink_done(void *arg, int error, const void *body, size_t len)
 {
-	struct relink *q = arg;
-	struct agent_vm *vm = agent_vm_find(q->agent, q->vm);
-	struct agent_migration *g = vm ? vm->migration : NULL;
-	bool ours = g && g->relinking && !memcmp(g->m.id, q->id, sizeof(q->id));
+	struct agent_migration *g = agent_migration_asked(arg);
 	struct control_reply r;
 
-	free(q);
-	if (!ours)
+	free(arg);
+	if (!g || !g->relinking)
 		return;
 	if (!error)
 		error = control_reply_decode(body, len, &r);
@@ -253,36 +244,6 @@ static void relink_done(void *arg, int error, const void *body, size_t len)
 }
 
 static const struct chan_out_ops relink_ops = {.done = relink_done};
-
-static int relink_ask(struct agent_migration *g, uint16_t port)
-{
-	struct control_request req = {.op = CONTROL_MIGRATE_RELINK, .local = true};
-	struct chan_link *link = g->agent->peers[g->peer - g->agent->cluster->nodes].link;
-	struct relink *q = calloc(1, sizeof(*q));
-	struct chan_out *out;
-	uint8_t *body;
-	size_t len;
-	int rc = !q ? -ENOMEM : !link ? -ENOTCONN : 0;
-
-	if (!rc) {
-		q->agent = g->agent;
-		memcpy(q->vm, g->vm->spec.name, sizeof(q->vm));
-		memcpy(q->id, g->m.id, sizeof(q->id));
-		memcpy(req.vm, q->vm, sizeof(req.vm));
-		memcpy(req.node, g->peer->name, sizeof(req.node));
-		memcpy(req.migrate.id, g->m.id, sizeof(req.migrate.id));
-		req.migrate.port = port;
-		rc = control_request_encode(&req, &body, &len);
-	}
-	if (!rc) {
-		rc = chan_link_call(link, body, len, MIGRATE_CONNECT_MS, false, &relink_ops, q,
-				    &out);
-		free(body);
-	}
-	if (rc)
-		free(q);
-	return rc;
-}
 
 static void force(struct agent_migration *g, struct chan_call *call)
 {
@@ -328,7 +289,8 @@ void agent_migrate_resume(struct agent_vm *vm, struct chan_call *call)
 	relink_begin(g, call);
 	rc = agent_migrate_in_listen(g, &port);
 	if (!rc)
-		rc = relink_ask(g, port);
+		rc = agent_migration_ask(g, CONTROL_MIGRATE_RELINK, port, MIGRATE_CONNECT_MS,
+					 &relink_ops);
 	if (rc)
 		agent_migration_relink_failed(g, control_code_of(rc), control_error_text(rc));
 }

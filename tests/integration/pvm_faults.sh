@@ -1,23 +1,10 @@
 #!/bin/bash
 # labels: pvm
 # timeout: 180
-# What a daemon has to bear: a process that sends nonsense on the task socket, a task that is slow, a
-# limit of descriptors, a task without memory. It goes on, and what cannot be done is refused.
-set -u
-B=${PANGAEA_BUILD:?}
-W=$(mktemp -d /tmp/pvmt.XXXXXX)
-export PVM_TMP=$W
-daemon=
-trap '[ -n "$daemon" ] && kill -9 "$daemon" 2>/dev/null; rm -rf "$W"' EXIT
-fail() { echo "FAILED: $*"; tail -n 20 "$W"/pvml* 2>/dev/null; exit 1; }
-start() { # [DESCRIPTORS]
-  rm -f "$W/out"
-  (ulimit -n "${1:-1024}"; exec "$B/pvm/pvmd3") >"$W/out" 2>&1 </dev/null &
-  daemon=$!
-  timeout 20 sh -c "until grep -q sock '$W/out' 2>/dev/null; do sleep 0.05; done" || fail "the daemon did not start: $(cat "$W/out")"
-}
+# What a daemon has to bear: a process that sends nonsense on the task socket, a receiver that is slow, a
+# limit of descriptors. It goes on, and what cannot be done is refused.
+. "$(dirname "$0")/pvm_lib.bash"
 works() { timeout 60 "$B/tests/pvm/pvmtest_managed" alone >"$W/o" 2>&1 || fail "$1: $(cat "$W/o")"; }
-stop() { kill "$daemon"; wait "$daemon" 2>/dev/null; daemon=; }
 
 start
 works "at first"

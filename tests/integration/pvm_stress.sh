@@ -3,18 +3,7 @@
 # timeout: 120
 # Tasks of one host send each other thousands of messages of all sizes; then a task dies in the
 # middle, and the daemon: nobody hangs.
-set -u
-B=${PANGAEA_BUILD:?}
-W=$(mktemp -d /tmp/pvmt.XXXXXX)
-export PVM_TMP=$W
-daemon=
-trap '[ -n "$daemon" ] && kill -9 "$daemon" 2>/dev/null; rm -rf "$W"' EXIT
-fail() { echo "FAILED: $*"; tail -n 20 "$W"/pvml* 2>/dev/null; exit 1; }
-start() {
-  "$B/pvm/pvmd3" >"$W/out" 2>&1 </dev/null &
-  daemon=$!
-  timeout 10 sh -c "until grep -q sock '$W/out'; do sleep 0.05; done" || fail "the daemon did not start: $(cat "$W/out")"
-}
+. "$(dirname "$0")/pvm_lib.bash"
 start
 for a in "2 200 1" "4 60 2" "16 10 3" "1 50 4"; do
   timeout 60 "$B/tests/pvm/pvmtest_stress" $a >"$W/o" || fail "stress $a: $(grep -vE 'BEGIN|END' "$W/o")"
