@@ -10,13 +10,13 @@ if ! [ -x "$vmm" ] || ! [ -f "$guests/dirty" ]; then echo "pangaea-vmm or the te
 # soon SECONDS EXPECTED COMMAND...: until it prints that.
 soon() {
   local said
-  timeout "$1" bash -c 'until "${@:2}" 2>&1 | grep -qF -- "$1"; do read -rt 0.1 <> <(:); done' _ "${@:2}" \
+  timeout "$1" bash -c 'until "${@:2}" 2>&1 | grep -qF -- "$1"; do read -rt 0.1 <> <(:); done; :' _ "${@:2}" \
     && ok "${*:3}: $2" || { said=$("${@:3}" 2>&1); fail "${*:3}: no '$2' in: $said"; }
 }
 
 # empty NODE: its slices and VMs end and leave no folder.
 empty() {
-  timeout 20 bash -c 'until [ -z "$(ls "$1")" ]; do read -rt 0.1 <> <(:); done' _ "$dir/run-$1/vm" \
+  timeout 20 bash -c 'until [ -z "$(ls "$1")" ]; do read -rt 0.1 <> <(:); done; :' _ "$dir/run-$1/vm" \
     && ok "nothing is left at $1" || fail "left at $1: $(ls "$dir/run-$1/vm")"
 }
 
@@ -64,7 +64,7 @@ stop_agent a KILL
 start_agent a
 wait_event "found" big --agent a
 for n in b c; do wait_event "$n is reachable" --node a; done
-timeout 30 bash -c "until [ \$('$pangaea' node ls --agent c 2>/dev/null | grep -c ' up ') = 3 ]; do read -rt 0.1 <> <(:); done" || fail "c does not see all"
+timeout 30 bash -c "until [ \$('$pangaea' node ls --agent c 2>/dev/null | grep -c ' up ') = 3 ]; do read -rt 0.1 <> <(:); done; :" || fail "c does not see all"
 soon 20 "slice 1   has left node b" "$pangaea" vm info big
 "$pangaea" vm consolidate big --to a --overcommit --bandwidth 200M --agent c --json >"$dir/said" && grep -q "\"pages_sent\":[1-9]" "$dir/said" && ok "consolidated" || fail "$(cat "$dir/said")"
 soon 20 "node a (lead), 4 vCPUs, 128M, running" "$pangaea" vm info big
