@@ -33,11 +33,18 @@ static size_t to_line(uint8_t *to, const uint8_t *from)
 	return head;
 }
 
+static inline __attribute__((always_inline)) void store(__m128i *to, __m128i what, bool far)
+{
+	if (far)
+		_mm_stream_si128(to, what);
+	else
+		_mm_store_si128(to, what);
+}
+
 /* far: past the caches. One function for both, so that each has its stores without a branch. */
 static inline __attribute__((always_inline)) void copy_lines(uint8_t *to, const uint8_t *from,
 							     size_t len, bool far)
 {
-	void (*const store)(__m128i *, __m128i) = far ? _mm_stream_si128 : _mm_store_si128;
 	size_t at;
 
 	for (at = to_line(to, from); len - at >= LINE; at += LINE) {
@@ -45,10 +52,10 @@ static inline __attribute__((always_inline)) void copy_lines(uint8_t *to, const 
 		__m128i c = load(from + at + 32), d = load(from + at + 48);
 		__m128i *line = (__m128i *)(void *)(to + at);
 
-		store(line, a);
-		store(line + 1, b);
-		store(line + 2, c);
-		store(line + 3, d);
+		store(line, a, far);
+		store(line + 1, b, far);
+		store(line + 2, c, far);
+		store(line + 3, d, far);
 	}
 	memcpy(to + at, from + at, len - at);
 }

@@ -1,5 +1,6 @@
 /*
- * cpus=N vCPUs work on the same few pages at once; the result is known. rounds=R.
+ * cpus=N vCPUs work on the same few pages at once; the result is known. rounds=R, 0: until a
+ * key is pressed.
  * - a counter: lock xadd by all; the sum must be exact
  * - a word that two pages share (split-page locked operations)
  * - a lock (xchg) that guards two plain counters on different pages, which must stay equal
@@ -32,22 +33,38 @@ static volatile uint64_t *guarded(unsigned i)
 
 static volatile uint64_t lock_word __attribute__((aligned(4096)));
 static volatile uint64_t torn __attribute__((aligned(4096)));
+static volatile uint64_t enough __attribute__((aligned(4096)));
+static volatile uint64_t done __attribute__((aligned(4096))); /* rounds, by all */
+
+enum { ROUNDS_A_LOOK = 16, DEKKER_ROUNDS = 1000 };
+
+static void add_n(volatile uint64_t *p, uint64_t n)
+{
+	__asm__ volatile("lock xaddq %0, %1" : "+r"(n), "+m"(*p) : : "memory");
+}
 
 static void add(volatile uint64_t *p)
 {
-	uint64_t one = 1;
+	add_n(p, 1);
+}
 
-	__asm__ volatile("lock xaddq %0, %1" : "+r"(one), "+m"(*p) : : "memory");
+static bool over(unsigned cpu, uint64_t round, uint64_t rounds)
+{
+	if (rounds)
+		return round == rounds;
+	if (!cpu && round % ROUNDS_A_LOOK == 0 && guest_key())
+		enough = 1;
+	return enough;
 }
 
 static void work(unsigned cpu)
 {
-	uint64_t rounds = guest_arg("rounds", 1000), cpus = guest_arg("cpus", 2);
+	uint64_t rounds = guest_arg("rounds", 1000), cpus = guest_arg("cpus", 2), i;
 
 	add(&ready);
 	while (ready < cpus)
 		cpu_pause();
-	for (uint64_t i = 0; i < rounds; i++) {
+	for (i = 0; !over(cpu, i, rounds); i++) {
 		add(counter());
 		add(split());
 		while (__atomic_exchange_n(&lock_word, 1, __ATOMIC_ACQUIRE))
@@ -58,6 +75,7 @@ static void work(unsigned cpu)
 		*guarded(1) += 1;
 		__atomic_store_n(&lock_word, 0, __ATOMIC_RELEASE);
 	}
+	add_n(&done, i);
 	add(&finished);
 }
 
@@ -96,18 +114,25 @@ static void dekker(unsigned me, uint64_t rounds)
 	}
 }
 
+static uint64_t dekker_rounds(void)
+{
+	uint64_t rounds = guest_arg("rounds", 1000);
+
+	return rounds ? rounds / 4 : DEKKER_ROUNDS;
+}
+
 static void other(unsigned cpu)
 {
 	uint64_t cpus = guest_arg("cpus", 2);
 
 	work(cpu);
 	if (cpu == cpus - 1)
-		dekker(1, guest_arg("rounds", 1000) / 4);
+		dekker(1, dekker_rounds());
 }
 
 void guest_main(void)
 {
-	uint64_t rounds = guest_arg("rounds", 1000), cpus = guest_arg("cpus", 2);
+	uint64_t cpus = guest_arg("cpus", 2), rounds = guest_arg("rounds", 1000);
 	bool ok;
 
 	for (unsigned cpu = 1; cpu < cpus; cpu++)
@@ -116,11 +141,12 @@ void guest_main(void)
 	work(0);
 	while (finished < cpus)
 		cpu_pause();
-	dekker(0, rounds / 4);
-	ok = same("the counter", *counter(), cpus * rounds);
-	ok &= same("the split counter", *split(), cpus * rounds);
-	ok &= same("the guarded counter", *guarded(0), cpus * rounds);
-	ok &= same("its twin", *guarded(1), cpus * rounds);
+	dekker(0, dekker_rounds());
+	ok = same("rounds", done, rounds ? cpus * rounds : done);
+	ok &= same("the counter", *counter(), done);
+	ok &= same("the split counter", *split(), done);
+	ok &= same("the guarded counter", *guarded(0), done);
+	ok &= same("its twin", *guarded(1), done);
 	ok &= same("torn", torn, 0);
 	if (ok)
 		guest_printf("atomics: PASS\n");

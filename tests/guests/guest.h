@@ -20,6 +20,8 @@ void guest_main(void);
 void guest_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The number after "key=" on the command line, or `fallback`. */
 uint64_t guest_arg(const char *key, uint64_t fallback);
+/* True once for each byte that arrives on the serial line. */
+bool guest_key(void);
 void guest_poweroff(void) __attribute__((noreturn));
 
 void guest_start_cpu(unsigned cpu, void (*fn)(unsigned cpu));

@@ -177,6 +177,14 @@ uint64_t guest_tsc_hz(void)
 	return page.shift < 0 ? hz << -page.shift : hz >> page.shift;
 }
 
+bool guest_key(void)
+{
+	if (!(inb(COM1 + 5) & 1))
+		return false;
+	inb(COM1);
+	return true;
+}
+
 void guest_poweroff(void)
 {
 	outb(SLEEP_CONTROL, 5 << 2 | 1 << 5);

@@ -10,7 +10,7 @@ build=${PANGAEA_BUILD:?}
 command -v gdb >/dev/null || { echo "no gdb"; exit 77; }
 dir=$(mktemp -d) || exit 1
 vm=
-trap '[ -z "$vm" ] || kill "$vm" 2>/dev/null; rm -rf "$dir"' EXIT
+trap 'case $BASHPID in $$) [ -z "$vm" ] || kill "$vm" 2>/dev/null; rm -rf "$dir" ;; esac' EXIT
 
 # The port is free or it is not: another one then.
 for _ in 1 2 3 4 5; do

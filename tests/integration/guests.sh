@@ -6,7 +6,7 @@ set -u
 build=${PANGAEA_BUILD:?}
 [ -r /dev/kvm ] && [ -w /dev/kvm ] || { echo "no /dev/kvm"; exit 77; }
 out=$(mktemp) || exit 1
-trap 'rm -f "$out"' EXIT
+trap 'case $BASHPID in $$) rm -f "$out" ;; esac' EXIT
 bad=0
 
 guest() { # NAME VCPUS MEMORY CMDLINE EXPECTED

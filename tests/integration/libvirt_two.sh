@@ -20,7 +20,7 @@ build=${PANGAEA_BUILD:?}
 dir=$(mktemp -d /tmp/pgv.XXXXXX) || exit 1
 pangaea=$build/ctl/pangaea
 declare -A host virtd
-trap 'rm -rf "$dir"' EXIT
+trap 'case $BASHPID in $$) rm -rf "$dir" ;; esac' EXIT
 ok() { echo "ok: $*"; }
 fail() {
   echo "FAIL: $*"

@@ -17,7 +17,7 @@ cleanup() {
   kill "${agents[@]}" 2>/dev/null; wait 2>/dev/null
   rm -rf "$dir"
 }
-trap cleanup EXIT
+trap 'case $BASHPID in $$) cleanup ;; esac' EXIT
 fail() { echo "FAIL: $*"; tail -n 15 "$dir"/*.log "$dir"/run-*/vm/*/log 2>/dev/null; "$pangaea" events 2>/dev/null | tail -20; exit 1; }
 ok() { echo "ok: $*"; }
 

@@ -12,7 +12,7 @@ case "$(sed -n 's/^PANGAEA_SANITIZE:STRING=//p' CMakeCache.txt)" in
   *) echo "a build with sanitizers is not packaged"; exit 77 ;;
 esac
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'case $BASHPID in $$) rm -rf "$work" ;; esac' EXIT
 cpack -G DEB -B "$work" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 deb=$(echo "$work"/pangaea_*.deb)
 failed=0

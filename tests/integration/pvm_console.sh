@@ -10,7 +10,7 @@ build=${PANGAEA_BUILD:-$here/../build/release}/pvm
 [ -x "$build/pvm" ] || { echo "the console is not built"; exit 77; }
 work=$(mktemp -d)
 stop() { echo halt | timeout 10 "$build/pvm" >/dev/null 2>&1; rm -rf "$work"; }
-trap stop EXIT
+trap 'case $BASHPID in $$) stop ;; esac' EXIT
 export PVM_ROOT=$work PVM_TMP=$work PVM_ARCH=LINUX64 PVM_ALLOW_ROOT=1 PVM_DPATH=$build/pvmd3 PVM_PATH=$work:$build:/usr/bin:/bin
 export LD_LIBRARY_PATH=$build HOME=$work
 unset PVM_EXPORT

@@ -13,7 +13,7 @@ fi
 work=$(mktemp -d)
 daemon='' mine=''
 stop() { [ -n "$daemon" ] && kill "$daemon" 2>/dev/null; [ -n "$mine" ] && kill "$mine" 2>/dev/null; wait 2>/dev/null; rm -rf "$work"; }
-trap stop EXIT
+trap 'case $BASHPID in $$) stop ;; esac' EXIT
 cc=${CC:-cc}
 "$cc" -O1 -I"$here/../pvm/include" "$here/pvm/diff_pack.c" -o "$work/ours" -L"$build/pvm" -lpvm3 -Wl,-rpath,"$build/pvm" &&
 "$cc" -O1 -I"$here/../pvm/include" "$here/pvm/diff_pack.c" -o "$work/real" -l:libpvm3.so.3 || exit 1

@@ -9,7 +9,7 @@ unshare -n true 2>/dev/null || { echo "cannot make namespaces here"; exit 77; }
 B=${PANGAEA_BUILD:?}; S=${PANGAEA_SOURCE:?}/tests/pvm/hosts.sh
 W=$(mktemp -d /tmp/pvmt.XXXXXX)
 export PVMHOSTS_DIR=$W/n PVMHOSTS_NET=10.91.8
-trap '"$S" down >/dev/null 2>&1; rm -rf "$W"' EXIT
+trap 'case $BASHPID in $$) "$S" down >/dev/null 2>&1; rm -rf "$W" ;; esac' EXIT
 fail() { echo "FAILED: $*"; tail -n 40 "$W"/n/tmp*/pvml* 2>/dev/null; exit 1; }
 up() { # ENVIRONMENT: two hosts, our daemon on the first
   export PVMHOSTS_ENV="PVM_DPATH=$B/pvm/pvmd3 $1"

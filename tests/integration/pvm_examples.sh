@@ -23,7 +23,7 @@ stop() {
   echo halt | "${ours[@]}" timeout 10 "$build/pvm" >/dev/null 2>&1
   rm -rf "$work"
 }
-trap stop EXIT
+trap 'case $BASHPID in $$) stop ;; esac' EXIT
 "${real[@]}" timeout 20 /usr/bin/pvm </dev/null >/dev/null 2>&1 || { echo "the original does not start"; exit 1; }
 "${ours[@]}" timeout 20 "$build/pvm" </dev/null >/dev/null 2>&1 || { echo "ours does not start"; exit 1; }
 # tids, addresses and times differ; lines of several tasks mix

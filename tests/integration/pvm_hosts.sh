@@ -10,7 +10,7 @@ B=${PANGAEA_BUILD:?}; S=${PANGAEA_SOURCE:?}/tests/pvm/hosts.sh
 W=$(mktemp -d /tmp/pvmt.XXXXXX)
 export PVMHOSTS_DIR=$W/n PVMHOSTS_NET=10.91.7
 export PVMHOSTS_ENV="PVM_DPATH=$B/pvm/pvmd3"
-trap '"$S" down >/dev/null 2>&1; rm -rf "$W"' EXIT
+trap 'case $BASHPID in $$) "$S" down >/dev/null 2>&1; rm -rf "$W" ;; esac' EXIT
 fail() { echo "FAILED: $*"; tail -n 20 "$W"/n/tmp*/pvml* 2>/dev/null; exit 1; }
 until_text() { # FILE TEXT: waits for the line, at most 10 s
   timeout 10 sh -c "until grep -q '$2' '$1'; do sleep 0.05; done" || fail "no '$2' in $1: $(cat "$1")"; }

@@ -5,7 +5,8 @@ B=${PANGAEA_BUILD:?}
 W=$(mktemp -d /tmp/pvmt.XXXXXX)
 export PVM_TMP=$W
 daemon=
-trap '[ -n "$daemon" ] && kill -9 "$daemon" 2>/dev/null; rm -rf "$W"' EXIT
+# A child that a signal ends right after its fork runs this as well, and there || and && go astray.
+trap 'case $BASHPID in $$) [ -n "$daemon" ] && kill -9 "$daemon" 2>/dev/null; rm -rf "$W" ;; esac' EXIT
 fail() { echo "FAILED: $*"; tail -n 20 "$W"/pvml* 2>/dev/null; exit 1; }
 start() { # [DESCRIPTORS]
   rm -f "$W/out"

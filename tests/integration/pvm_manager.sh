@@ -15,7 +15,7 @@ stop() {
   echo halt | timeout 10 "$B/pvm" >/dev/null 2>&1
   rm -rf "$work"
 }
-trap stop EXIT
+trap 'case $BASHPID in $$) stop ;; esac' EXIT
 fail() { echo "FAILED: $1"; shift; cat "$@" 2>/dev/null; tail -n 5 "$work"/pvml.* 2>/dev/null; exit 1; }
 timeout 20 "$B/pvm" </dev/null >"$work/first" 2>&1 || fail "no daemon" "$work/first"
 managed() { timeout 60 "$build/tests/pvm/pvmtest_managed" "$@" >"$work/out" 2>&1; }

@@ -20,7 +20,7 @@ chmod +x "$W/rsh"
 left() { find /proc -maxdepth 2 -name environ -user "$(id -u)" -print0 2>/dev/null | xargs -0 grep -lza "^PVM_RSH=$W/rsh" 2>/dev/null | cut -d/ -f3 | while read -r p; do
   [ "$(readlink "/proc/$p/exe" 2>/dev/null)" = "$PVM_DPATH" ] && echo "$p"; done; }
 cleanup() { left | xargs -r kill -9 2>/dev/null; rm -rf "$W"; }
-trap cleanup EXIT
+trap 'case $BASHPID in $$) cleanup ;; esac' EXIT
 fail() { echo "FAILED: $*"; tail -n 5 "$W"/*/pvml* 2>/dev/null | head -60; exit 1; }
 "$PVM_DPATH" >"$W/out" 2>&1 </dev/null &
 d=$!

@@ -17,7 +17,7 @@ stop() {
   echo halt | timeout 10 "$build/pvm" >/dev/null 2>&1
   rm -rf "$work"
 }
-trap stop EXIT
+trap 'case $BASHPID in $$) stop ;; esac' EXIT
 ran=0 bad=0
 have() { [ -e "$1" ] || { echo "skipped: $1 is not installed"; return 1; }; }
 ours() { # PROGRAM: its libpvm3 is ours

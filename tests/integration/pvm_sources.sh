@@ -11,7 +11,7 @@ tars=/usr/share/doc/pvm-examples
 command -v gfortran >/dev/null || { echo "gfortran is not installed"; exit 77; }
 work=$(mktemp -d)
 stop() { [ -e "$work/up" ] && echo halt | timeout 10 "$build/pvm" >/dev/null 2>&1; rm -rf "$work"; }
-trap stop EXIT
+trap 'case $BASHPID in $$) stop ;; esac' EXIT
 mkdir "$work/real" "$work/ours"
 for t in examples gexamples; do tar xzf $tars/$t.tar.gz -C "$work"; done
 inc() { [ "$1" = ours ] && echo "$here/../pvm/include" || echo /usr/include; }

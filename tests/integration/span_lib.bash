@@ -4,11 +4,12 @@ set -u
 build=${PANGAEA_BUILD:?}
 [ -r /dev/kvm ] && [ -w /dev/kvm ] || { echo "no /dev/kvm"; exit 77; }
 dir=$(mktemp -d) || exit 1
-# Not in a subshell that a signal ends before it has dropped the trap.
-trap '[ "$BASHPID" != $$ ] || { kill $(jobs -p) 2>/dev/null; rm -rf "$dir"; }' EXIT
+# A child that a signal ends right after its fork runs this as well, and there || and && go astray.
+trap 'case $BASHPID in $$) kill $(jobs -p) 2>/dev/null; rm -rf "$dir" ;; esac' EXIT
 head -c 32 /dev/urandom >"$dir/key"
 bad=0
 more=()
+input=/dev/null
 lead=() # what only slice 0 gets
 declare -A reach=() # reach[K,P]: the port by which slice K reaches slice P, where it is not P's own
 
@@ -41,7 +42,7 @@ slices() {
     for ((p = 0; p < n; p++)); do args+=(--part "${parts[p]}" --peer "127.0.0.1:${reach[$k,$p]:-${list[p]}}"); done
     [ $k -gt 0 ] || args+=(--kernel "$build/tests/guests/$guest" --cmdline "$cmdline" --console stdio "${lead[@]}")
     mkdir -p "$dir/run.$k"
-    "$build/node/vmm/pangaea-vmm" "${args[@]}" "${more[@]}" </dev/null >"$dir/out.$k" 2>"$dir/err.$k" &
+    "$build/node/vmm/pangaea-vmm" "${args[@]}" "${more[@]}" <>"$input" >"$dir/out.$k" 2>"$dir/err.$k" &
     pids[k]=$!
   done
 }

@@ -6,7 +6,8 @@ PANGAEA_LAB=$(mktemp -d "${TMPDIR:-/tmp}/lab.XXXXXX")
 export PANGAEA_LAB
 failures=0
 lab() { "$scenario_top/tests/lab/lab" "$@"; }
-trap 'lab down; rm -rf "$PANGAEA_LAB"' EXIT
+# A child that a signal ends right after its fork runs this as well, and there || and && go astray.
+trap 'case $BASHPID in $$) lab down; rm -rf "$PANGAEA_LAB" ;; esac' EXIT
 trap 'exit 130' INT TERM
 
 # lab_start N [OPTION...]: as lab up --bare; skips the test where this machine cannot have a lab.
