@@ -9,8 +9,8 @@
 # where VCPU: the slice that the lead says it is on.
 where() { vm 0 stats | sed -n "s/^vcpu$1\.slice //p"; }
 
-# moves N VCPU SLICE...: sends the vCPU N times round the slices; two times at least before the guest
-# has ended.
+# moves N VCPU SLICE...: sends the vCPU N times round the slices; two times at least before a guest
+# has ended that ends by itself.
 moves() {
   local n=$1 vcpu=$2 i to said
   shift 2
@@ -38,8 +38,12 @@ wait_for 'MiB written' && moves 20 0 1 0
 over 'dirty: PASS' 'the boot vCPU goes 20 times to and fro while its memory is checked'
 
 # Each round needs an interrupt either way: one that is lost would be waited for without end.
-slices pingpong 'rounds=2500' 1:32M 1:64M 1:32M
-wait_for 'both run' && moves 12 1 2 0 1 && moves 12 0 1 2 0
+# Both ways, through memory and by interrupts, last until a key is pressed.
+mkfifo "$dir/keys"
+input=$dir/keys
+slices pingpong rounds=0 1:32M 1:64M 1:32M
+wait_for 'both run' && moves 12 1 2 0 1 && echo >"$dir/keys"
+wait_for 'memory' && moves 12 0 1 2 0 && echo >"$dir/keys"
 over 'pingpong: PASS' 'two vCPUs wake each other while both go round three slices'
 
 # One tick too few and it never ends; one too many, or too early, and it fails.
@@ -47,8 +51,6 @@ slices timer ticks=300 1:32M 1:32M
 wait_for 'tick 1$' && moves 21 0 1 0
 over 'timer: 300 deadlines' 'ticks of a vCPU that moves'
 
-mkfifo "$dir/keys"
-input=$dir/keys
 slices atomics 'cpus=4 rounds=0' 1:32M 2:32M 1:32M
 wait_for '4 CPUs' && moves 5 3 0 1 2 && moves 4 1 0 1
 echo >"$dir/keys"
