@@ -16,11 +16,17 @@ over() {
   rm -rf "$dir"/out.* "$dir"/err.* "$dir"/run.*
 }
 save() { vm 0 save "$dir/$1" || { echo "FAIL: $1 is not saved"; show; }; }
+press='' # restored guests wait for a key
 # restored FILE EXPECTED GUEST PART...
 restored() {
+  local n=0
   lead=(--restore "$dir/$1")
   slices "$3" '' "${@:4}"
   lead=()
+  if [ -n "$press" ]; then
+    until vm 0 status 2>/dev/null | grep -q running || [ $((n++)) -gt 300 ]; do read -rt 0.1 <> <(:); done
+    echo >"$input"
+  fi
   over "$2" "$1 goes on in ${*:4}"
 }
 
@@ -29,12 +35,16 @@ wait_for 'MiB written' && save dirty
 over 'dirty: PASS' 'a guest that is saved goes on'
 restored dirty 'dirty: PASS' dirty 1:32M 1:64M
 restored dirty 'dirty: PASS' dirty 1:64M 1:32M
-# An interrupt that is lost would be waited for without end.
-slices pingpong 'rounds=2000' 1:32M 1:64M 1:32M
-wait_for 'memory' && save pingpong
+# An interrupt that is lost would be waited for without end. Each guest is told when it is enough.
+mkfifo "$dir/keys"
+input=$dir/keys press=1
+slices pingpong rounds=0 1:32M 1:64M 1:32M
+wait_for 'both run' && echo >"$input" && wait_for 'memory' && save pingpong
+echo >"$input"
 over 'pingpong: PASS' 'two vCPUs wake each other after the save'
 restored pingpong 'pingpong: PASS' pingpong 1:64M 1:32M 1:32M
 restored pingpong 'pingpong: PASS' pingpong 2:64M 1:64M
+input=/dev/null press=''
 
 slices timer ticks=200 1:32M 1:32M
 wait_for 'tick 1$' && save timer
