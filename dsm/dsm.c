@@ -173,6 +173,7 @@ void dsm_free(struct dsm *d)
 	if (d->wake_fd >= 0)
 		close(d->wake_fd);
 	free(d->posts);
+	free((void *)d->lost_bits);
 	pthread_cond_destroy(&d->changed);
 	pthread_mutex_destroy(&d->lock);
 	free(d);

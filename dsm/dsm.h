@@ -117,6 +117,16 @@ BASE_MUST_CHECK int dsm_forget(struct dsm *d, uint8_t peer);
  * comes by itself soon after the last has left.
  */
 bool dsm_is_released(const struct dsm *d);
+/*
+ * Which pages others may have written. From dsm_track_start() on there is a bit for each page, in 64-bit
+ * words, that is set when the guest's views here lose the page, which they do before another slice can
+ * write it. So what one thread read through a view since it last took the bits is what the memory holds,
+ * but for pages whose bits it then takes, and for what was written on this slice. -ENOMEM; at -EBUSY
+ * somebody else tracks. One thread; `take` sets bits and clears ours.
+ */
+BASE_MUST_CHECK int dsm_track_start(struct dsm *d);
+void dsm_track_take(struct dsm *d, uint64_t *bits);
+void dsm_track_stop(struct dsm *d);
 enum dsm_install dsm_install_used(const struct dsm *d);
 /* As xp_keeps_user(). */
 bool dsm_keeps_user(const struct dsm *d);

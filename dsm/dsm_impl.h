@@ -50,6 +50,10 @@ struct dsm {
 	_Atomic(bool) stopping, posted, asleep, want_quiet, evicting, released;
 	_Atomic(uint64_t) evict_total, evict_asked;
 	_Atomic(uint16_t) peers; /* that are there, or still to come */
+	/* Pages that the views have lost; NULL: nobody wants to know. What it points to lives on, since
+	 * the service thread may have seen it: lost_bits. */
+	_Atomic(_Atomic(uint64_t) *) lost;
+	_Atomic(uint64_t) *lost_bits;
 
 	/* Under the lock. */
 	pthread_mutex_t lock;
@@ -73,6 +77,9 @@ BASE_MUST_CHECK int dsm_rehome_begin(struct dsm *d);
 BASE_MUST_CHECK int dsm_rehome_frame(struct dsm *d, uint8_t peer, const struct xp_frame *f);
 /* Executes what other threads asked for. */
 int dsm_posts_handle(struct dsm *d, int64_t now_ns);
+
+/* track.c: before the views lose the pages. */
+void dsm_track_lost(struct dsm *d, uint64_t gfn, uint64_t count);
 
 /* evict.c */
 void dsm_evict_begin(struct dsm *d, uint16_t nodes, uint64_t pages_per_s);

@@ -81,6 +81,7 @@ static int op_protect(void *ctx, uint64_t gfn, uint64_t count)
 
 static int op_unmap(void *ctx, uint64_t gfn, uint64_t count)
 {
+	dsm_track_lost(ctx, gfn, count);
 	return dsm_uffd_unmap(((struct dsm *)ctx)->uffd, gfn, count);
 }
 

@@ -168,8 +168,8 @@ static int checkpoint_open(struct checkpoint *p, const struct vmspec *spec)
 	return rc;
 }
 
-/* What a guest that spans nodes cannot, or its lead's node. */
-static bool refuse_span(const struct agent_vm *vm, struct chan_call *call, bool live)
+/* What the lead's node of a guest that spans nodes cannot. */
+static bool refuse_span(const struct agent_vm *vm, struct chan_call *call)
 {
 	uint64_t away;
 	char have[32], want[32];
@@ -177,13 +177,6 @@ static bool refuse_span(const struct agent_vm *vm, struct chan_call *call, bool 
 
 	if (!vmspec_spans(&vm->spec))
 		return false;
-	if (live) {
-		agent_reply_text(call, CONTROL_USAGE,
-				 "%s spans %zu nodes and stands still while it is written: leave "
-				 "out --live",
-				 vm->spec.name, vm->spec.part_count);
-		return true;
-	}
 	/* The lead reads all of it; what it has already counts double, which is on the safe side. */
 	away = vm->spec.memory_bytes - vm->spec.parts[0].memory_bytes;
 	agent_host_read(&h);
@@ -205,7 +198,7 @@ void agent_checkpoint(struct agent_vm *vm, struct chan_call *call,
 	struct checkpoint *p;
 	int rc;
 
-	if (refuse_span(vm, call, req->live))
+	if (refuse_span(vm, call))
 		return;
 	p = calloc(1, sizeof(*p));
 	rc = p ? 0 : -ENOMEM;

@@ -37,6 +37,7 @@ enum vmm_span_order {
 	VMM_SPAN_HALT,	     /* follower: stand still, then vmm_span_halted() */
 	VMM_SPAN_RESET,	     /* follower, halted: vCPUs to power-up state */
 	VMM_SPAN_SAVE,	     /* follower, halted: vmm_span_save_part() */
+	VMM_SPAN_LOOK,	     /* follower: vmm_span_look_part() */
 	VMM_SPAN_LOAD,	     /* follower, halted: vmm_span_load_part() */
 	VMM_SPAN_STOPPED,    /* the guest has ended (lead: a follower wants it to); reason */
 	VMM_SPAN_FAILED,     /* the same, and it failed */
@@ -126,13 +127,20 @@ typedef int vmm_span_vcpu(void *arg, uint32_t apic_id, struct base_rbuf *pack);
  * the memory file, zeroed) for each page that was ever used. -ETIMEDOUT, -EPROTO, -ECANCELED (lost).
  */
 BASE_MUST_CHECK int vmm_span_collect(struct vmm_span *s, uint64_t *pages);
-/* Behind it: what they saved, until fn says other than 0. */
+/* The same while the guest runs: only pages that were used before it was called are sure to be there. */
+BASE_MUST_CHECK int vmm_span_look(struct vmm_span *s, uint64_t *pages);
+/* As dsm_track_start(), _take() and _stop(): pages in the order of the memory file. */
+BASE_MUST_CHECK int vmm_span_track_start(struct vmm_span *s);
+void vmm_span_track_take(struct vmm_span *s, uint64_t *pages);
+void vmm_span_track_stop(struct vmm_span *s);
+/* Behind collect: what they saved, until fn says other than 0. */
 BASE_MUST_CHECK int vmm_span_each_vcpu(struct vmm_span *s, vmm_span_vcpu *fn, void *arg);
 /* Lead, a thread of its own: loads a vCPU where it is. -EINVAL with one line in why. */
 BASE_MUST_CHECK int vmm_span_load_vcpu(struct vmm_span *s, uint32_t apic_id,
 				       const struct base_wbuf *pack, char *why);
 /* Follower, main thread. Where it fails the lead hears nothing, and gives up. */
 BASE_MUST_CHECK int vmm_span_save_part(struct vmm_span *s);
+BASE_MUST_CHECK int vmm_span_look_part(struct vmm_span *s);
 void vmm_span_load_part(struct vmm_span *s);
 
 /* Follower, any thread. */

@@ -95,8 +95,9 @@ struct vmm_span {
 
 	/* Saving and loading (span_save.c). */
 	uint32_t save_number;
-	uint64_t save_news;  /* whoever waits for more waits on while this grows */
-	uint16_t flushed[2]; /* peers whose messages of the round have come */
+	enum span_type save_asked; /* follower: SAVE or LOOK of that number, until it is answered */
+	uint64_t save_news;	   /* whoever waits for more waits on while this grows */
+	uint16_t flushed[2];	   /* peers whose messages of the round have come */
 	struct span_part part[VMM_SLICE_MAX];
 	uint16_t parts; /* complete ones */
 	bool part_loaded;

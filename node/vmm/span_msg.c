@@ -199,6 +199,7 @@ static int dispatch(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 	case SPAN_TASK: return span_task_asked(s, peer, m);
 	case SPAN_DONE: return span_task_done(s, peer, m);
 	case SPAN_SAVE:
+	case SPAN_LOOK:
 	case SPAN_FLUSH:
 	case SPAN_PART:
 	case SPAN_LOADED: return span_save_handle(s, peer, m);

@@ -1,11 +1,14 @@
 /*
- * What followers have of a saved machine, and back. The guest stands still on all slices.
+ * What followers have of a saved machine, and back. The guest stands still on all slices, but for LOOK.
  *
  *   lead                         each follower
  *     |---SAVE---------------------->|
  *     |<--FLUSH 0 (all to all)------>|  what was on its way has come: interrupts, places of vCPUs
  *     |<--FLUSH 1 (all to all)------>|  and what had gone to where a vCPU was before
  *     |<--PART...--------------------|  its vCPUs, and the pages that its homes know
+ *
+ *     |---LOOK---------------------->|  while the guest runs
+ *     |<--PART...--------------------|  the pages that its homes know, and no vCPU
  *
  *     |---PART...------------------->|  a vCPU to load
  *     |<--LOADED---------------------|  or why not
@@ -165,25 +168,18 @@ static unsigned here(const struct vmm_vcpus *all)
 	return n;
 }
 
-int vmm_span_save_part(struct vmm_span *s)
+/* vcpus: NULL for none. */
+static int send_own_part(struct vmm_span *s, uint32_t number, const struct vmm_vcpus *vcpus)
 {
-	struct vmm_vcpus *all = s->config.vcpus;
 	struct base_wbuf b;
-	uint32_t number;
 	uint8_t *bitmap;
 	int err;
 
-	pthread_mutex_lock(&s->lock);
-	number = s->save_number;
-	pthread_mutex_unlock(&s->lock);
-	err = flush(s, number);
-	if (err)
-		return err;
 	base_wbuf_init(&b, VMM_VCPU_MAX * (VMM_VCPU_PACK_MAX + PART_HEAD) + page_count(s));
-	base_wbuf_u32(&b, here(all));
-	for (unsigned i = 0; i < all->count; i++)
-		if (vmm_vcpu_is_here(all->vcpu[i]))
-			put_vcpu(&b, all->vcpu[i]);
+	base_wbuf_u32(&b, vcpus ? here(vcpus) : 0);
+	for (unsigned i = 0; vcpus && i < vcpus->count; i++)
+		if (vmm_vcpu_is_here(vcpus->vcpu[i]))
+			put_vcpu(&b, vcpus->vcpu[i]);
 	bitmap = base_wbuf_reserve(&b, (page_count(s) + 7) / 8);
 	if (bitmap)
 		mark_pages(s, bitmap);
@@ -192,6 +188,38 @@ int vmm_span_save_part(struct vmm_span *s)
 		send_part(s, SPAN_LEAD, number, &b);
 	base_wbuf_fini(&b);
 	return err;
+}
+
+/* Each is answered once, and not any more when the lead has given up and asks anew. */
+static bool take_asked(struct vmm_span *s, enum span_type type, uint32_t *number)
+{
+	bool asked;
+
+	pthread_mutex_lock(&s->lock);
+	asked = s->save_asked == type;
+	if (asked)
+		s->save_asked = 0;
+	*number = s->save_number;
+	pthread_mutex_unlock(&s->lock);
+	return asked;
+}
+
+int vmm_span_save_part(struct vmm_span *s)
+{
+	uint32_t number;
+	int err;
+
+	if (!take_asked(s, SPAN_SAVE, &number))
+		return 0;
+	err = flush(s, number);
+	return err ? err : send_own_part(s, number, s->config.vcpus);
+}
+
+int vmm_span_look_part(struct vmm_span *s)
+{
+	uint32_t number;
+
+	return take_asked(s, SPAN_LOOK, &number) ? send_own_part(s, number, NULL) : 0;
 }
 
 /* One vCPU of a part. */
@@ -256,19 +284,12 @@ static void quiet_io(struct vmm_span *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
-int vmm_span_collect(struct vmm_span *s, uint64_t *pages)
+/* The parts of all have come, or will. */
+static int take_pages(struct vmm_span *s, uint64_t *pages)
 {
-	struct span_msg m = {.type = SPAN_SAVE};
 	uint64_t count = page_count(s);
-	int err;
+	int err = wait_bits(s, &s->parts);
 
-	/* What a device did last may have raised an interrupt: it goes before the order. */
-	quiet_io(s);
-	m.number = next_number(s);
-	span_send_all(s, &m);
-	err = flush(s, m.number);
-	if (!err)
-		err = wait_bits(s, &s->parts);
 	if (err)
 		return err;
 	mark_pages(s, (uint8_t *)pages);
@@ -277,6 +298,42 @@ int vmm_span_collect(struct vmm_span *s, uint64_t *pages)
 	if (!err && count % 64)
 		pages[count / 64] &= (UINT64_C(1) << (count % 64)) - 1;
 	return err;
+}
+
+int vmm_span_collect(struct vmm_span *s, uint64_t *pages)
+{
+	struct span_msg m = {.type = SPAN_SAVE};
+	int err;
+
+	/* What a device did last may have raised an interrupt: it goes before the order. */
+	quiet_io(s);
+	m.number = next_number(s);
+	span_send_all(s, &m);
+	err = flush(s, m.number);
+	return err ? err : take_pages(s, pages);
+}
+
+int vmm_span_look(struct vmm_span *s, uint64_t *pages)
+{
+	struct span_msg m = {.type = SPAN_LOOK, .number = next_number(s)};
+
+	span_send_all(s, &m);
+	return take_pages(s, pages);
+}
+
+int vmm_span_track_start(struct vmm_span *s)
+{
+	return dsm_track_start(s->dsm);
+}
+
+void vmm_span_track_take(struct vmm_span *s, uint64_t *pages)
+{
+	dsm_track_take(s->dsm, pages);
+}
+
+void vmm_span_track_stop(struct vmm_span *s)
+{
+	dsm_track_stop(s->dsm);
 }
 
 int vmm_span_each_vcpu(struct vmm_span *s, vmm_span_vcpu *fn, void *arg)
@@ -406,9 +463,11 @@ static int on_save(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 		return -EPROTO;
 	pthread_mutex_lock(&s->lock);
 	fresh = take_number(s, m->number);
+	if (fresh)
+		s->save_asked = m->type;
 	pthread_mutex_unlock(&s->lock);
 	if (fresh)
-		span_tell(s, VMM_SPAN_SAVE, NULL);
+		span_tell(s, m->type == SPAN_SAVE ? VMM_SPAN_SAVE : VMM_SPAN_LOOK, NULL);
 	return 0;
 }
 
@@ -443,7 +502,8 @@ static int on_loaded(struct vmm_span *s, const struct span_msg *m)
 int span_save_handle(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 {
 	switch (m->type) {
-	case SPAN_SAVE: return on_save(s, peer, m);
+	case SPAN_SAVE:
+	case SPAN_LOOK: return on_save(s, peer, m);
 	case SPAN_FLUSH: return on_flush(s, peer, m);
 	case SPAN_PART: return on_part(s, peer, m);
 	case SPAN_LOADED: return on_loaded(s, m);

@@ -12,7 +12,7 @@
  *   TIME    follower -> lead -> follower   one sample of the guest's TSC
  *   IRQ, IDS, EOI                          interrupts (irqchip.h)
  *   IO      follower -> lead -> follower   one access of a vCPU to a port or to MMIO
- *   SAVE, FLUSH, PART, LOADED             what a saved machine has of followers (span_save.c)
+ *   SAVE, LOOK, FLUSH, PART, LOADED       what a saved machine has of followers (span_save.c)
  *   MOVE, STATE, PLACE                     a vCPU changes its slice (span_move.c)
  *   TASK    lead -> followers              a slice leaves (span_task.c); answered by DONE
  */
@@ -23,7 +23,7 @@
 #include "node/vmm/irq.h"
 #include "node/vmm/vcpu.h"
 
-enum { SPAN_VERSION = 3, SPAN_TEXT_MAX = 200, SPAN_WIRE_MAX = 240, SPAN_STATE_MAX = 220 };
+enum { SPAN_VERSION = 4, SPAN_TEXT_MAX = 200, SPAN_WIRE_MAX = 240, SPAN_STATE_MAX = 220 };
 
 enum span_type {
 	SPAN_HELLO = 1,
@@ -50,6 +50,7 @@ enum span_type {
 	SPAN_FLUSH,
 	SPAN_PART,
 	SPAN_LOADED,
+	SPAN_LOOK,
 	SPAN_TYPE_END,
 };
 
@@ -77,7 +78,7 @@ enum span_task {
 
 struct span_msg {
 	enum span_type type;
-	/* GO to HALTED, TIME, TASK, DONE, SAVE to LOADED: which; EOI: vector; else: APIC id */
+	/* GO to HALTED, TIME, TASK, DONE, SAVE to LOOK: which; EOI: vector; else: APIC id */
 	uint32_t number;
 	union {
 		struct {

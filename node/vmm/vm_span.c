@@ -56,6 +56,14 @@ static void follower_save(struct vmm_vm *vm)
 		log_error("this slice cannot be saved: %s", strerror(-err));
 }
 
+static void follower_look(struct vmm_vm *vm)
+{
+	int err = vmm_span_look_part(vm->span);
+
+	if (err)
+		log_error("the lead is not told which pages are used: %s", strerror(-err));
+}
+
 static void follower_load(struct vmm_vm *vm)
 {
 	if (vm->state == VMM_PAUSED)
@@ -231,6 +239,7 @@ static void on_order(void *arg, enum vmm_span_order order, const char *reason)
 	case VMM_SPAN_HALT: follower_halt(vm); break;
 	case VMM_SPAN_RESET: follower_reset(vm); break;
 	case VMM_SPAN_SAVE: follower_save(vm); break;
+	case VMM_SPAN_LOOK: follower_look(vm); break;
 	case VMM_SPAN_LOAD: follower_load(vm); break;
 	case VMM_SPAN_STOPPED: on_end(vm, VMM_STOPPED, reason); break;
 	case VMM_SPAN_FAILED: on_end(vm, VMM_FAILED, reason); break;

@@ -162,75 +162,144 @@ static int vm_save_sections(struct vmm_vm *vm, int fd, bool memory)
 
 /* ---- save while it runs ---- */
 
-static int live_fetch(struct vmm_vm *vm, uint64_t *bitmap, uint64_t *ours, size_t words,
-		      uint64_t *count)
+/* What is known of the pages, a bit each, in the order of the memory file. */
+struct live {
+	struct vmm_vm *vm;
+	bool shared; /* with other slices */
+	size_t words;
+	uint64_t *dirty, *part,
+		*written; /* to be written next; of one log; written at least once */
+	uint64_t count;	  /* of dirty */
+};
+
+static void live_fini(struct live *l)
+{
+	free(l->dirty);
+	free(l->part);
+	free(l->written);
+	if (l->shared)
+		vmm_span_track_stop(l->vm->span);
+	vmm_mem_dirty_stop(l->vm->mem);
+	if (vmm_kvm_map_memory(&l->vm->kvm, l->vm->mem, false))
+		log_warn("the dirty log cannot be switched off; the guest runs on slower");
+}
+
+static int live_init(struct live *l, struct vmm_vm *vm)
+{
+	int err = 0;
+
+	*l = (struct live){.vm = vm, .words = (vmm_mem_size(vm->mem) / VMM_PAGE_SIZE + 63) / 64};
+	l->dirty = calloc(l->words, sizeof(*l->dirty));
+	l->part = calloc(l->words, sizeof(*l->part));
+	l->written = calloc(l->words, sizeof(*l->written));
+	if (!l->dirty || !l->part || !l->written)
+		err = -ENOMEM;
+	if (!err && vm->span && !vmm_span_is_over(vm->span)) {
+		err = vmm_span_track_start(vm->span);
+		l->shared = !err;
+	}
+	if (!err)
+		err = vmm_mem_dirty_start(vm->mem);
+	if (!err)
+		err = vmm_kvm_map_memory(&vm->kvm, vm->mem, true);
+	if (err)
+		live_fini(l);
+	return err;
+}
+
+/*
+ * Of a guest that spans: KVM and the devices know what was written here, and the DSM what others may
+ * have written. Which pages are used at all is asked for after that, so each of them was there before.
+ */
+static int live_used(struct live *l, bool stands)
 {
 	int err;
 
-	memset(bitmap, 0, words * sizeof(*bitmap));
-	err = vmm_kvm_dirty_fetch(&vm->kvm, vm->mem, bitmap);
+	vmm_span_track_take(l->vm->span, l->dirty);
+	memset(l->part, 0, l->words * sizeof(*l->part));
+	err = stands ? vmm_span_collect(l->vm->span, l->part) : vmm_span_look(l->vm->span, l->part);
+	for (size_t i = 0; i < l->words; i++) {
+		l->dirty[i] = (l->dirty[i] | ~l->written[i]) & l->part[i];
+		l->written[i] |= l->dirty[i];
+	}
+	return err;
+}
+
+static int live_fetch(struct live *l, bool stands)
+{
+	int err;
+
+	memset(l->dirty, 0, l->words * sizeof(*l->dirty));
+	err = vmm_kvm_dirty_fetch(&l->vm->kvm, l->vm->mem, l->dirty);
 	if (err)
 		return err;
-	vmm_mem_dirty_fetch_and_clear(vm->mem, ours);
-	*count = 0;
-	for (size_t i = 0; i < words; i++) {
-		bitmap[i] |= ours[i];
-		*count += (uint64_t)__builtin_popcountll(bitmap[i]);
-	}
-	return 0;
+	vmm_mem_dirty_fetch_and_clear(l->vm->mem, l->part);
+	for (size_t i = 0; i < l->words; i++)
+		l->dirty[i] |= l->part[i];
+	if (l->shared)
+		err = live_used(l, stands);
+	l->count = 0;
+	for (size_t i = 0; i < l->words; i++)
+		l->count += (uint64_t)__builtin_popcountll(l->dirty[i]);
+	return err;
+}
+
+static int live_write(struct live *l, struct saver *s)
+{
+	return vmm_snap_write_pages(s->fd, l->vm->mem, l->dirty, &s->digest);
+}
+
+static int live_first(struct live *l, struct saver *s)
+{
+	int err;
+
+	if (!l->shared)
+		return vmm_snap_write_memory_live(s->fd, l->vm->mem, &s->digest);
+	err = live_fetch(l, false);
+	return err ? err : live_write(l, s);
 }
 
 /* What was written meanwhile goes out again, and supersedes; the guest stops for the rest. */
-static int live_rounds(struct vmm_vm *vm, struct saver *s, int (*pause)(void *arg), void *arg)
+static int live_rounds(struct live *l, struct saver *s, int (*pause)(void *arg), void *arg)
 {
-	size_t words = (vmm_mem_size(vm->mem) / VMM_PAGE_SIZE + 63) / 64;
-	BASE_AUTO_FREE uint64_t *bitmap = calloc(words, sizeof(*bitmap));
-	BASE_AUTO_FREE uint64_t *ours = calloc(words, sizeof(*ours));
-	uint64_t count = 0, before = UINT64_MAX;
-	int err = bitmap && ours ? 0 : -ENOMEM;
+	uint64_t before = UINT64_MAX;
+	int err = live_first(l, s);
 
-	if (!err)
-		err = vmm_snap_write_memory_live(s->fd, vm->mem, &s->digest);
 	for (int round = 0; !err && round < LIVE_ROUNDS; round++) {
-		err = live_fetch(vm, bitmap, ours, words, &count);
+		err = live_fetch(l, false);
 		if (!err)
-			err = vmm_snap_write_pages(s->fd, vm->mem, bitmap, &s->digest);
-		if (count <= LIVE_REST_PAGES || count > before / 2)
+			err = live_write(l, s);
+		if (l->count <= LIVE_REST_PAGES || l->count > before / 2)
 			break;
-		before = count;
+		before = l->count;
 	}
 	if (!err)
 		err = pause(arg);
 	if (!err)
-		err = live_fetch(vm, bitmap, ours, words, &count);
-	return err ? err : vmm_snap_write_pages(s->fd, vm->mem, bitmap, &s->digest);
+		err = live_fetch(l, true);
+	return err ? err : live_write(l, s);
 }
 
 int vmm_vm_save_live(struct vmm_vm *vm, int fd, int (*pause)(void *arg), void *arg)
 {
+	struct live l;
 	struct saver s;
-	int err;
+	int err = live_init(&l, vm);
 
-	/* Its dirty log would know of this slice's writes only. */
-	if (vm->span)
-		return -EOPNOTSUPP;
-	err = vmm_mem_dirty_start(vm->mem);
-	if (!err)
-		err = vmm_kvm_map_memory(&vm->kvm, vm->mem, true);
 	if (err)
 		return err;
+	atomic_store(&vm->transfer, vm->span != NULL);
 	saver_begin(vm, fd, &s);
 	if (!s.err)
-		s.err = live_rounds(vm, &s, pause, arg);
+		s.err = live_rounds(&l, &s, pause, arg);
 	if (!s.err) {
 		/* Once more: now the clock stands still. */
 		save_machine(vm, &s);
 		save_rest(vm, &s);
 	}
+	atomic_store(&vm->transfer, false);
 	base_wbuf_fini(&s.buf);
-	vmm_mem_dirty_stop(vm->mem);
-	if (vmm_kvm_map_memory(&vm->kvm, vm->mem, false))
-		log_warn("the dirty log cannot be switched off; the guest runs on slower");
+	live_fini(&l);
 	return s.err;
 }
 

@@ -1,7 +1,8 @@
 /*
  * Dirties memory at a set rate: mib=N (of memory from 16 MiB on), rate=MiB/s (0: no limit),
  * seconds=S, passes=P (0: for ever). Each page of a pass gets the number of the pass, and each pass checks
- * what the one before left: a page that lost or reordered a write is found.
+ * what the one before left: a page that lost or reordered a write is found. keys=1: a key ends it, after
+ * another pass.
  */
 #include "guest.h"
 
@@ -18,6 +19,7 @@ void guest_main(void)
 	uint64_t seconds = guest_arg("seconds", 0), passes = guest_arg("passes", 0),
 		 hz = guest_tsc_hz();
 	uint64_t start = rdtsc(), next = start + hz, pass = 0, written = 0;
+	bool keys = guest_arg("keys", 0);
 
 	guest_printf("dirty: %lu pages, %lu MiB/s\n", pages, rate);
 	for (;;) {
@@ -44,6 +46,10 @@ void guest_main(void)
 		}
 		if (++pass == passes)
 			break;
+		if (keys && guest_key()) {
+			keys = false;
+			passes = pass + 1;
+		}
 	}
 done:
 	guest_printf("dirty: PASS\n");

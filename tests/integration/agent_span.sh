@@ -112,7 +112,7 @@ expect 0 "big: killed" "$pangaea" vm kill big --agent c
 # Checkpoints: on the same nodes, on others, refused.
 expect 0 "running" "$pangaea" vm run big -k "$guests/dirty" -c 'mib=48 rate=50' "${two[@]}"
 expect 0 "MiB written" "$pangaea" vm console big --until "MiB written" --timeout 50 --agent c
-expect 2 "leave out --live" "$pangaea" vm checkpoint big "$dir/big.ckpt" --live
+expect 0 "in $dir/live.ckpt on its node" "$pangaea" vm checkpoint big "$dir/live.ckpt" --live
 expect 0 "in $dir/big.ckpt on its node" "$pangaea" vm checkpoint big "$dir/big.ckpt" --agent c
 expect 0 "slice 1   node b, 1 vCPUs, 32M, running" "$pangaea" vm info big
 expect 7 "there is a VM 'big' already" "$pangaea" vm restore "$dir/big.ckpt" --agent c

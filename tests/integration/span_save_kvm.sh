@@ -15,6 +15,22 @@ over() {
   fi
   rm -rf "$dir"/out.* "$dir"/err.* "$dir"/run.*
 }
+# live FILE: it says more while nobody takes what is written; then FILE gets it.
+live() {
+  local said n=0
+  mkfifo "$dir/pipe"
+  sleep infinity <>"$dir/pipe" & local holder=$!
+  vm 0 save-live "$dir/pipe" & local saver=$!
+  said=$(wc -l <"$dir/out.0")
+  until [ "$(wc -l <"$dir/out.0")" -ge $((said + 2)) ] || [ $((n++)) -gt 300 ]; do read -rt 0.1 <> <(:); done
+  [ "$(wc -l <"$dir/out.0")" -ge $((said + 2)) ] || { echo "FAIL: $1: the guest stands while it is saved"; show; }
+  kill -0 $saver 2>/dev/null || { echo "FAIL: $1 is saved too early to tell"; show; }
+  cat "$dir/pipe" >"$dir/$1" & local reader=$!
+  wait $saver || { echo "FAIL: $1 is not saved"; show; }
+  kill $holder
+  wait $holder $reader
+  rm "$dir/pipe"
+}
 save() { vm 0 save "$dir/$1" || { echo "FAIL: $1 is not saved"; show; }; }
 press='' # restored guests wait for a key
 # restored FILE EXPECTED GUEST PART...
@@ -51,12 +67,48 @@ wait_for 'tick 1$' && save timer
 over 'timer: 200 deadlines' 'ticks after the save'
 restored timer 'timer: 200 deadlines' timer 1:32M 1:32M
 
+# A key ends these guests. counted FILE PART...: what counts says nothing until then.
+mkfifo "$dir/keys"
+stop() { wait_for "$1" && echo >"$dir/keys"; over "${@:2}"; }
+counted() {
+  local n=0
+  lead=(--restore "$dir/$1")
+  slices atomics '' "${@:2}"
+  lead=()
+  until vm 0 status 2>/dev/null | grep -q running || [ $((n++)) -gt 300 ]; do read -rt 0.1 <> <(:); done
+  echo >"$dir/keys"
+  over 'atomics: PASS' "$1 goes on in ${*:2}"
+}
+input=$dir/keys
+
 # With vCPUs that are not where they began.
-slices atomics 'cpus=4 rounds=5000' 1:32M 2:32M 1:32M
+slices atomics 'cpus=4 rounds=0' 1:32M 2:32M 1:32M
 wait_for '4 CPUs' && vm 0 move 3 0 && vm 0 move 1 2 && save atomics && vm 0 move 3 1
-over 'atomics: PASS' 'four vCPUs count together after the save'
-restored atomics 'atomics: PASS' atomics 1:32M 2:32M 1:32M
-restored atomics 'atomics: PASS' atomics 3:48M 1:48M
+stop '4 CPUs' 'atomics: PASS' 'four vCPUs count together after the save'
+counted atomics 1:32M 2:32M 1:32M
+counted atomics 3:48M 1:48M
+
+# While it runs, with the writer on the lead, on another slice, and on all.
+# live_restored FILE PART...
+live_restored() {
+  lead=(--restore "$dir/$1")
+  slices dirty '' "${@:2}"
+  lead=()
+  stop 'MiB written' 'dirty: PASS' "$1 goes on in ${*:2}"
+}
+slices dirty 'mib=48 rate=100 keys=1' 1:32M 1:64M
+wait_for 'MiB written' && live live
+stop 'MiB written' 'dirty: PASS' 'a guest that is saved while it runs goes on'
+live_restored live 1:32M 1:64M
+slices dirty 'mib=48 rate=100 keys=1' 1:32M 1:64M
+wait_for 'MiB written' && vm 0 move 0 1 && live far
+stop 'MiB written' 'dirty: PASS' 'and so does one that writes elsewhere'
+live_restored far 1:48M 1:48M
+slices atomics 'cpus=4 rounds=0' 1:32M 2:32M 1:32M
+wait_for '4 CPUs' && { vm 0 save-live "$dir/all" || { echo "FAIL: all is not saved"; show; }; }
+stop '4 CPUs' 'atomics: PASS' 'four vCPUs that count together do, too'
+counted all 1:32M 2:32M 1:32M
+input=/dev/null
 
 # It may be saved again, and what was paused stays so.
 slices timer ticks=100000 1:32M 1:32M

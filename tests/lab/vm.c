@@ -91,13 +91,13 @@ static int ask(const char *dir, const struct vmmctl_request *request, int fd, co
 	static const struct vmmctl_client_ops ops = {.event = on_event, .closed = on_closed};
 	struct ask a = {.wait_for = wait_for};
 	struct vmmctl_client *client = NULL;
+	bool saves = request->op == VMMCTL_SAVE || request->op == VMMCTL_SAVE_LIVE;
 	int err = base_loop_new(&a.loop);
 
 	if (!err)
 		err = vmmctl_client_new(a.loop, dir, &ops, &a, &client);
 	if (!err)
-		err = vmmctl_client_call(client, request, fd,
-					 request->op == VMMCTL_SAVE ? SAVE_MS : ANSWER_MS, on_reply,
+		err = vmmctl_client_call(client, request, fd, saves ? SAVE_MS : ANSWER_MS, on_reply,
 					 &a);
 	if (err) {
 		fprintf(stderr, "lab-vm: %s: %s\n", dir, strerror(-err));
@@ -116,10 +116,10 @@ int main(int argc, char **argv)
 		request.rows = (uint16_t)atoi(argv[4]);
 		return ask(argv[1], &request, -1, NULL);
 	}
-	if (argc == 4 && strcmp(argv[2], "save") == 0) {
+	if (argc == 4 && (!strcmp(argv[2], "save") || !strcmp(argv[2], "save-live"))) {
 		int fd = open(argv[3], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
-		request.op = VMMCTL_SAVE;
+		request.op = argv[2][4] ? VMMCTL_SAVE_LIVE : VMMCTL_SAVE;
 		if (fd >= 0)
 			return ask(argv[1], &request, fd, NULL);
 		perror(argv[3]);
@@ -141,6 +141,7 @@ int main(int argc, char **argv)
 			return ask(argv[1], &request, -1, waits ? argv[3] : NULL);
 	}
 	fprintf(stderr, "usage: lab-vm RUN-DIR status|stats|pause|resume|powerdown|kill|reset|"
-			"registers|wait STATE|move VCPU SLICE|empty SLICE TO|places|save FILE\n");
+			"registers|wait STATE|move VCPU SLICE|empty SLICE TO|places|"
+			"save FILE|save-live FILE\n");
 	return EXIT_USAGE;
 }

@@ -153,6 +153,7 @@ static void messages_survive_the_wire(void **state)
 	same(&(struct span_msg){
 		.type = SPAN_DONE, .number = 3, .done = {SPAN_TASK_EVICT, 115, 1, 2}});
 	same(&(struct span_msg){.type = SPAN_SAVE, .number = 3});
+	same(&(struct span_msg){.type = SPAN_LOOK, .number = 4});
 	same(&(struct span_msg){.type = SPAN_FLUSH, .number = 3, .round = 1});
 	same(&(struct span_msg){
 		.type = SPAN_PART, .number = 3, .state = {0, 7, UINT32_MAX, 220, {1, 2}}});
