@@ -32,7 +32,11 @@ both_up() { local n; for n in a b; do [ "$("$pangaea" node ls --agent $n 2>/dev/
 has_journal() { grep -q " $3\$" "$dir/run-$1/vm/$2/migration.journal" 2>/dev/null; }
 wait_journal() { wait_until 40 has_journal "$@" || fail "no '$3' in the journal of $1"; }
 has_pid() { [ -s "$dir/run-$1/vm/$2/pid" ]; }
-sent_some() { ss -tiH state established 2>/dev/null | grep -q 'bytes_acked:[0-9]\{7,\}'; }
+# sent_some VM: a megabyte at least, by its process and no other.
+sent_some() {
+  local pid
+  read -r pid _ <"$dir/run-a/vm/$1/pid" && ss -tipHO state established 2>/dev/null | grep "pid=$pid," | grep -q 'bytes_acked:[0-9]\{7,\}'
+}
 
 begin() { # VM MIGRATE-OPTIONS...
   local vm=$1; shift
@@ -70,11 +74,11 @@ for who in a b; do
   agent_dies $who; start_node $who; agents_see; settles $vm
 
   vm=precopy-$who; begin $vm --bandwidth 20M
-  wait_until 20 sent_some || fail "nothing is sent"
+  wait_until 20 sent_some $vm || fail "nothing is sent"
   agent_dies $who; wait_journal b $vm committed; start_node $who; agents_see; settles $vm
 
   vm=copying-$who; begin $vm --bandwidth 20M
-  wait_until 20 sent_some || fail "nothing is sent"
+  wait_until 20 sent_some $vm || fail "nothing is sent"
   agent_dies $who; start_node $who; agents_see; settles $vm
 
   hold a committing

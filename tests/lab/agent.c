@@ -474,7 +474,7 @@ static int start_servers(void)
  * The kernel rewrites its scheduler's code when the first VM of a host comes and when the last one
  * goes. QEMU's emulation of several processors now and then runs the breakpoint that stands there
  * meanwhile, after the kernel has forgotten it: the host panics ("int3" in __schedule). So there is
- * always one VM, which does nothing.
+ * always one VM, which does nothing, and it comes while the host has one processor: see hosts.sh.
  */
 static void keep_a_vm(void)
 {
@@ -489,9 +489,27 @@ static void keep_a_vm(void)
 		(void)fcntl(vm, F_SETFD, FD_CLOEXEC); /* stays open */
 }
 
+/* Those that the kernel's command line has left off. */
+static void processors_on(void)
+{
+	char path[64];
+
+	for (unsigned cpu = 1;; cpu++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%u/online", cpu);
+		int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+		if (fd < 0)
+			return;
+		if (write(fd, "1", 1) != 1)
+			fprintf(stderr, "lab-agent: processor %u stays off\n", cpu);
+		close(fd);
+	}
+}
+
 int main(void)
 {
 	keep_a_vm();
+	processors_on();
 	if (start_servers() == 0) {
 		fprintf(stderr, "lab-agent: no virtio port named lab.*\n");
 		return 1;
