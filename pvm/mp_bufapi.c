@@ -47,7 +47,7 @@ static int make(int encoding)
 	return m->mid;
 }
 
-int pvm_mkbuf(int encoding)
+int mp_api_mkbuf(int encoding)
 {
 	int mid;
 
@@ -56,12 +56,12 @@ int pvm_mkbuf(int encoding)
 	return mid < 0 ? lpvmerr("pvm_mkbuf", mid) : mid;
 }
 
-int pvm_initsend(int encoding)
+int mp_api_initsend(int encoding)
 {
 	int mid, old = mp_sbuf_mid();
 
 	ENROL("pvm_initsend");
-	mid = pvm_mkbuf(encoding);
+	mid = mp_api_mkbuf(encoding);
 	if (mid < 0)
 		return lpvmerr("pvm_initsend", mid);
 	if (old)
@@ -70,7 +70,7 @@ int pvm_initsend(int encoding)
 	return mid;
 }
 
-int pvm_freebuf(int mid)
+int mp_api_freebuf(int mid)
 {
 	struct mp_msg *m;
 	int rc;
@@ -85,13 +85,13 @@ int pvm_freebuf(int mid)
 	return PvmOk;
 }
 
-int pvm_getsbuf(void)
+int mp_api_getsbuf(void)
 {
 	ENROL("pvm_getsbuf");
 	return mp_sbuf_mid();
 }
 
-int pvm_getrbuf(void)
+int mp_api_getrbuf(void)
 {
 	ENROL("pvm_getrbuf");
 	return mp_rbuf_mid();
@@ -112,13 +112,13 @@ static int choose(const char *name, int mid, int old, void (*set)(int mid))
 	return old;
 }
 
-int pvm_setsbuf(int mid)
+int mp_api_setsbuf(int mid)
 {
 	ENROL("pvm_setsbuf");
 	return choose("pvm_setsbuf", mid, mp_sbuf_mid(), mp_sbuf_set);
 }
 
-int pvm_setrbuf(int mid)
+int mp_api_setrbuf(int mid)
 {
 	ENROL("pvm_setrbuf");
 	return choose("pvm_setrbuf", mid, mp_rbuf_mid(), mp_rbuf_set);
@@ -132,7 +132,7 @@ static int shown_len(const struct mp_msg *m)
 	return m->len > INT_MAX ? INT_MAX : (int)m->len;
 }
 
-int pvm_bufinfo(int mid, int *len, int *tag, int *tid)
+int mp_api_bufinfo(int mid, int *len, int *tag, int *tid)
 {
 	struct mp_msg *m;
 	int rc;
@@ -150,7 +150,7 @@ int pvm_bufinfo(int mid, int *len, int *tag, int *tid)
 	return PvmOk;
 }
 
-int pvm_getminfo(int mid, struct pvmminfo *info)
+int mp_api_getminfo(int mid, struct pvmminfo *info)
 {
 	struct mp_msg *m;
 	int rc;
@@ -175,7 +175,7 @@ int pvm_getminfo(int mid, struct pvmminfo *info)
 }
 
 /* Length, encoding and checksum follow from the body and stay. */
-int pvm_setminfo(int mid, struct pvmminfo *info)
+int mp_api_setminfo(int mid, struct pvmminfo *info)
 {
 	struct mp_msg *m;
 	int rc;

@@ -139,14 +139,14 @@ void pvmreset(int mytid, int kill_tasks, char *mbox_class, int mbox_index)
 	int *keep = NULL, kept = 0, n = 0;
 
 	if (mbox_class && *mbox_class) {
-		pvm_delinfo(mbox_class, mbox_index, 0);
+		mp_api_delinfo(mbox_class, mbox_index, 0);
 		return;
 	}
-	if (pvm_getnoresets(&keep, &kept) < 0 || pvm_tasks(0, &n, &t) < 0)
+	if (pvm_getnoresets(&keep, &kept) < 0 || mp_api_tasks(0, &n, &t) < 0)
 		return;
 	for (int i = 0; kill_tasks && i < n; i++)
 		if (t[i].ti_tid != mytid && !spared(t[i].ti_tid, keep, kept))
-			pvm_kill(t[i].ti_tid);
+			mp_api_kill(t[i].ti_tid);
 	base_wbuf_init(&args, 1 << 20);
 	base_wbuf_u32(&args, (uint32_t)kept);
 	for (int i = 0; i < kept; i++)

@@ -15,6 +15,9 @@
 #include "pvm/mp_net.h"
 #include "pvm/mp_rt.h"
 #include "pvm/mp_task.h"
+#include "pvm/mp_tev.h"
+
+extern struct Pvmtracer pvmtrc, pvmctrc;
 
 enum {
 	IN_MIN = 64 * 1024,
@@ -108,6 +111,7 @@ void mp_rt_lost(void)
 	drop_list(&mp_rt.todo);
 	while (received_count)
 		close(take_fd());
+	mp_tev_reset();
 	mp_rt.in_len = 0;
 	mp_rt.look_due = true;
 	pvmmytid = -1;
@@ -589,7 +593,7 @@ static int connect_daemon(void)
 static int enrol_answer(struct base_wbuf *body, int page_fd)
 {
 	struct base_rbuf b;
-	char mask[sizeof(mp_rt.my_mask)];
+	Pvmtmask mask;
 	const char *ctx;
 
 	base_rbuf_init(&b, body->data, body->len);
@@ -611,8 +615,9 @@ static int enrol_answer(struct base_wbuf *body, int page_fd)
 		mp_rt_lost();
 		return PvmSysErr;
 	}
-	memcpy(mp_rt.my_mask, mask, sizeof(mask));
+	memcpy(pvmtrc.tmask, mask, sizeof(mask));
 	/* Children inherit. */
+	memcpy(pvmctrc.tmask, mask, sizeof(mask));
 	mp_rt.out_tid = mp_rt.my_out_tid;
 	mp_rt.out_ctx = mp_rt.my_out_ctx;
 	mp_rt.out_code = mp_rt.my_out_code;
@@ -623,6 +628,7 @@ static int enrol_answer(struct base_wbuf *body, int page_fd)
 	pvmmyupid = getpid();
 	pvm_useruid = (int)getuid();
 	pvmmydsig = mp_enc_native();
+	mp_tev_changed();
 	return 0;
 }
 

@@ -77,7 +77,7 @@ int lpvmerr(const char *function, int code)
 		return code;
 	pvmlogprintf("%s(): %s\n", function, pvm_strerror());
 	if (pvmautoerr == 2) {
-		pvm_exit();
+		mp_api_exit();
 		exit(code);
 	}
 	if (pvmautoerr == 3)

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 
 #include "base/cleanup.h"
+#include "pvm/mp_api.h"
 
 extern int pvmmytid;  /* -1: not enrolled */
 extern int pvmmyptid; /* parent, 0: none */

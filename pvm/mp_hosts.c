@@ -12,8 +12,10 @@
 #include "pvm/mp_rm.h"
 #include "pvm/mp_rt.h"
 
-static struct pvmhostinfo *host_list;
-static int host_count;
+struct hosts {
+	struct pvmhostinfo *list;
+	int count;
+};
 
 static char *take_text(struct base_rbuf *b)
 {
@@ -23,42 +25,61 @@ static char *take_text(struct base_rbuf *b)
 	return p ? strndup(p, len) : NULL;
 }
 
-static int take_hosts(struct base_wbuf *body)
+static void free_hosts(struct hosts *h)
+{
+	for (int i = 0; i < h->count; i++) {
+		free(h->list[i].hi_name);
+		free(h->list[i].hi_arch);
+	}
+	free(h->list);
+	*h = (struct hosts){NULL, 0};
+}
+
+static int take_hosts(struct hosts *out, struct base_wbuf *body)
 {
 	struct base_rbuf b;
 	uint32_t n;
 
-	for (int i = 0; i < host_count; i++) {
-		free(host_list[i].hi_name);
-		free(host_list[i].hi_arch);
-	}
-	free(host_list);
-	host_list = NULL;
-	host_count = 0;
 	base_rbuf_init(&b, body->data, body->len);
 	n = base_rbuf_u32(&b);
 	if (b.error || n > base_rbuf_left(&b) / 20)
 		return PvmDSysErr;
-	host_list = calloc((size_t)n + 1, sizeof(*host_list));
-	if (!host_list)
+	out->list = calloc((size_t)n + 1, sizeof(*out->list));
+	if (!out->list)
 		return PvmNoMem;
 	for (uint32_t i = 0; i < n; i++) {
-		struct pvmhostinfo *h = &host_list[i];
+		struct pvmhostinfo *h = &out->list[i];
 
 		h->hi_tid = (int32_t)base_rbuf_u32(&b);
 		h->hi_name = take_text(&b);
 		h->hi_arch = take_text(&b);
 		h->hi_speed = (int32_t)base_rbuf_u32(&b);
 		h->hi_dsig = (int32_t)base_rbuf_u32(&b);
-		host_count++;
+		out->count++;
 		if (!h->hi_name || !h->hi_arch)
 			return PvmNoMem;
 	}
 	return 0;
 }
 
-static int get_hosts(void)
+static bool same_hosts(const struct hosts *a, const struct hosts *b)
 {
+	bool same = a->count == b->count;
+
+	for (int i = 0; same && i < a->count; i++) {
+		const struct pvmhostinfo *x = &a->list[i], *y = &b->list[i];
+
+		same = x->hi_tid == y->hi_tid && x->hi_speed == y->hi_speed &&
+		       x->hi_dsig == y->hi_dsig && !strcmp(x->hi_name, y->hi_name) &&
+		       !strcmp(x->hi_arch, y->hi_arch);
+	}
+	return same;
+}
+
+/* While nothing has changed the list stays where it is: old programs keep pointers into it. */
+static int get_hosts(struct hosts *out)
+{
+	struct hosts now = {NULL, 0};
 	struct base_wbuf body;
 	int rc = pvmbeatask();
 
@@ -69,49 +90,59 @@ static int get_hosts(void)
 	if (rc == MP_RM_NONE)
 		rc = mp_rt_call(MP_OP_CONFIG, NULL, &body, NULL);
 	if (rc >= 0)
-		rc = take_hosts(&body);
+		rc = take_hosts(&now, &body);
 	base_wbuf_fini(&body);
+	if (rc < 0 || same_hosts(out, &now)) {
+		free_hosts(&now);
+		return rc;
+	}
+	free_hosts(out);
+	*out = now;
 	return rc;
 }
 
-int pvm_config(int *nhost, int *narch, struct pvmhostinfo **list)
+int mp_api_config(int *nhost, int *narch, struct pvmhostinfo **list)
 {
-	int rc = get_hosts(), arches = 0;
+	static struct hosts shown; /* the caller's until the next call */
+	int rc = get_hosts(&shown), arches = 0;
 
 	if (rc < 0)
 		return lpvmerr("pvm_config", rc);
-	for (int i = 0; i < host_count; i++) {
+	for (int i = 0; i < shown.count; i++) {
 		bool seen = false;
 
 		for (int k = 0; k < i; k++)
-			seen = seen || host_list[k].hi_dsig == host_list[i].hi_dsig;
+			seen = seen || shown.list[k].hi_dsig == shown.list[i].hi_dsig;
 		arches += !seen;
 	}
 	if (nhost)
-		*nhost = host_count;
+		*nhost = shown.count;
 	if (narch)
 		*narch = arches;
 	if (list)
-		*list = host_list;
+		*list = shown.list;
 	return PvmOk;
 }
 
-int pvm_archcode(char *arch)
+int mp_api_archcode(char *arch)
 {
+	struct hosts h = {NULL, 0};
 	int rc;
 
 	if (!arch)
 		return lpvmerr("pvm_archcode", PvmBadParam);
-	rc = get_hosts();
+	rc = get_hosts(&h);
 	if (rc < 0)
 		return lpvmerr("pvm_archcode", rc);
-	for (int i = 0; i < host_count; i++)
-		if (!strcmp(host_list[i].hi_arch, arch))
-			return host_list[i].hi_dsig;
-	return PvmNotFound;
+	rc = PvmNotFound;
+	for (int i = 0; i < h.count && rc == PvmNotFound; i++)
+		if (!strcmp(h.list[i].hi_arch, arch))
+			rc = h.list[i].hi_dsig;
+	free_hosts(&h);
+	return rc;
 }
 
-int pvm_mstat(char *host)
+int mp_api_mstat(char *host)
 {
 	struct base_wbuf args;
 	int rc = pvmbeatask();
@@ -162,17 +193,17 @@ static int names_call(const char *name, uint16_t op, char **names, int count, in
 	return rc < 0 ? lpvmerr(name, rc) : good;
 }
 
-int pvm_addhosts(char **names, int count, int *results)
+int mp_api_addhosts(char **names, int count, int *results)
 {
 	return names_call("pvm_addhosts", MP_OP_ADDHOSTS, names, count, results);
 }
 
-int pvm_delhosts(char **names, int count, int *results)
+int mp_api_delhosts(char **names, int count, int *results)
 {
 	return names_call("pvm_delhosts", MP_OP_DELHOSTS, names, count, results);
 }
 
-int pvm_halt(void)
+int mp_api_halt(void)
 {
 	int rc = pvmbeatask();
 
@@ -222,7 +253,7 @@ int pvm_hostsync(int host, struct timeval *clock, struct timeval *delta)
 	return PvmOk;
 }
 
-int pvm_tickle(int narg, int *args, int *nresp, int *resp)
+int mp_api_tickle(int narg, int *args, int *nresp, int *resp)
 {
 	struct base_wbuf a, body;
 	struct base_rbuf b;
@@ -340,7 +371,7 @@ static int start_daemon(int argc, char **argv)
 	return 0;
 }
 
-int pvm_start_pvmd(int argc, char **argv, int block)
+int mp_api_start_pvmd(int argc, char **argv, int block)
 {
 	int autoerr = pvmautoerr, rc;
 

@@ -42,7 +42,7 @@ static int put(const char *name, int index, const struct mp_msg *m, int flags)
 	return rc;
 }
 
-int pvm_putinfo(char *name, int mid, int flags)
+int mp_api_putinfo(char *name, int mid, int flags)
 {
 	struct mp_msg *m = NULL;
 	int rc = pvmbeatask();
@@ -104,7 +104,7 @@ static int get_entry(const char *name, int index, int flags, struct mp_msg **out
 	return rc;
 }
 
-int pvm_recvinfo(char *name, int index, int flags)
+int mp_api_recvinfo(char *name, int index, int flags)
 {
 	struct mp_msg *m;
 	int rc = pvmbeatask();
@@ -121,7 +121,7 @@ int pvm_recvinfo(char *name, int index, int flags)
 	return report("pvm_recvinfo", rc);
 }
 
-int pvm_delinfo(char *name, int index, int flags)
+int mp_api_delinfo(char *name, int index, int flags)
 {
 	struct base_wbuf args;
 	int rc = pvmbeatask();
@@ -198,7 +198,7 @@ static int take_classes(struct base_wbuf *body)
 	return rc;
 }
 
-int pvm_getmboxinfo(char *pattern, int *count, struct pvmmboxinfo **info)
+int mp_api_getmboxinfo(char *pattern, int *count, struct pvmmboxinfo **info)
 {
 	struct base_wbuf args, body;
 	int rc = pvmbeatask();
@@ -225,20 +225,20 @@ int pvm_getmboxinfo(char *pattern, int *count, struct pvmmboxinfo **info)
 /* A message with one integer, as the old calls keep it. */
 static int put_int(const char *name, int index, int value)
 {
-	int old = pvm_setsbuf(0), mid = pvm_mkbuf(PvmDataDefault), rc;
+	int old = mp_api_setsbuf(0), mid = mp_api_mkbuf(PvmDataDefault), rc;
 
 	if (mid < 0)
 		return mid;
-	pvm_setsbuf(mid);
-	pvm_pkint(&value, 1, 1);
+	mp_api_setsbuf(mid);
+	mp_api_pkint(&value, 1, 1);
 	rc = put(name, BASE_MAX(index, 0), mp_mid_get(mid),
 		 PvmMboxPersistent | PvmMboxMultiInstance);
-	pvm_setsbuf(old);
-	pvm_freebuf(mid);
+	mp_api_setsbuf(old);
+	mp_api_freebuf(mid);
 	return rc;
 }
 
-int pvm_insert(char *name, int index, int data)
+int mp_api_insert(char *name, int index, int data)
 {
 	int rc = pvmbeatask();
 
@@ -250,13 +250,13 @@ int pvm_insert(char *name, int index, int data)
 		return lpvmerr("pvm_insert", rc);
 	/* The place was taken: the entry went to the next one. */
 	if (rc >= 0 && index >= 0 && rc != index) {
-		rc = pvm_delinfo(name, rc, 0);
+		rc = mp_api_delinfo(name, rc, 0);
 		return rc < 0 ? rc : PvmDupEntry;
 	}
 	return rc;
 }
 
-int pvm_lookup(char *name, int index, int *data)
+int mp_api_lookup(char *name, int index, int *data)
 {
 	struct mp_msg *m;
 	int rc = pvmbeatask(), v = 0;
@@ -279,9 +279,9 @@ int pvm_lookup(char *name, int index, int *data)
 	return rc;
 }
 
-int pvm_delete(char *name, int index)
+int mp_api_delete(char *name, int index)
 {
-	int rc = pvm_delinfo(name, index, 0);
+	int rc = mp_api_delinfo(name, index, 0);
 
 	return rc < 0 ? rc : index;
 }

@@ -7,6 +7,7 @@
 #include "pvm/mp_globals.h"
 #include "pvm/mp_net.h"
 #include "pvm/mp_rt.h"
+#include "pvm/mp_tev.h"
 
 /* Context and tag of messages with output: the numbers of PVM 3.4. */
 enum { CTX_OUTPUT = 0x7ffff, TAG_OUTPUT = (int)0x80030005, OUT_EOF = 0, OUT_NEW = -2 };
@@ -207,7 +208,7 @@ static bool daemon_keeps(int what)
 	       what == PvmSelfOutputContext || what == PvmSelfTraceContext;
 }
 
-int pvm_getopt(int what)
+int mp_api_getopt(int what)
 {
 	int *field, rc = 0;
 
@@ -229,25 +230,32 @@ static int noreset_set(bool on)
 	if (on == (pvmnoresetindex >= 0))
 		return 0;
 	if (!on) {
-		rc = pvm_delinfo(class, pvmnoresetindex, 0);
+		rc = mp_api_delinfo(class, pvmnoresetindex, 0);
 		pvmnoresetindex = -1;
 		return rc < 0 && rc != PvmNotFound ? rc : 0;
 	}
-	mid = pvm_mkbuf(PvmDataDefault);
+	mid = mp_api_mkbuf(PvmDataDefault);
 	if (mid < 0)
 		return mid;
-	old = pvm_setsbuf(mid);
-	rc = pvm_pkint(&pvmmytid, 1, 1);
+	old = mp_api_setsbuf(mid);
+	rc = mp_api_pkint(&pvmmytid, 1, 1);
 	if (rc >= 0)
-		rc = pvm_putinfo(class, mid, PvmMboxMultiInstance);
-	pvm_setsbuf(old);
-	pvm_freebuf(mid);
+		rc = mp_api_putinfo(class, mid, PvmMboxMultiInstance);
+	mp_api_setsbuf(old);
+	mp_api_freebuf(mid);
 	if (rc >= 0)
 		pvmnoresetindex = rc;
 	return rc < 0 ? rc : 0;
 }
 
-int pvm_setopt(int what, int v)
+static bool tracing(int what)
+{
+	return (what >= PvmTraceTid && what <= PvmTraceOptions) || what == PvmTraceContext ||
+	       (what >= PvmSelfTraceTid && what <= PvmSelfTraceOptions) ||
+	       what == PvmSelfTraceContext;
+}
+
+int mp_api_setopt(int what, int v)
 {
 	int *field, rc = 0, old, args[2] = {what, v};
 
@@ -265,18 +273,23 @@ int pvm_setopt(int what, int v)
 	if (rc)
 		return lpvmerr("pvm_setopt", rc);
 	old = *field;
+	/* What was collected is for the old sink. */
+	if (tracing(what))
+		mp_tev_finish();
 	*field = v;
+	if (tracing(what))
+		mp_tev_changed();
 	return old;
 }
 
-int pvm_getcontext(void)
+int mp_api_getcontext(void)
 {
 	int rc = pvmbeatask();
 
 	return rc ? lpvmerr("pvm_getcontext", rc) : pvmmyctx;
 }
 
-int pvm_setcontext(int ctx)
+int mp_api_setcontext(int ctx)
 {
 	int old = pvmmyctx, rc = pvmbeatask();
 
@@ -288,7 +301,7 @@ int pvm_setcontext(int ctx)
 	return old;
 }
 
-int pvm_newcontext(void)
+int mp_api_newcontext(void)
 {
 	int rc = pvmbeatask(), zero = 0;
 
@@ -297,7 +310,7 @@ int pvm_newcontext(void)
 	return rc < 0 ? lpvmerr("pvm_newcontext", rc) : rc;
 }
 
-int pvm_freecontext(int ctx)
+int mp_api_freecontext(int ctx)
 {
 	int rc = pvmbeatask();
 
@@ -313,7 +326,7 @@ int pvm_freecontext(int ctx)
 	return PvmOk;
 }
 
-int pvm_getfds(int **fds)
+int mp_api_getfds(int **fds)
 {
 	static int fd;
 	int rc = pvmbeatask();
@@ -337,12 +350,12 @@ static int reg(const char *name, int role)
 	return rc < 0 ? lpvmerr(name, rc) : PvmOk;
 }
 
-int pvm_reg_tasker(void)
+int mp_api_reg_tasker(void)
 {
 	return reg("pvm_reg_tasker", MP_ROLE_TASKER);
 }
 
-int pvm_reg_hoster(void)
+int mp_api_reg_hoster(void)
 {
 	return reg("pvm_reg_hoster", MP_ROLE_HOSTER);
 }
@@ -350,20 +363,20 @@ int pvm_reg_hoster(void)
 /* For all to see in the mailbox. */
 static int put_own_tid(char *class)
 {
-	int old, rc, mid = pvm_mkbuf(PvmDataDefault);
+	int old, rc, mid = mp_api_mkbuf(PvmDataDefault);
 
 	if (mid < 0)
 		return mid;
-	old = pvm_setsbuf(mid);
-	rc = pvm_pkint(&pvmmytid, 1, 1);
-	pvm_setsbuf(old);
+	old = mp_api_setsbuf(mid);
+	rc = mp_api_pkint(&pvmmytid, 1, 1);
+	mp_api_setsbuf(old);
 	if (!rc)
-		rc = pvm_putinfo(class, mid, PvmMboxMultiInstance);
-	pvm_freebuf(mid);
+		rc = mp_api_putinfo(class, mid, PvmMboxMultiInstance);
+	mp_api_freebuf(mid);
 	return rc < 0 ? rc : PvmOk;
 }
 
-int pvm_reg_rm(struct pvmhostinfo **hip)
+int mp_api_reg_rm(struct pvmhostinfo **hip)
 {
 	static struct pvmhostinfo first;
 	struct pvmhostinfo *hosts;
@@ -373,7 +386,7 @@ int pvm_reg_rm(struct pvmhostinfo **hip)
 	if (rc < 0)
 		return rc;
 	pvmschedtid = pvmmytid;
-	rc = pvm_config(&n, NULL, &hosts);
+	rc = mp_api_config(&n, NULL, &hosts);
 	if (rc < 0 || !n)
 		return rc;
 	/* A copy, which later calls of pvm_config() leave alone. */
@@ -399,7 +412,7 @@ int pvm_getnoresets(int **tids, int *count)
 {
 	static int *list;
 	struct pvmmboxinfo *info;
-	int n, rc = pvm_getmboxinfo((char *)(uintptr_t)PVMNORESETCLASS, &n, &info);
+	int n, rc = mp_api_getmboxinfo((char *)(uintptr_t)PVMNORESETCLASS, &n, &info);
 
 	if (rc < 0)
 		return rc;

@@ -274,6 +274,11 @@ int mp_trace_begin(struct mp_msg *m)
 	return rc ? rc : pack_u32(m, now.tv_usec);
 }
 
+int mp_trace_end(struct mp_msg *m)
+{
+	return pack_u32(m, TEV_MARK_USER_EVENT_RECORD_END);
+}
+
 /* Unpacking */
 
 static void decode(enum mp_kind kind, void *to, const uint8_t *from, size_t count)

@@ -47,5 +47,7 @@ BASE_MUST_CHECK int mp_unpack_bytes(struct mp_msg *m, void *data, size_t len);
 
 /* The head of a user's trace event, which PvmDataTrace puts before the data. */
 BASE_MUST_CHECK int mp_trace_begin(struct mp_msg *m);
+/* The mark that ends it. */
+BASE_MUST_CHECK int mp_trace_end(struct mp_msg *m);
 
 #endif

@@ -28,11 +28,11 @@ static int upk(const char *name, enum mp_kind kind, void *data, int count, int s
 }
 
 #define PK_PAIR(name, type, kind)                                                                  \
-	int pvm_pk##name(type *data, int count, int stride)                                        \
+	int mp_api_pk##name(type *data, int count, int stride)                                     \
 	{                                                                                          \
 		return pk("pvm_pk" #name, kind, data, count, stride);                              \
 	}                                                                                          \
-	int pvm_upk##name(type *data, int count, int stride)                                       \
+	int mp_api_upk##name(type *data, int count, int stride)                                    \
 	{                                                                                          \
 		return upk("pvm_upk" #name, kind, data, count, stride);                            \
 	}
@@ -49,7 +49,7 @@ PK_PAIR(uint, unsigned int, MP_K_UINT)
 PK_PAIR(ulong, unsigned long, MP_K_ULONG)
 PK_PAIR(ushort, unsigned short, MP_K_USHORT)
 
-int pvm_pkstr(char *string)
+int mp_api_pkstr(char *string)
 {
 	int rc = pvmbeatask();
 
@@ -64,7 +64,7 @@ int pvm_pkstr(char *string)
 	return rc < 0 ? lpvmerr("pvm_pkstr", rc) : PvmOk;
 }
 
-int pvm_upkstr(char *string)
+int mp_api_upkstr(char *string)
 {
 	int rc = pvmbeatask();
 

@@ -176,7 +176,7 @@ int pvm_vpackf(const char *format, va_list ap)
 
 	va_copy(args, ap);
 	if (!strncmp(format, "%+", 2)) {
-		rc = pvm_initsend(va_arg(args, int));
+		rc = mp_api_initsend(va_arg(args, int));
 		format += 2;
 	}
 	if (rc >= 0 && !mp_sbuf())
@@ -201,26 +201,20 @@ int pvm_vunpackf(const char *format, va_list ap)
 	return rc;
 }
 
-int pvm_packf(const char *format, ...)
+int mp_api_packf(const char *format, va_list ap)
 {
-	va_list ap;
 	int rc = pvmbeatask();
 
-	va_start(ap, format);
 	if (rc >= 0)
 		rc = pvm_vpackf(format, ap);
-	va_end(ap);
 	return rc < 0 ? lpvmerr("pvm_packf", rc) : PvmOk;
 }
 
-int pvm_unpackf(const char *format, ...)
+int mp_api_unpackf(const char *format, va_list ap)
 {
-	va_list ap;
 	int rc = pvmbeatask();
 
-	va_start(ap, format);
 	if (rc >= 0)
 		rc = pvm_vunpackf(format, ap);
-	va_end(ap);
 	return rc < 0 ? lpvmerr("pvm_unpackf", rc) : PvmOk;
 }

@@ -8,6 +8,7 @@
 #include "pvm/mp_globals.h"
 #include "pvm/mp_net.h"
 #include "pvm/mp_rt.h"
+#include "pvm/mp_tev.h"
 
 struct handler {
 	struct base_list link;
@@ -69,7 +70,7 @@ static void drop(struct mp_item *it)
 
 static void handle(struct mp_msg *m, struct handler *h)
 {
-	int sbuf = mp_sbuf_mid(), rbuf = mp_rbuf_mid(), ctx = pvmmyctx, mid;
+	int sbuf = mp_sbuf_mid(), rbuf = mp_rbuf_mid(), ctx = pvmmyctx, top = pvmtoplvl, mid;
 
 	mp_rbuf_set(0);
 	mp_sbuf_set(0);
@@ -77,7 +78,16 @@ static void handle(struct mp_msg *m, struct handler *h)
 	if (mid < 0) {
 		mp_msg_unref(m);
 	} else {
+		MP_TEV(TEV_MHF_INVOKE | TEV_EVENT_ENTRY, MP_TEV_INT(RST, h->src),
+		       MP_TEV_INT(RMC, h->tag), MP_TEV_INT(RCX, h->ctx), MP_TEV_INT(MB, mid),
+		       MP_TEV_INT(MNB, (int)BASE_MIN(m->len, (size_t)INT32_MAX)),
+		       MP_TEV_INT(MC, m->head.tag), MP_TEV_INT(MCX, m->head.ctx),
+		       MP_TEV_INT(SRC, m->head.src));
+		/* Its own calls, in the context of the message. */
+		pvmmyctx = m->head.ctx;
+		pvmtoplvl = 1;
 		h->func(mid);
+		pvmtoplvl = top;
 		if (mp_mid_get(mid) == m)
 			mp_mid_free(mid);
 	}
@@ -120,7 +130,7 @@ static bool overlap(int a, int b)
 	return a == b || a == -1 || b == -1;
 }
 
-int pvm_addmhf(int src, int tag, int ctx, int (*func)(int))
+int mp_api_addmhf(int src, int tag, int ctx, int (*func)(int))
 {
 	struct handler *h;
 	int rc = pvmbeatask();
@@ -146,7 +156,7 @@ int pvm_addmhf(int src, int tag, int ctx, int (*func)(int))
 	return h->id;
 }
 
-int pvm_delmhf(int id)
+int mp_api_delmhf(int id)
 {
 	if (mp_rt.handlers.next)
 		base_list_foreach (h, &mp_rt.handlers, struct handler, link)
@@ -317,17 +327,17 @@ static int receive(const char *name, int tid, int tag, int64_t deadline_ns)
 	return rc < 0 ? lpvmerr(name, rc) : rc;
 }
 
-int pvm_recv(int tid, int tag)
+int mp_api_recv(int tid, int tag)
 {
 	return receive("pvm_recv", tid, tag, -1);
 }
 
-int pvm_nrecv(int tid, int tag)
+int mp_api_nrecv(int tid, int tag)
 {
 	return receive("pvm_nrecv", tid, tag, 0);
 }
 
-int pvm_trecv(int tid, int tag, struct timeval *t)
+int mp_api_trecv(int tid, int tag, struct timeval *t)
 {
 	int64_t deadline = -1;
 
@@ -341,7 +351,7 @@ int pvm_trecv(int tid, int tag, struct timeval *t)
 	return receive("pvm_trecv", tid, tag, deadline);
 }
 
-int pvm_probe(int tid, int tag)
+int mp_api_probe(int tid, int tag)
 {
 	struct mp_item *it;
 	int rc = pvmbeatask();
@@ -362,7 +372,7 @@ static int usual_match(int mid, int tid, int tag)
 	return m && (tid == -1 || m->head.src == tid) && (tag == -1 || m->head.tag == tag);
 }
 
-int (*pvm_recvf(int (*func)(int, int, int)))(int, int, int)
+int (*mp_api_recvf(int (*func)(int, int, int)))(int, int, int)
 {
 	int (*old)(int, int, int) = mp_rt.match ? mp_rt.match : usual_match;
 
@@ -396,7 +406,7 @@ static int precv_take(int tid, int tag, void *buf, size_t cap, struct mp_item **
 	}
 }
 
-int pvm_precv(int tid, int tag, void *buf, int len, int type, int *rtid, int *rtag, int *rlen)
+int mp_api_precv(int tid, int tag, void *buf, int len, int type, int *rtid, int *rtag, int *rlen)
 {
 	struct mp_item *it;
 	size_t size = type_size(type);
@@ -418,7 +428,7 @@ int pvm_precv(int tid, int tag, void *buf, int len, int type, int *rtid, int *rt
 	return PvmOk;
 }
 
-int pvm_psend(int tid, int tag, void *buf, int len, int type)
+int mp_api_psend(int tid, int tag, void *buf, int len, int type)
 {
 	size_t size = type_size(type);
 	struct mp_msg *m;
@@ -436,7 +446,7 @@ int pvm_psend(int tid, int tag, void *buf, int len, int type)
 	mid = m->mid;
 	old = mp_sbuf_mid();
 	mp_sbuf_set(mid);
-	rc = pvm_send(tid, tag);
+	rc = mp_api_send(tid, tag);
 	mp_sbuf_set(old);
 	mp_mid_free(mid);
 	return rc;

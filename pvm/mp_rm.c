@@ -9,6 +9,9 @@
 #include "pvm/mp_globals.h"
 #include "pvm/mp_pack.h"
 #include "pvm/mp_rt.h"
+#include "pvm/mp_tev.h"
+
+extern struct Pvmtracer pvmctrc;
 
 enum {
 	SM_FIRST = (int)0x80040001,
@@ -160,10 +163,10 @@ static int pass_results(struct mp_msg *m, int count, struct base_wbuf *body)
 static void put_env(struct request *r)
 {
 	const char *p = getenv("PVM_EXPORT");
-	char *env[ENV_MAX], text[4][128 + sizeof(mp_rt.my_mask)];
+	char *env[ENV_MAX], text[4][128 + sizeof(pvmctrc.tmask)];
 	int n = 0;
 
-	snprintf(text[0], sizeof(text[0]), "PVMTMASK=%s", mp_rt.my_mask);
+	snprintf(text[0], sizeof(text[0]), "PVMTMASK=%s", pvmctrc.tmask);
 	snprintf(text[1], sizeof(text[1]), "PVMTRCBUF=%d", mp_rt.trace.buffer);
 	snprintf(text[2], sizeof(text[2]), "PVMTRCOPT=%d", mp_rt.trace.options);
 	snprintf(text[3], sizeof(text[3]), "PVMCTX=0x%x", (unsigned)pvmmyctx);

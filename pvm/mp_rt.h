@@ -45,7 +45,6 @@ struct mp_rt {
 	int out_tid, out_ctx, out_code;
 	int my_out_tid, my_out_ctx, my_out_code;
 	struct mp_trace_to trace, my_trace;
-	char my_mask[512];
 	int resv_tids;
 	int poll_type, poll_us;
 	int next_mhf;
@@ -90,6 +89,8 @@ BASE_MUST_CHECK int mp_rt_await_wid(int src, int tag, int wid, int64_t deadline_
 				    struct mp_msg **out);
 /* As pvm_send(), in the current context; the message stays the caller's. 0 or a Pvm code. */
 BASE_MUST_CHECK int mp_rt_send(int dst, const struct mp_msg *m, int tag);
+/* The same in a context of its own. */
+BASE_MUST_CHECK int mp_rt_send_in(int ctx, int dst, const struct mp_msg *m, int tag);
 /* Runs what handlers are due; not from inside one. */
 void mp_rt_run_handlers(void);
 void mp_item_free(struct mp_item *it);

@@ -8,7 +8,11 @@
 #include "pvm/include/pvm3.h"
 #include "pvm/mp_globals.h"
 #include "pvm/mp_net.h"
+#include "pvm/mp_pack.h"
 #include "pvm/mp_rt.h"
+#include "pvm/mp_tev.h"
+
+extern struct Pvmtracer pvmtrc;
 
 enum { IOV_MAX_PIECE = 64 };
 
@@ -70,9 +74,9 @@ static int send_daemon(int dst, const struct mp_msg *m, const struct mp_msghdr *
 	return 0;
 }
 
-int mp_rt_send(int dst, const struct mp_msg *m, int tag)
+int mp_rt_send_in(int ctx, int dst, const struct mp_msg *m, int tag)
 {
-	struct mp_msghdr h = {.ctx = pvmmyctx,
+	struct mp_msghdr h = {.ctx = ctx,
 			      .tag = tag,
 			      .enc = mp_msg_wire_enc(m),
 			      .wid = m->head.wid,
@@ -89,11 +93,43 @@ int mp_rt_send(int dst, const struct mp_msg *m, int tag)
 	return send_daemon(dst, m, &h);
 }
 
-int pvm_send(int tid, int tag)
+int mp_rt_send(int dst, const struct mp_msg *m, int tag)
+{
+	return mp_rt_send_in(pvmmyctx, dst, m, tag);
+}
+
+/* An event of the program's own goes where its trace goes. */
+static int send_event(struct mp_msg *m)
+{
+	struct mp_msg *copy;
+	int rc;
+
+	if (!m)
+		return PvmNoBuf;
+	if (mp_tev_state != MP_TEV_ON || m->head.enc != MP_ENC_TRACE)
+		return 0;
+	/* The end goes to a copy: the buffer may be sent again. */
+	copy = mp_msg_new(MP_ENC_XDR);
+	if (!copy)
+		return PvmNoMem;
+	rc = mp_msg_append_msg(copy, m);
+	if (!rc)
+		rc = mp_trace_end(copy);
+	if (!rc)
+		rc = mp_rt_send_in(pvmtrc.trcctx, pvmtrc.trctid, copy, pvmtrc.trctag);
+	mp_msg_unref(copy);
+	return rc;
+}
+
+int mp_api_send(int tid, int tag)
 {
 	struct mp_msg *m;
 	int rc = pvmbeatask();
 
+	if (!rc && tid == PVM_TRACE_TID && tag == PVM_TRACE_CODE) {
+		rc = send_event(mp_sbuf());
+		return rc < 0 ? lpvmerr("pvm_send", rc) : 0;
+	}
 	if (!rc && (!dst_ok(tid) || !tag_ok(tag)))
 		rc = PvmBadParam;
 	m = mp_sbuf();
@@ -112,7 +148,7 @@ static int compare(const void *a, const void *b)
 }
 
 /* Once to each, never to oneself. */
-int pvm_mcast(int *tids, int count, int tag)
+int mp_api_mcast(int *tids, int count, int tag)
 {
 	BASE_AUTO_FREE int *sorted = NULL;
 	struct mp_msg *m;

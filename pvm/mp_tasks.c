@@ -7,15 +7,18 @@
 #include "pvm/mp_globals.h"
 #include "pvm/mp_rm.h"
 #include "pvm/mp_rt.h"
+#include "pvm/mp_tev.h"
 
-int pvm_mytid(void)
+extern struct Pvmtracer pvmctrc;
+
+int mp_api_mytid(void)
 {
 	int rc = pvmbeatask();
 
 	return rc ? lpvmerr("pvm_mytid", rc) : pvmmytid;
 }
 
-int pvm_parent(void)
+int mp_api_parent(void)
 {
 	int rc = pvmbeatask();
 
@@ -26,7 +29,7 @@ int pvm_parent(void)
 	return mp_rt.flags & PvmNoSpawnParent ? PvmParentNotSet : PvmNoParent;
 }
 
-int pvm_siblings(int **tids)
+int mp_api_siblings(int **tids)
 {
 	static int alone;
 	int rc = pvmbeatask();
@@ -47,12 +50,13 @@ int pvm_siblings(int **tids)
 	return pvmnsibs;
 }
 
-int pvm_exit(void)
+int mp_api_exit(void)
 {
 	int rc;
 
 	if (mp_rt.fd < 0)
 		return PvmOk;
+	mp_tev_finish();
 	rc = mp_catch_finish();
 	if (!rc && mp_rt.fd >= 0)
 		rc = mp_rt_call(MP_OP_EXIT, NULL, NULL, NULL);
@@ -142,7 +146,7 @@ static void put_spawn(struct base_wbuf *b, const char *file, char **argv, int fl
 	base_wbuf_u32(b, (uint32_t)mp_rt.trace.code);
 	base_wbuf_u32(b, (uint32_t)mp_rt.trace.buffer);
 	base_wbuf_u32(b, (uint32_t)mp_rt.trace.options);
-	base_wbuf_str(b, mp_rt.my_mask);
+	base_wbuf_str(b, pvmctrc.tmask);
 }
 
 /* Good ones first, then the errors; how many are good. */
@@ -183,7 +187,7 @@ static int spawn_nothing(int code, int count, int *tids)
 	return 0;
 }
 
-int pvm_spawn(char *file, char **argv, int flags, char *where, int count, int *tids)
+int mp_api_spawn(char *file, char **argv, int flags, char *where, int count, int *tids)
 {
 	struct base_wbuf args, body;
 	int rc = pvmbeatask();
@@ -275,7 +279,7 @@ int mp_rt_call_ints(uint16_t op, const int *v, int n)
 	return rc;
 }
 
-int pvm_sendsig(int tid, int sig)
+int mp_api_sendsig(int tid, int sig)
 {
 	int rc = pvmbeatask(), v[2] = {tid, sig};
 
@@ -289,7 +293,7 @@ int pvm_sendsig(int tid, int sig)
 	return rc < 0 ? lpvmerr("pvm_sendsig", rc) : PvmOk;
 }
 
-int pvm_kill(int tid)
+int mp_api_kill(int tid)
 {
 	int rc = pvmbeatask(), v[2] = {tid, SIGTERM};
 
@@ -300,7 +304,7 @@ int pvm_kill(int tid)
 	return rc < 0 ? lpvmerr("pvm_kill", rc) : PvmOk;
 }
 
-int pvm_pstat(int tid)
+int mp_api_pstat(int tid)
 {
 	int rc = pvmbeatask();
 
@@ -338,7 +342,7 @@ static int notify_check(int what, int count, const int *tids)
 	}
 }
 
-int pvm_notify(int what, int tag, int count, int *tids)
+int mp_api_notify(int what, int tag, int count, int *tids)
 {
 	struct base_wbuf args;
 	bool list = (what & ~PvmNotifyCancel) != PvmHostAdd;
@@ -405,7 +409,7 @@ static int take_tasks(struct base_wbuf *body)
 	return 0;
 }
 
-int pvm_tasks(int where, int *count, struct pvmtaskinfo **list)
+int mp_api_tasks(int where, int *count, struct pvmtaskinfo **list)
 {
 	struct base_wbuf args, body;
 	int rc = pvmbeatask();

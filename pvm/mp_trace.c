@@ -1,6 +1,6 @@
 /*
- * Trace masks, and the variables of the tracing that libpvm3 exports and old libraries look at. The
- * library itself reports no events, so those stay as they begin.
+ * Trace masks, and the variables of the tracing that libpvm3 exports and old libraries look at.
+ * pvmtrc and pvmctrc are true; events are packed by mp_tevput.c alone, so the others stay as they begin.
  */
 #include "pvm/include/pvmtev.h"
 
@@ -9,6 +9,7 @@
 
 #include "pvm/include/pvm3.h"
 #include "pvm/mp_globals.h"
+#include "pvm/mp_tev.h"
 
 extern struct Pvmtracer pvmtrc, pvmctrc;
 extern int pvmtrcsavekind, pvmtrctmp, pvmtrcdesc, pvmtrcsbf, pvmtrcsbfsave;
@@ -105,6 +106,7 @@ int pvm_settmask(int who, Pvmtmask mask)
 	len = strnlen(mask, TEV_MASK_LENGTH - 1);
 	TEV_MASK_INIT(t->tmask);
 	memcpy(t->tmask, mask, len);
+	mp_tev_changed();
 	return PvmOk;
 }
 
@@ -122,9 +124,9 @@ void i_dump(int full)
 {
 }
 
-int pvm_reg_tracer(int tctx, int ttag, int octx, int otag, char *tmask, int tbuf, int topt)
+int mp_api_reg_tracer(int tctx, int ttag, int octx, int otag, char *tmask, int tbuf, int topt)
 {
-	int ints[6] = {tctx, ttag, octx, otag, tbuf, topt};
+	int where[5] = {0, tctx, ttag, octx, otag}, how[2] = {tbuf, topt};
 	char class[] = PVMTRACERCLASS;
 	int rc = pvmbeatask(), old, mid;
 
@@ -132,17 +134,20 @@ int pvm_reg_tracer(int tctx, int ttag, int octx, int otag, char *tmask, int tbuf
 		rc = PvmBadParam;
 	if (rc)
 		return lpvmerr("pvm_reg_tracer", rc);
-	mid = pvm_mkbuf(PvmDataDefault);
+	mid = mp_api_mkbuf(PvmDataDefault);
 	if (mid < 0)
 		return mid;
-	old = pvm_setsbuf(mid);
-	rc = pvm_pkint(ints, 6, 1);
+	old = mp_api_setsbuf(mid);
+	where[0] = pvmmytid;
+	rc = mp_api_pkint(where, 5, 1);
 	if (!rc)
-		rc = pvm_pkstr(tmask);
-	pvm_setsbuf(old);
+		rc = mp_api_pkstr(tmask);
 	if (!rc)
-		rc = pvm_putinfo(class, mid, PvmMboxMultiInstance);
-	pvm_freebuf(mid);
+		rc = mp_api_pkint(how, 2, 1);
+	mp_api_setsbuf(old);
+	if (!rc)
+		rc = mp_api_putinfo(class, mid, PvmMboxMultiInstance);
+	mp_api_freebuf(mid);
 	return rc < 0 ? rc : PvmOk;
 }
 

@@ -8,7 +8,7 @@ int pvm_gsdump(void);
 int pvm_grphostinfo(void);
 int pvm_grpvhostinfo(void);
 
-int pvm_joingroup(char *group)
+int gs_do_joingroup(char *group)
 {
 	int rc = gs_name_check(group);
 
@@ -32,7 +32,7 @@ static void tell_left(const struct gs_members *m, int me)
 	gs_aside_end(&aside);
 }
 
-int pvm_lvgroup(char *group)
+int gs_do_lvgroup(char *group)
 {
 	struct gs_members *m;
 	int rc = gs_name_check(group), me = pvm_mytid();
@@ -46,7 +46,7 @@ int pvm_lvgroup(char *group)
 	return gs_ask(GS_LEAVE, group, 0, NULL, NULL);
 }
 
-int pvm_getinst(char *group, int tid)
+int gs_do_getinst(char *group, int tid)
 {
 	const struct gs_members *m;
 	int rc = gs_name_check(group);
@@ -57,7 +57,7 @@ int pvm_getinst(char *group, int tid)
 	return m ? gs_members_inst(m, tid) : gs_ask(GS_INST, group, tid, NULL, NULL);
 }
 
-int pvm_gettid(char *group, int inst)
+int gs_do_gettid(char *group, int inst)
 {
 	const struct gs_members *m;
 	int rc = gs_name_check(group);
@@ -70,7 +70,7 @@ int pvm_gettid(char *group, int inst)
 	return inst >= 0 && inst < m->slots && m->tids[inst] > 0 ? m->tids[inst] : PvmNoInst;
 }
 
-int pvm_gsize(char *group)
+int gs_do_gsize(char *group)
 {
 	const struct gs_members *m;
 	int rc = gs_name_check(group);
@@ -81,7 +81,7 @@ int pvm_gsize(char *group)
 	return m ? gs_members_count(m) : gs_ask(GS_SIZE, group, 0, NULL, NULL);
 }
 
-int pvm_freezegroup(char *group, int size)
+int gs_do_freezegroup(char *group, int size)
 {
 	int rc = gs_name_check(group);
 
@@ -92,14 +92,14 @@ int pvm_freezegroup(char *group, int size)
 	return gs_members_ask(GS_FREEZE, group, size);
 }
 
-int pvm_barrier(char *group, int count)
+int gs_do_barrier(char *group, int count)
 {
 	int rc = gs_name_check(group);
 
 	return rc ? rc : gs_ask(GS_BARRIER, group, count, NULL, NULL);
 }
 
-int pvm_bcast(char *group, int msgtag)
+int gs_do_bcast(char *group, int msgtag, int **tids, int *count)
 {
 	const struct gs_members *m;
 	int rc = gs_name_check(group), me = pvm_mytid(), n = 0, *to;
@@ -114,9 +114,9 @@ int pvm_bcast(char *group, int msgtag)
 	for (int i = 0; i < m->slots; i++)
 		if (m->tids[i] > 0 && m->tids[i] != me)
 			to[n++] = m->tids[i];
-	rc = n ? pvm_mcast(to, n, msgtag) : PvmNoInst;
-	free(to);
-	return rc;
+	*tids = to;
+	*count = n;
+	return n ? pvm_mcast(to, n, msgtag) : PvmNoInst;
 }
 
 static int print_lines(void *arg)

@@ -63,9 +63,13 @@ static int look_up(int flags)
 static int start(void)
 {
 	char task[] = GS_TASK;
-	int tid = 0;
-	int n = pvm_spawn(task, NULL, PvmTaskDefault, NULL, 1, &tid);
+	int tid = 0, n;
+	/* Nobody's child in particular: its output and its calls are for nobody to see. */
+	int out = pvm_setopt(PvmOutputTid, 0), trace = pvm_setopt(PvmTraceTid, 0);
 
+	n = pvm_spawn(task, NULL, PvmTaskDefault, NULL, 1, &tid);
+	pvm_setopt(PvmOutputTid, out);
+	pvm_setopt(PvmTraceTid, trace);
 	if (n < 1)
 		return tid < 0 ? tid : PvmSysErr;
 	return look_up(PvmMboxWaitForInfo);

@@ -102,10 +102,8 @@ static int get(const struct op *op, int from, void *data)
 	return (size_t)count == op->bytes || count == op->count ? PvmOk : PvmMismatch;
 }
 
-typedef void (*reduce_fn)(int *type, void *x, void *y, int *count, int *info);
-
 /* The root is rank 0 of a binomial tree. */
-static int reduce_tree(struct op *op, reduce_fn fn, void *data, void *incoming, int type)
+static int reduce_tree(struct op *op, gs_reduce_fn fn, void *data, void *incoming, int type)
 {
 	int rank = (op->me - op->root + op->n) % op->n;
 
@@ -126,7 +124,7 @@ static int reduce_tree(struct op *op, reduce_fn fn, void *data, void *incoming, 
 	return PvmOk;
 }
 
-int pvm_reduce(reduce_fn fn, void *data, int count, int type, int tag, char *group, int root)
+int gs_do_reduce(gs_reduce_fn fn, void *data, int count, int type, int tag, char *group, int root)
 {
 	struct op op;
 	void *mine = NULL, *incoming = NULL;
@@ -171,7 +169,7 @@ static int gather(struct op *op, char *result, const void *data)
 	return rc;
 }
 
-int pvm_gather(void *result, void *data, int count, int type, int tag, char *group, int root)
+int gs_do_gather(void *result, void *data, int count, int type, int tag, char *group, int root)
 {
 	struct op op;
 	int rc = op_begin(&op, group, root, tag, count, type);
@@ -200,7 +198,7 @@ static int scatter(struct op *op, void *result, const char *data)
 	return rc;
 }
 
-int pvm_scatter(void *result, void *data, int count, int type, int tag, char *group, int root)
+int gs_do_scatter(void *result, void *data, int count, int type, int tag, char *group, int root)
 {
 	struct op op;
 	int rc = op_begin(&op, group, root, tag, count, type);

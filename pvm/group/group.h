@@ -55,4 +55,19 @@ int gs_name_check(const char *group);
 /* Bytes of one item of a PVM_* type, 0 for what is none. */
 size_t gs_type_size(int type);
 
+/* The calls without their trace events, which group/traced.c adds. */
+typedef void (*gs_reduce_fn)(int *type, void *x, void *y, int *count, int *info);
+int gs_do_joingroup(char *group);
+int gs_do_lvgroup(char *group);
+int gs_do_getinst(char *group, int tid);
+int gs_do_gettid(char *group, int inst);
+int gs_do_gsize(char *group);
+int gs_do_freezegroup(char *group, int size);
+int gs_do_barrier(char *group, int count);
+/* *tids, which the caller frees, are those that got it. */
+int gs_do_bcast(char *group, int msgtag, int **tids, int *count);
+int gs_do_reduce(gs_reduce_fn fn, void *data, int count, int type, int tag, char *group, int root);
+int gs_do_gather(void *result, void *data, int count, int type, int tag, char *group, int root);
+int gs_do_scatter(void *result, void *data, int count, int type, int tag, char *group, int root);
+
 #endif

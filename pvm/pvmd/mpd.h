@@ -67,6 +67,9 @@ struct mpd_task {
 	struct base_wbuf early; /* frames for a task that has not enrolled yet */
 	struct mpd_sink out;
 	struct mpd_trace trace;
+	struct mpd_sink told; /* the tracer that knows of it, and hears of its end */
+	int status;	      /* as of waitpid(2), once reaped */
+	struct rusage usage;
 	char *trace_mask;
 	struct base_list watchers; /* of its end */
 	struct base_list blocked;  /* mpd_block: tasks that wait because this one is slow */
@@ -164,6 +167,7 @@ struct mpd {
 	struct base_watch listen_task, listen_host, listen_direct, signals;
 	uint16_t direct_port;
 	struct base_list directs, tickets, dials; /* mpd_direct.c */
+	struct base_list tracers;		  /* mpd_trace.c */
 	uint64_t next_ticket;
 	char dir[108], socket[108], log[MPD_PATH_MAX];
 	struct base_timer beat;
@@ -253,7 +257,7 @@ BASE_MUST_CHECK int mpd_task_listen(struct mpd *pd);
 struct mpd_task *mpd_task_get(const struct mpd *pd, int32_t tid);
 struct mpd_task *mpd_task_new(struct mpd *pd, const char *name); /* NULL: no memory, no tid */
 void mpd_task_gone(struct mpd_task *t);
-void mpd_task_reaped(struct mpd *pd, pid_t pid, int status);
+void mpd_task_reaped(struct mpd *pd, pid_t pid, int status, const struct rusage *usage);
 void mpd_task_send(struct mpd_task *t, const void *hdr, size_t hdr_len, const void *body,
 		   size_t len);
 void mpd_task_ctl(struct mpd_task *t, enum mp_ctl what, const void *p, size_t len, int fd);
@@ -312,6 +316,13 @@ void mpd_role_gone(struct mpd *pd, int32_t tid, int host);
 int mpd_role_start_task(struct mpd *pd, struct mpd_task *t, const char *path, uint32_t argc,
 			char **argv, uint32_t envc, char **env);
 
+/* mpd_trace.c: events that daemons report. */
+/* Nobody traces it: then the tracer that has registered, if any, gets its events and output. */
+void mpd_trace_adopt(struct mpd *pd, struct mpd_task *t);
+void mpd_trace_task_came(struct mpd *pd, struct mpd_task *task, bool spawned);
+void mpd_trace_task_gone(struct mpd *pd, struct mpd_task *task);
+void mpd_trace_fini(struct mpd *pd);
+
 /* mpd_output.c: what tasks print. Takes the descriptor. */
 BASE_MUST_CHECK int mpd_output_new(struct mpd *pd, int32_t tid, int32_t ptid, int fd,
 				   const struct mpd_sink *to);
@@ -325,6 +336,8 @@ void mpd_mbox_free(struct mpd *pd);
 void mpd_mbox_apply(struct mpd *pd, struct base_rbuf *b);
 void mpd_mbox_task_gone(struct mpd *pd, int32_t tid);
 void mpd_mbox_host_gone(struct mpd *pd, int host);
+/* The body of the first entry of a class, XDR; valid until the next change. */
+bool mpd_mbox_first(const struct mpd *pd, const char *name, struct base_rbuf *body);
 void mpd_mbox_dump(struct mpd *pd, struct mpd_host *to);
 
 /* mpd_start.c: starting daemons elsewhere. */

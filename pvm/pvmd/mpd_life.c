@@ -146,11 +146,12 @@ static int setup_dir(struct mpd *pd)
 
 static void reap(struct mpd *pd)
 {
+	struct rusage usage;
 	int status;
 	pid_t pid;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		mpd_task_reaped(pd, pid, status);
+	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
+		mpd_task_reaped(pd, pid, status, &usage);
 		mpd_start_reaped(pd, pid, status);
 	}
 }
@@ -287,7 +288,8 @@ static void setup_lists(struct mpd *pd)
 	struct base_list *lists[] = {&pd->tasks,    &pd->calls,	    &pd->watchers,
 				     &pd->host_add, &pd->starts,    &pd->sinks,
 				     &pd->choked,   &pd->strangers, &pd->started_waits,
-				     &pd->directs,  &pd->tickets,   &pd->dials};
+				     &pd->directs,  &pd->tickets,   &pd->dials,
+				     &pd->tracers};
 
 	for (size_t i = 0; i < BASE_ARRAY_LEN(lists); i++)
 		base_list_init(lists[i]);
@@ -436,6 +438,7 @@ void mpd_life_fini(struct mpd *pd)
 		unlink(path);
 		rmdir(pd->dir);
 	}
+	mpd_trace_fini(pd);
 	mpd_mbox_free(pd);
 	mpd_start_fini(pd);
 	explicit_bzero(pd->key, sizeof(pd->key));

@@ -253,6 +253,20 @@ void mpd_mbox_apply(struct mpd *pd, struct base_rbuf *b)
 	entry_insert(m, c, e);
 }
 
+bool mpd_mbox_first(const struct mpd *pd, const char *name, struct base_rbuf *body)
+{
+	struct class *c = class_find(pd->mbox, name);
+	struct entry *e;
+
+	if (!c || base_list_empty(&c->entries))
+		return false;
+	e = base_list_entry(c->entries.next, struct entry, link);
+	if (e->enc != MPD_ENC_XDR)
+		return false;
+	base_rbuf_init(body, e->body, e->len);
+	return true;
+}
+
 void mpd_mbox_dump(struct mpd *pd, struct mpd_host *to)
 {
 	base_list_foreach (c, &pd->mbox->order, struct class, order)

@@ -351,5 +351,6 @@ int mpd_role_start_task(struct mpd *pd, struct mpd_task *t, const char *path, ui
 	mpd_route_message(pd, pd->role_tid[MP_ROLE_TASKER], mp_tid_of_daemon(pd->self), 0,
 			  SM_STTASK, 0, b.data, b.len);
 	base_wbuf_fini(&b);
+	mpd_trace_task_came(pd, t, true);
 	return t->tid;
 }

@@ -227,6 +227,21 @@ static int error_of(int rc)
 	}
 }
 
+/* A resource manager passes on the environment, not these. */
+static void trace_from_env(struct request *r)
+{
+	for (uint32_t i = 0; i < r->env_count; i++) {
+		const char *s = r->env[i];
+
+		if (!strncmp(s, "PVMTMASK=", 9))
+			snprintf(r->mask, sizeof(r->mask), "%s", s + 9);
+		else if (!strncmp(s, "PVMTRCBUF=", 10))
+			r->trace.buffer = (int32_t)strtol(s + 10, NULL, 10);
+		else if (!strncmp(s, "PVMTRCOPT=", 10))
+			r->trace.options = (int32_t)strtol(s + 10, NULL, 10);
+	}
+}
+
 static int launch_one(struct mpd *pd, int32_t ptid, struct launch *l)
 {
 	const struct request *r = l->r;
@@ -245,6 +260,7 @@ static int launch_one(struct mpd *pd, int32_t ptid, struct launch *l)
 	t->cookie = (t->cookie & 0x7fffffff) | 1;
 	if (!t->trace_mask)
 		t->trace_mask = calloc(1, 1);
+	mpd_trace_adopt(pd, t);
 	if (pd->role_tid[MP_ROLE_TASKER] && t->trace_mask)
 		return mpd_role_start_task(pd, t, l->path, r->arg_count, r->args, r->env_count,
 					   r->env);
@@ -261,6 +277,7 @@ static int launch_one(struct mpd *pd, int32_t ptid, struct launch *l)
 		mpd_task_gone(t);
 		return error_of(rc);
 	}
+	mpd_trace_task_came(pd, t, true);
 	fcntl(fds[0], F_SETFL, O_NONBLOCK);
 	if (mpd_output_new(pd, t->tid, t->ptid, fds[0], &t->out))
 		log_warn("output of t%x is lost", (unsigned)t->tid);
@@ -324,6 +341,8 @@ void mpd_op_exec(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *
 		request_free(r);
 		return;
 	}
+	if (!*r->mask)
+		trace_from_env(r);
 	exec_here(pd, from->tid, r, results);
 	base_wbuf_init(&out, MP_FRAME_MAX);
 	put_results(&out, results, r->count);

@@ -106,6 +106,7 @@ void mpd_task_gone(struct mpd_task *t)
 	base_list_del(&t->link);
 	pd->task_count--;
 	mpd_output_flush(pd, t->tid);
+	mpd_trace_task_gone(pd, t);
 	task_drop_peers(t);
 	mpd_direct_task_gone(pd, t->tid);
 	mpd_route_forget(pd, t);
@@ -129,12 +130,14 @@ void mpd_task_gone(struct mpd_task *t)
 }
 
 /* The process ended: what it wrote to its socket before still counts. */
-void mpd_task_reaped(struct mpd *pd, pid_t pid, int status)
+void mpd_task_reaped(struct mpd *pd, pid_t pid, int status, const struct rusage *usage)
 {
 	base_list_foreach_safe (t, &pd->tasks, struct mpd_task, link) {
 		if (t->pid != pid || !t->child)
 			continue;
 		t->reaped = true;
+		t->status = status;
+		t->usage = *usage;
 		if (t->conn) {
 			uint64_t serial = t->serial;
 			int32_t tid = t->tid;
@@ -371,6 +374,10 @@ static void guest_enrol(struct mpd_conn *c, uint32_t req, struct base_rbuf *b)
 	c->owner = t;
 	c->ops = &task_ops;
 	enrol_segment(t, c);
+	if (!spawned) {
+		mpd_trace_adopt(pd, t);
+		mpd_trace_task_came(pd, t, false);
+	}
 	enrol_answer(pd, t, req);
 	if (!spawned)
 		mpd_role_task_came(pd, t->tid);
