@@ -43,6 +43,30 @@ bool mpd_crypt_equal(const uint8_t a[MPD_MAC_LEN], const uint8_t b[MPD_MAC_LEN])
 	return !sodium_memcmp(a, b, MPD_MAC_LEN);
 }
 
+void mpd_crypt_box_keys(uint8_t public[MPD_KEY_LEN], uint8_t secret[MPD_KEY_LEN])
+{
+	crypto_box_keypair(public, secret);
+}
+
+size_t mpd_crypt_box_seal(uint8_t *out, const void *p, size_t len, const uint8_t peer[MPD_KEY_LEN],
+			  const uint8_t secret[MPD_KEY_LEN])
+{
+	randombytes_buf(out, crypto_box_NONCEBYTES);
+	if (crypto_box_easy(out + crypto_box_NONCEBYTES, p, len, out, peer, secret))
+		return 0;
+	return len + MPD_BOX_EXTRA;
+}
+
+int mpd_crypt_box_open(void *out, const uint8_t *in, size_t len, const uint8_t peer[MPD_KEY_LEN],
+		       const uint8_t secret[MPD_KEY_LEN])
+{
+	static_assert(MPD_BOX_EXTRA == crypto_box_NONCEBYTES + crypto_box_MACBYTES, "box");
+	if (crypto_box_open_easy(out, in + crypto_box_NONCEBYTES, len - crypto_box_NONCEBYTES, in,
+				 peer, secret))
+		return -EPROTO;
+	return 0;
+}
+
 int mpd_crypt_new(struct mpd_crypt **out, bool initiator, const uint8_t key[MPD_KEY_LEN],
 		  uint8_t hello[MPD_HELLO_LEN])
 {

@@ -35,6 +35,20 @@ void mpd_crypt_mac(const uint8_t key[MPD_KEY_LEN], const void *p, size_t len,
 		   uint8_t out[MPD_MAC_LEN]);
 bool mpd_crypt_equal(const uint8_t a[MPD_MAC_LEN], const uint8_t b[MPD_MAC_LEN]);
 
+/*
+ * One message between two who know each other's public keys, and only they: a nonce in front of a
+ * box of X25519 and XSalsa20-Poly1305.
+ */
+enum { MPD_BOX_EXTRA = 24 + 16 };
+void mpd_crypt_box_keys(uint8_t public[MPD_KEY_LEN], uint8_t secret[MPD_KEY_LEN]);
+/* out needs len + MPD_BOX_EXTRA bytes, which it returns; 0: the key is not one. */
+size_t mpd_crypt_box_seal(uint8_t *out, const void *p, size_t len, const uint8_t peer[MPD_KEY_LEN],
+			  const uint8_t secret[MPD_KEY_LEN]);
+/* `len` of the sealed message, above MPD_BOX_EXTRA. -EPROTO: of somebody else, or changed. */
+BASE_MUST_CHECK int mpd_crypt_box_open(void *out, const uint8_t *in, size_t len,
+				       const uint8_t peer[MPD_KEY_LEN],
+				       const uint8_t secret[MPD_KEY_LEN]);
+
 /* Starts a handshake and writes our hello. -ENOMEM. */
 BASE_MUST_CHECK int mpd_crypt_new(struct mpd_crypt **out, bool initiator,
 				  const uint8_t key[MPD_KEY_LEN], uint8_t hello[MPD_HELLO_LEN]);

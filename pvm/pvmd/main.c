@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "pvm/pvmd/mpd.h"
+#include "pvm/pvmd/mpd_hosted.h"
 
 static int usage(const char *what)
 {
@@ -29,6 +30,9 @@ static int option(struct mpd *pd, const char *a)
 		pd->config.manual = a[1] == 'S';
 		pd->config.slave = true;
 		return 0;
+	case 'K':
+		pd->config.hosted = mpd_hosted_unhex(a + 2, pd->config.starter);
+		return pd->config.hosted && strlen(a) == 2 + 2 * MPD_KEY_LEN ? 0 : -EINVAL;
 	case 'f': pd->config.nofork = true; return 0;
 	default: return -EINVAL;
 	}
@@ -67,17 +71,19 @@ static void log_to_file(struct mpd *pd)
 		mpd_log(pd, "standard error stays: %s", strerror(errno));
 }
 
-static int slave_start(struct mpd *pd)
+/* `out`: where the starter reads the line. */
+static int slave_start(struct mpd *pd, int out)
 {
 	struct mpd_host *m, *me = pd->hosts[pd->self];
 	int rc = mpd_link_listen(pd), null;
 
 	if (rc)
 		return rc;
-	printf("ddpro<2316> arch<%s> ip<%s:%u> mtu<65536> dsig<%d>\n", me->arch, me->ip, me->port,
-	       me->dsig);
-	fflush(stdout);
-	if (!pd->config.nofork) {
+	dprintf(out, "ddpro<2316> arch<%s> ip<%s:%u> mtu<65536> dsig<%d>\n", me->arch, me->ip,
+		me->port, me->dsig);
+	if (pd->config.hosted)
+		close(out);
+	if (!pd->config.nofork && !pd->config.hosted) {
 		pid_t pid = fork();
 
 		if (pid < 0)
@@ -136,7 +142,8 @@ static const char *slave_error(int rc)
 int main(int argc, char **argv)
 {
 	static struct mpd pd;
-	int rc;
+	FILE *orders = stdin;
+	int rc, out = 1;
 
 	base_log_init("pvmd3");
 	rc = parse(&pd, argc, argv);
@@ -145,17 +152,21 @@ int main(int argc, char **argv)
 	if (pd.config.debug)
 		base_log_set_level(BASE_LOG_DEBUG);
 	rc = mpd_crypt_setup();
+	if (!rc && pd.config.slave && pd.config.hosted) {
+		out = mpd_hosted_wait(pd.config.starter, pd.config.nofork, &orders);
+		rc = BASE_MIN(out, 0);
+	}
 	if (!rc && pd.config.slave)
-		rc = mpd_life_read_orders(&pd, stdin);
+		rc = mpd_life_read_orders(&pd, orders);
 	if (!rc)
 		rc = mpd_life_setup(&pd);
 	if (!rc) {
 		slave_paths(&pd);
-		rc = pd.config.slave ? slave_start(&pd) : master_start(&pd);
+		rc = pd.config.slave ? slave_start(&pd, out) : master_start(&pd);
 	}
 	if (rc) {
 		if (pd.config.slave)
-			printf("%s\n", slave_error(rc));
+			dprintf(out >= 0 ? out : 1, "%s\n", slave_error(rc));
 		fprintf(stderr, "pvmd3: %s\n",
 			rc == -EADDRINUSE ? "pvmd already running." : strerror(-rc));
 		return 1;

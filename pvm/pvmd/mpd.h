@@ -131,7 +131,9 @@ struct mpd_call {
 };
 
 struct mpd_config {
-	char name[MPD_NAME_MAX]; /* -n */
+	bool hosted;		      /* -K: started by a hoster */
+	uint8_t starter[MPD_KEY_LEN]; /* his public key for us */
+	char name[MPD_NAME_MAX];      /* -n */
 	char ip[64];
 	char hostfile[MPD_PATH_MAX];
 	unsigned debug;
@@ -339,6 +341,10 @@ void mpd_mbox_host_gone(struct mpd *pd, int host);
 /* The body of the first entry of a class, XDR; valid until the next change. */
 bool mpd_mbox_first(const struct mpd *pd, const char *name, struct base_rbuf *body);
 void mpd_mbox_dump(struct mpd *pd, struct mpd_host *to);
+
+/* mpd_hoster.c: a task starts them. */
+void mpd_hoster_answer(struct mpd *pd, const uint8_t *body, size_t len);
+void mpd_hoster_gone(struct mpd *pd);
 
 /* mpd_start.c: starting daemons elsewhere. */
 void mpd_start_reaped(struct mpd *pd, pid_t pid, int status);

@@ -19,6 +19,7 @@ enum {
 	SM_ADDACK = SM_FIRST + 8,
 	SM_TASKX = SM_FIRST + 10,
 	SM_HOSTX = SM_FIRST + 11,
+	SM_STHOSTACK = SM_FIRST + 15,
 	SM_STTASK = SM_FIRST + 16,
 	TASKX_TIMES = 4, /* of the processor; not measured */
 };
@@ -308,6 +309,10 @@ void mpd_role_message(struct mpd *pd, int32_t src, const struct mp_msghdr *h, co
 	struct order *o;
 	struct base_rbuf b;
 
+	if (src && src == pd->role_tid[MP_ROLE_HOSTER] && h->tag == SM_STHOSTACK) {
+		mpd_hoster_answer(pd, body, len);
+		return;
+	}
 	if (!src || src != pd->role_tid[MP_ROLE_RM] || (h->tag != SM_EXEC && h->tag != SM_ADD)) {
 		log_warn("t%x sent this daemon a message that it has no use for: dropped",
 			 (unsigned)src);

@@ -19,9 +19,9 @@
 #include "base/log.h"
 #include "pvm/pvmd/mpd.h"
 #include "pvm/pvmd/mpd_addr.h"
-#include "pvm/pvmd/mpd_hostfile.h"
+#include "pvm/pvmd/mpd_start.h"
 
-enum { START_TIMEOUT_MS = 60000, LINE_MAX_LEN = 1024, BATCH_MAX = 1024 };
+enum { START_TIMEOUT_MS = 60000, BATCH_MAX = 1024 };
 
 extern char **environ;
 
@@ -29,23 +29,6 @@ struct mpd_defaults {
 	struct mpd_hostline base;
 	struct mpd_hostline *known; /* lines with "&", and options of started ones */
 	size_t count;
-};
-
-struct batch;
-
-struct mpd_start {
-	struct base_list link;
-	struct batch *batch;
-	struct mpd_hostline line;
-	char ip[64];
-	int32_t result; /* 0: under way; else its tid or an error */
-	int host;
-	pid_t pid;
-	struct base_watch out;
-	struct base_timer timer;
-	char text[LINE_MAX_LEN];
-	size_t text_len;
-	bool told; /* the line has come */
 };
 
 struct batch {
@@ -56,8 +39,6 @@ struct batch {
 	uint32_t count;
 	struct mpd_start *starts;
 };
-
-static void start_result(struct mpd_start *s, int32_t result);
 
 /* Addresses: by a thread, because a name server may take its time and the daemon may not. */
 
@@ -102,9 +83,9 @@ static void hex(const uint8_t *p, size_t n, char *out)
 		snprintf(out + 2 * i, 3, "%02x", p[i]);
 }
 
-static void start_config(struct mpd_start *s, char *out, size_t cap)
+void mpd_start_config(struct mpd_start *s, char *out, size_t cap)
 {
-	struct mpd *pd = s->batch->pd;
+	struct mpd *pd = s->pd;
 	const struct mpd_host *me = pd->hosts[pd->self];
 	const char *vmid = *s->line.vmid ? s->line.vmid : getenv("PVM_VMID");
 	char key[2 * MPD_KEY_LEN + 1];
@@ -119,7 +100,7 @@ static void start_config(struct mpd_start *s, char *out, size_t cap)
 	explicit_bzero(key, sizeof(key));
 }
 
-static const char *daemon_path(const struct mpd_start *s, char *own, size_t cap)
+const char *mpd_start_program(const struct mpd_start *s, char *own, size_t cap)
 {
 	const char *env = getenv("PVM_DPATH");
 	ssize_t n;
@@ -145,8 +126,8 @@ static int start_shell(struct mpd_start *s, int *in, int *out)
 	sigset_t none;
 	int to[2], from[2], n = 0, rc;
 
-	snprintf(command, sizeof(command), "%s -s -d0x%x -n%s", daemon_path(s, own, sizeof(own)),
-		 s->batch->pd->config.debug, s->line.name);
+	snprintf(command, sizeof(command), "%s -s -d0x%x -n%s",
+		 mpd_start_program(s, own, sizeof(own)), s->pd->config.debug, s->line.name);
 	argv[n++] = (char *)(rsh && *rsh ? rsh : "ssh");
 	if (!rsh || !*rsh) {
 		argv[n++] = (char *)"-x";
@@ -192,7 +173,7 @@ static int start_shell(struct mpd_start *s, int *in, int *out)
 }
 
 /* The one line of the new daemon, or the name of an error. */
-static void start_line(struct mpd_start *s, const char *line)
+void mpd_start_line(struct mpd_start *s, const char *line)
 {
 	static const struct {
 		const char *name;
@@ -206,11 +187,11 @@ static void start_line(struct mpd_start *s, const char *line)
 	log_info("host %s answers: %s", s->line.name, line);
 	for (size_t i = 0; i < BASE_ARRAY_LEN(errors); i++)
 		if (strstr(line, errors[i].name)) {
-			start_result(s, errors[i].code);
+			mpd_start_result(s, errors[i].code);
 			return;
 		}
 	if (!strstr(line, "ddpro<"))
-		start_result(s, PvmCantStart);
+		mpd_start_result(s, PvmCantStart);
 }
 
 static void start_out_close(struct mpd_start *s)
@@ -233,7 +214,7 @@ static void start_ready(struct base_watch *w, uint32_t events)
 	if (n <= 0) {
 		start_out_close(s);
 		if (!s->told)
-			start_result(s, PvmCantStart);
+			mpd_start_result(s, PvmCantStart);
 		return;
 	}
 	s->text_len += (size_t)n;
@@ -242,7 +223,7 @@ static void start_ready(struct base_watch *w, uint32_t events)
 		*end = 0;
 		/* Shells greet; only our line counts. */
 		if (!s->told && (strstr(s->text, "ddpro<") || strstr(s->text, "Pvm")))
-			start_line(s, s->text);
+			mpd_start_line(s, s->text);
 		s->text_len -= (size_t)(end + 1 - s->text);
 		memmove(s->text, end + 1, s->text_len + 1);
 		if (!s->out.loop)
@@ -256,15 +237,27 @@ static void start_timeout(struct base_timer *t)
 {
 	struct mpd_start *s = base_container_of(t, struct mpd_start, timer);
 
-	mpd_log(s->batch->pd, "host %s did not answer in time", s->line.name);
+	mpd_log(s->pd, "host %s did not answer in time", s->line.name);
 	if (s->pid > 0)
 		kill(-s->pid, SIGKILL);
-	start_result(s, PvmCantStart);
+	mpd_start_result(s, PvmCantStart);
+}
+
+int mpd_start_listen_to(struct mpd_start *s, int fd)
+{
+	s->told = false;
+	s->text_len = 0;
+	s->out = (struct base_watch){.fd = fd, .events = EPOLLIN, .ready = start_ready};
+	if (!base_loop_add(s->pd->loop, &s->out))
+		return 0;
+	close(fd);
+	mpd_start_result(s, PvmOutOfRes);
+	return -ENOMEM;
 }
 
 static void start_run(struct mpd_start *s)
 {
-	struct mpd *pd = s->batch->pd;
+	struct mpd *pd = s->pd;
 	char config[8192];
 	int in = -1, out = -1, rc;
 
@@ -273,29 +266,32 @@ static void start_run(struct mpd_start *s)
 		rc = -ENOSPC;
 	if (rc) {
 		mpd_log(pd, "cannot add %s: %s", s->line.name, strerror(-rc));
-		start_result(s, rc == -ENOSPC ? PvmOutOfRes : PvmIPLoopback);
+		mpd_start_result(s, rc == -ENOSPC ? PvmOutOfRes : PvmIPLoopback);
 		return;
 	}
 	s->host = pd->next_host++;
+	if (pd->role_tid[MP_ROLE_HOSTER]) {
+		s->by_hoster = true;
+		s->timer.fire = start_timeout;
+		base_loop_timer(pd->loop, &s->timer,
+				base_clock_ns() + START_TIMEOUT_MS * BASE_NS_PER_MS);
+		return;
+	}
 	rc = start_shell(s, &in, &out);
 	if (rc) {
 		mpd_log(pd, "cannot start host %s: %s", s->line.name, strerror(-rc));
-		start_result(s, PvmCantStart);
+		mpd_start_result(s, PvmCantStart);
 		return;
 	}
-	start_config(s, config, sizeof(config));
+	mpd_start_config(s, config, sizeof(config));
 	/* Below the size of a pipe, so it does not block. */
 	if (write(in, config, strlen(config)) != (ssize_t)strlen(config))
 		log_warn("host %s: short write", s->line.name);
 	explicit_bzero(config, sizeof(config));
 	close(in);
 	fcntl(out, F_SETFL, O_NONBLOCK);
-	s->out = (struct base_watch){.fd = out, .events = EPOLLIN, .ready = start_ready};
-	if (base_loop_add(pd->loop, &s->out)) {
-		close(out);
-		start_result(s, PvmOutOfRes);
+	if (mpd_start_listen_to(s, out))
 		return;
-	}
 	s->timer.fire = start_timeout;
 	base_loop_timer(pd->loop, &s->timer, base_clock_ns() + START_TIMEOUT_MS * BASE_NS_PER_MS);
 }
@@ -380,7 +376,7 @@ static void batch_commit(struct batch *b)
 	mpd_table_publish(pd, batch_reply, b);
 }
 
-static void start_result(struct mpd_start *s, int32_t result)
+void mpd_start_result(struct mpd_start *s, int32_t result)
 {
 	if (s->result)
 		return;
@@ -399,10 +395,19 @@ void mpd_start_joined(struct mpd *pd, int host)
 			struct mpd_host *h = pd->hosts[host];
 
 			snprintf(h->name, sizeof(h->name), "%s", s->line.name);
-			start_result(s, host << MP_TID_HOST_SHIFT);
+			mpd_start_result(s, host << MP_TID_HOST_SHIFT);
 			return;
 		}
 	/* Not ours: perhaps the coordinator's, whose table is on the way. */
+}
+
+/* host 0: any */
+struct mpd_start *mpd_start_hosted(struct mpd *pd, int host)
+{
+	base_list_foreach (s, &pd->starts, struct mpd_start, link)
+		if (s->by_hoster && !s->result && (!host || s->host == host))
+			return s;
+	return NULL;
 }
 
 void mpd_start_reaped(struct mpd *pd, pid_t pid, int status)
@@ -426,10 +431,11 @@ static void batch_resolved(void *arg)
 		struct mpd_start *s = &b->starts[i];
 
 		if (!s->result && !*s->ip)
-			start_result(s, PvmNoHost);
+			mpd_start_result(s, PvmNoHost);
 		if (!s->result)
 			start_run(s);
 	}
+	mpd_hoster_ask(b->pd, b->starts, b->count);
 	if (--b->left == 0)
 		batch_commit(b);
 }
@@ -460,6 +466,7 @@ static void batch_go(struct batch *b)
 		struct mpd_start *s = &b->starts[i];
 
 		s->batch = b;
+		s->pd = pd;
 		if (!s->result)
 			b->left++;
 		base_list_add_tail(&pd->starts, &s->link);

@@ -115,8 +115,11 @@ void mpd_task_gone(struct mpd_task *t)
 	mpd_mbox_task_gone(pd, t->tid);
 	/* That of the resource manager is known everywhere: mpd_role_gone(). */
 	for (int r = MP_ROLE_HOSTER; r < (int)BASE_ARRAY_LEN(pd->role_tid); r++)
-		if (pd->role_tid[r] == t->tid)
+		if (pd->role_tid[r] == t->tid) {
 			pd->role_tid[r] = 0;
+			if (r == MP_ROLE_HOSTER)
+				mpd_hoster_gone(pd);
+		}
 	if (t->conn)
 		mpd_conn_close(t->conn);
 	if (t->seg)
