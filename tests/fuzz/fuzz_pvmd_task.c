@@ -124,6 +124,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (int i = 0; i < TASKS; i++)
 		fd[i] = enrol();
 	turn();
+	if (pd.task_count != TASKS)
+		abort();
 	while (size >= RECORD) {
 		int task = data[0] & 1, type = data[0] >> 1 & 7;
 		uint16_t op = (uint16_t)(data[1] | data[2] << 8);
