@@ -1,6 +1,7 @@
 /*
  * The DSM against what it is made of: slices in processes of their own over loopback TCP, beside a
- * raw 4 KiB TCP ping-pong and a local userfaultfd fault, both with polling peers, in the same run.
+ * raw 4 KiB TCP ping-pong and a local userfaultfd fault, both with polling peers, in the same run. The
+ * cases named _inproc have all slices in this process, where a message is a few stores.
  *
  * Read faults, write faults and upgrades are of pages whose home and owner is the other slice.
  */
@@ -26,8 +27,23 @@ struct command {
 
 struct cluster {
 	struct slices s;
-	pid_t child[SLICES_MAX];
+	bool inproc;
+	pid_t child[SLICES_MAX];      /* over TCP */
+	pthread_t thread[SLICES_MAX]; /* inproc */
 	int to[SLICES_MAX], from[SLICES_MAX];
+};
+
+/* One of the other slices: the process's, or the thread's. */
+struct other {
+	struct slices *s;
+	unsigned self;
+	int in, out;
+};
+
+/* How slices are joined. */
+struct way {
+	const struct xp_ops *transport;
+	const char *suffix;
 };
 
 static struct bench bench;
@@ -40,12 +56,21 @@ static volatile uint64_t *page_at(struct slices *s, unsigned slice, uint64_t pag
 
 /* ---- the other slices ---- */
 
-static void ping_pong(volatile uint64_t *w, uint64_t count, uint64_t mine)
+/* times: of each hand-over, as the half of two. NULL: not wanted. */
+static void ping_pong(volatile uint64_t *w, uint64_t count, uint64_t mine,
+		      struct bench_samples *times)
 {
+	double before = 0;
+
 	for (uint64_t i = mine; i < count; i += 2) {
 		while (*w != i)
 			sched_yield();
 		*w = i + 1;
+		double now = times ? bench_now_us() : 0;
+
+		if (times && before > 0)
+			bench_add(times, (now - before) / 2);
+		before = now;
 	}
 }
 
@@ -57,23 +82,30 @@ static void obey(struct slices *s, unsigned self, const struct command *c)
 	for (uint64_t p = c->first; p < c->first + c->count && c->op == OP_READ; p++)
 		(void)*page_at(s, self, p);
 	if (c->op == OP_PING_PONG)
-		ping_pong(page_at(s, self, c->first), c->count, 1);
+		ping_pong(page_at(s, self, c->first), c->count, 1, NULL);
 }
 
-static void child_main(struct cluster *cl, const struct slices_options *o, unsigned self,
-		       int listen, int in, int out)
+static void *other_main(void *arg)
 {
+	const struct other *o = arg;
 	struct command c;
 	char ok = 1;
 
-	if (slices_open_one(&cl->s, o, self, listen) || dsm_start(cl->s.slice[self].dsm) ||
-	    dsm_wait_up(cl->s.slice[self].dsm, 10000))
-		_exit(1);
-	while (read(in, &c, sizeof(c)) == sizeof(c) && c.op != OP_QUIT) {
-		obey(&cl->s, self, &c);
-		if (write(out, &ok, 1) != 1)
+	while (read(o->in, &c, sizeof(c)) == sizeof(c) && c.op != OP_QUIT) {
+		obey(o->s, o->self, &c);
+		if (write(o->out, &ok, 1) != 1)
 			break;
 	}
+	return NULL;
+}
+
+static void child_main(struct slices *s, const struct slices_options *opt, int listen,
+		       struct other *o)
+{
+	if (slices_open_one(s, opt, o->self, listen) || dsm_start(s->slice[o->self].dsm) ||
+	    dsm_wait_up(s->slice[o->self].dsm, 10000))
+		_exit(1);
+	other_main(o);
 	_exit(0);
 }
 
@@ -105,33 +137,78 @@ static void command(struct cluster *cl, unsigned node, enum op op, uint64_t firs
 	answer(cl, node);
 }
 
-static void cluster_open(struct cluster *cl, const struct slices_options *o)
+/* The two ends of the conversation with it. */
+static struct other *connect_other(struct cluster *cl, unsigned i)
 {
-	int listen[SLICES_MAX], down[2], up[2];
+	static struct other others[SLICES_MAX];
+	int down[2], up[2];
+
+	if (pipe(down) || pipe(up))
+		die("pipe");
+	cl->to[i] = down[1];
+	cl->from[i] = up[0];
+	others[i] = (struct other){.s = &cl->s, .self = i, .in = down[0], .out = up[1]};
+	return &others[i];
+}
+
+static void open_processes(struct cluster *cl, const struct slices_options *o)
+{
+	int listen[SLICES_MAX];
 
 	*cl = (struct cluster){.s = {.count = o->count, .pages = o->pages}};
 	for (unsigned i = 0; i < o->count; i++)
 		if (slices_listen(o->transport, cl->s.address[i], &listen[i]))
 			die("listen");
 	for (unsigned i = 1; i < o->count; i++) {
-		if (pipe(down) || pipe(up))
-			die("pipe");
+		struct other *other = connect_other(cl, i);
+
 		cl->child[i] = fork();
 		if (cl->child[i] == 0)
-			child_main(cl, o, i, listen[i], down[0], up[1]);
-		close(down[0]);
-		close(up[1]);
+			child_main(&cl->s, o, listen[i], other);
+		close(other->in);
+		close(other->out);
 		close(listen[i]);
-		cl->to[i] = down[1];
-		cl->from[i] = up[0];
 	}
 	if (slices_open_one(&cl->s, o, 0, listen[0]) || dsm_start(cl->s.slice[0].dsm) ||
 	    dsm_wait_up(cl->s.slice[0].dsm, 10000))
 		die("a slice does not start");
 }
 
+static void open_threads(struct cluster *cl, const struct slices_options *o)
+{
+	*cl = (struct cluster){.inproc = true};
+	if (slices_open(&cl->s, o) || slices_start(&cl->s))
+		die("a slice does not start");
+	for (unsigned i = 1; i < o->count; i++)
+		if (pthread_create(&cl->thread[i], NULL, other_main, connect_other(cl, i)))
+			die("pthread_create");
+}
+
+static void cluster_open(struct cluster *cl, const struct slices_options *o)
+{
+	if (o->transport == &xp_inproc)
+		open_threads(cl, o);
+	else
+		open_processes(cl, o);
+}
+
+static void close_threads(struct cluster *cl)
+{
+	for (unsigned i = 1; i < cl->s.count; i++) {
+		ask(cl, i, OP_QUIT, 0, 0);
+		pthread_join(cl->thread[i], NULL);
+		close(cl->to[i]);
+		close(cl->from[i]);
+	}
+	slices_close(&cl->s);
+}
+
 static void cluster_close(struct cluster *cl)
 {
+	if (cl->inproc) {
+		close_threads(cl);
+		return;
+	}
 	dsm_stop(cl->s.slice[0].dsm);
 	dsm_free(cl->s.slice[0].dsm);
 	munmap(cl->s.slice[0].mem, slices_len(&cl->s));
@@ -142,6 +219,25 @@ static void cluster_close(struct cluster *cl)
 		close(cl->to[i]);
 		close(cl->from[i]);
 	}
+}
+
+static const char *full_name(const struct way *way, const char *name)
+{
+	static char full[64];
+
+	snprintf(full, sizeof(full), "%s%s", name, way->suffix);
+	return full;
+}
+
+static bool wants(const struct way *way, const char *name)
+{
+	return bench_wants(&bench, full_name(way, name));
+}
+
+static void report(const struct way *way, const char *name, const char *unit,
+		   struct bench_samples *ours, const char *peer, struct bench_samples *peer_samples)
+{
+	bench_report(&bench, full_name(way, name), unit, ours, peer, peer_samples);
 }
 
 /* ---- latencies ---- */
@@ -193,71 +289,88 @@ static void sums(struct bench_samples *out, const struct bench_samples *a,
 	bench_add(out, bench_quantile(&x, 0.5) + bench_quantile(&y, 0.5));
 }
 
-static void report_p99(const char *name, struct bench_samples *s)
+static void report_p99(const struct way *way, const char *name, struct bench_samples *s)
 {
-	bench_note("%s: p50 %.1f us, p99 %.1f us of %zu", name, bench_quantile(s, 0.5),
-		   bench_quantile(s, 0.99), s->n);
+	bench_note("%s: p50 %.1f us, p99 %.1f us of %zu", full_name(way, name),
+		   bench_quantile(s, 0.5), bench_quantile(s, 0.99), s->n);
 }
 
-static void run_latencies(unsigned rounds)
+static void report_latencies(const struct way *way, struct latencies *l)
+{
+	static struct bench_samples page, permission;
+	const struct way none = {.suffix = ""};
+
+	report_p99(way, "read_fault", &l->read);
+	report_p99(way, "write_fault", &l->write);
+	report_p99(way, "upgrade", &l->upgrade);
+	report_p99(&none, "local userfaultfd fault", &local_fault);
+	if (way->transport == &xp_inproc) {
+		report(way, "read_fault", "us", &l->read, "uffd", &local_fault);
+		report(way, "write_fault", "us", &l->write, "uffd", &local_fault);
+		report(way, "upgrade", "us", &l->upgrade, "uffd", &local_fault);
+		return;
+	}
+	report_p99(&none, "raw 4 KiB ping-pong", &raw4k);
+	report_p99(&none, "raw 32 byte ping-pong", &raw_small);
+	sums(&page, &raw4k, &local_fault);
+	sums(&permission, &raw_small, &local_fault);
+	report(way, "read_fault", "us", &l->read, "tcp4k+uffd", &page);
+	report(way, "write_fault", "us", &l->write, "tcp4k+uffd", &page);
+	report(way, "upgrade", "us", &l->upgrade, "tcp32+uffd", &permission);
+}
+
+static void run_latencies(const struct way *way, unsigned rounds)
 {
 	static struct cluster cl;
 	static struct latencies l;
-	static struct bench_samples page, permission;
 
+	l = (struct latencies){0};
+	local_fault.n = 0;
 	cluster_open(&cl, &(struct slices_options){.count = 2,
 						   .pages = HOME_PAGES,
-						   .transport = &xp_tcp,
+						   .transport = way->transport,
 						   .prefetch_max = UINT32_MAX,
 						   .around = 64});
 	for (unsigned i = 0; i < rounds; i++) {
-		raw_ping_pong(4096, 4096, 100, &raw4k);
-		raw_ping_pong(32, 32, 100, &raw_small);
+		if (way->transport != &xp_inproc) {
+			raw_ping_pong(4096, 4096, 100, &raw4k);
+			raw_ping_pong(32, 32, 100, &raw_small);
+		}
 		raw_local_fault(100, &local_fault);
 		latency_round(&cl, &l);
 	}
-	sums(&page, &raw4k, &local_fault);
-	sums(&permission, &raw_small, &local_fault);
-	bench_report(&bench, "read_fault", "us", &l.read, "tcp4k+uffd", &page);
-	bench_report(&bench, "write_fault", "us", &l.write, "tcp4k+uffd", &page);
-	bench_report(&bench, "upgrade", "us", &l.upgrade, "tcp32+uffd", &permission);
-	report_p99("read_fault", &l.read);
-	report_p99("write_fault", &l.write);
-	report_p99("upgrade", &l.upgrade);
-	report_p99("raw 4 KiB ping-pong", &raw4k);
-	report_p99("raw 32 byte ping-pong", &raw_small);
-	report_p99("local userfaultfd fault", &local_fault);
+	report_latencies(way, &l);
 	cluster_close(&cl);
 }
 
-static void run_ping_pong(unsigned rounds)
+static void run_ping_pong(const struct way *way, unsigned rounds)
 {
 	static struct cluster cl;
 	static struct bench_samples ours;
 	enum { HANDOVERS = 200 };
 
+	ours.n = 0;
 	cluster_open(&cl, &(struct slices_options){
-				  .count = 2, .pages = HOME_PAGES, .transport = &xp_tcp});
+				  .count = 2, .pages = HOME_PAGES, .transport = way->transport});
 	for (unsigned i = 0; i < rounds; i++) {
 		ask(&cl, 1, OP_PING_PONG, i, HANDOVERS);
-		double start = bench_now_us();
-
-		ping_pong(page_at(&cl.s, 0, i), HANDOVERS, 0);
+		ping_pong(page_at(&cl.s, 0, i), HANDOVERS, 0, &ours);
 		answer(&cl, 1);
-		bench_add(&ours, (bench_now_us() - start) / HANDOVERS);
 	}
-	bench_report(&bench, "ping_pong", "us", &ours, NULL, NULL);
+	report(way, "ping_pong", "us", &ours, NULL, NULL);
+	report_p99(way, "ping_pong", &ours);
 	cluster_close(&cl);
 }
 
-static void run_invalidate3(unsigned rounds)
+static void run_invalidate3(const struct way *way, unsigned rounds)
 {
 	static struct cluster cl;
 	static struct bench_samples ours;
 
+	ours.n = 0;
 	cluster_open(&cl, &(struct slices_options){.count = 4,
 						   .pages = HOME_PAGES,
-						   .transport = &xp_tcp,
+						   .transport = way->transport,
 						   .prefetch_max = UINT32_MAX});
 	for (unsigned i = 0; i < rounds; i++) {
 		for (uint64_t p = 0; p < 64; p++)
@@ -267,8 +380,8 @@ static void run_invalidate3(unsigned rounds)
 		for (uint64_t p = 0; p < 64; p++)
 			bench_add(&ours, timed_write(page_at(&cl.s, 0, p)));
 	}
-	bench_report(&bench, "invalidate3", "us", &ours, NULL, NULL);
-	report_p99("invalidate3", &ours);
+	report(way, "invalidate3", "us", &ours, NULL, NULL);
+	report_p99(way, "invalidate3", &ours);
 	cluster_close(&cl);
 }
 
@@ -291,20 +404,24 @@ static double scan(struct slices *s, uint64_t first, uint64_t count)
 	return (double)count * DSM_PAGE_SIZE / ((bench_now_us() - start) / 1e6);
 }
 
-static void run_scan(unsigned rounds)
+static void run_scan(const struct way *way, unsigned rounds)
 {
 	static struct cluster cl;
 	static struct bench_samples ours;
+	bool tcp = way->transport != &xp_inproc;
 
-	cluster_open(&cl,
-		     &(struct slices_options){
-			     .count = 2, .pages = HOME_PAGES, .transport = &xp_tcp, .around = 64});
+	ours.n = 0;
+	cluster_open(&cl, &(struct slices_options){.count = 2,
+						   .pages = HOME_PAGES,
+						   .transport = way->transport,
+						   .around = 64});
 	for (unsigned i = 0; i < rounds; i++) {
 		command(&cl, 1, OP_WRITE, HOME_PAGES, HOME_PAGES);
-		bench_add(&raw_stream, raw_stream_rate((size_t)HOME_PAGES * DSM_PAGE_SIZE));
+		if (tcp)
+			bench_add(&raw_stream, raw_stream_rate((size_t)HOME_PAGES * DSM_PAGE_SIZE));
 		bench_add(&ours, scan(&cl.s, HOME_PAGES, HOME_PAGES));
 	}
-	bench_report(&bench, "scan", "bytes/s", &ours, "tcp stream", &raw_stream);
+	report(way, "scan", "bytes/s", &ours, tcp ? "tcp stream" : NULL, tcp ? &raw_stream : NULL);
 	cluster_close(&cl);
 }
 
@@ -341,32 +458,54 @@ static double fault_rate(struct cluster *cl, unsigned threads)
 	return (double)(each * threads) / ((bench_now_us() - start) / 1e6);
 }
 
-static void run_fault_rates(unsigned rounds)
+static const char *const rate_names[] = {"faults_per_s_1", "faults_per_s_2", "faults_per_s_4"};
+
+static void run_fault_rates(const struct way *way, unsigned rounds)
 {
 	static struct cluster cl;
 	static struct bench_samples rate[3];
-	static const char *const names[] = {"faults_per_s_1", "faults_per_s_2", "faults_per_s_4"};
 
+	for (unsigned k = 0; k < 3; k++)
+		rate[k].n = 0;
 	cluster_open(&cl, &(struct slices_options){.count = 2,
 						   .pages = HOME_PAGES,
-						   .transport = &xp_tcp,
+						   .transport = way->transport,
 						   .prefetch_max = UINT32_MAX,
 						   .around = 64});
 	for (unsigned i = 0; i < rounds; i++)
 		for (unsigned k = 0; k < 3; k++)
 			bench_add(&rate[k], fault_rate(&cl, 1u << k));
 	for (unsigned k = 0; k < 3; k++)
-		bench_report(&bench, names[k], "1/s", &rate[k], NULL, NULL);
+		report(way, rate_names[k], "1/s", &rate[k], NULL, NULL);
 	cluster_close(&cl);
+}
+
+static void run(const struct way *way, unsigned rounds)
+{
+	bool rates = false;
+
+	if (wants(way, "read_fault") || wants(way, "write_fault") || wants(way, "upgrade"))
+		run_latencies(way, rounds);
+	if (wants(way, "ping_pong"))
+		run_ping_pong(way, rounds);
+	if (wants(way, "invalidate3"))
+		run_invalidate3(way, rounds);
+	if (wants(way, "scan"))
+		run_scan(way, rounds);
+	for (unsigned k = 0; k < 3; k++)
+		rates |= wants(way, rate_names[k]);
+	if (rates)
+		run_fault_rates(way, rounds);
 }
 
 int main(int argc, char **argv)
 {
+	static const struct way tcp = {&xp_tcp, ""}, inproc = {&xp_inproc, "_inproc"};
 	enum dsm_install install;
 
 	bench_init(&bench, argc, argv,
 		   "read_fault write_fault upgrade ping_pong invalidate3 scan faults_per_s_1 "
-		   "faults_per_s_2 faults_per_s_4");
+		   "faults_per_s_2 faults_per_s_4, and each with _inproc");
 	signal(SIGPIPE, SIG_IGN);
 	if (dsm_uffd_probe(&install)) {
 		bench_note("no userfaultfd here");
@@ -374,17 +513,7 @@ int main(int argc, char **argv)
 	}
 	unsigned rounds = bench.quick ? 3 : 15;
 
-	if (bench_wants(&bench, "read_fault") || bench_wants(&bench, "write_fault") ||
-	    bench_wants(&bench, "upgrade"))
-		run_latencies(rounds);
-	if (bench_wants(&bench, "ping_pong"))
-		run_ping_pong(rounds);
-	if (bench_wants(&bench, "invalidate3"))
-		run_invalidate3(rounds);
-	if (bench_wants(&bench, "scan"))
-		run_scan(rounds);
-	if (bench_wants(&bench, "faults_per_s_1") || bench_wants(&bench, "faults_per_s_2") ||
-	    bench_wants(&bench, "faults_per_s_4"))
-		run_fault_rates(rounds);
+	run(&tcp, rounds);
+	run(&inproc, rounds);
 	return 0;
 }
