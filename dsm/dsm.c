@@ -49,6 +49,9 @@ static int new_engine(struct dsm *d, const struct dsm_config *c)
 				: c->prefetch_max	      ? c->prefetch_max
 							      : 256,
 		.around = c->around ? c->around : 16,
+		.rewrites = c->rewrites == UINT8_MAX ? 0
+			    : c->rewrites	     ? c->rewrites
+						     : 2,
 		.seed = (uint64_t)base_clock_ns() + c->xp.self,
 	};
 

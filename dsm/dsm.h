@@ -57,6 +57,7 @@ struct dsm_config {
 	uint32_t hold_us;      /* minimum hold time, 0: 10 */
 	uint32_t prefetch_max; /* pages ahead, 0: 256, UINT32_MAX: no prefetch */
 	uint32_t around;       /* untouched pages that come with one (engine.h), 0: 16 */
+	uint8_t rewrites;      /* engine.h; 0: 2, UINT8_MAX: never */
 	uint32_t spin_us;      /* the service thread polls so long before it sleeps, 0: 50 */
 
 	const struct dsm_callbacks *callbacks;

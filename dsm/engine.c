@@ -8,6 +8,8 @@
 
 #define MARKER_WEIGHT 16
 #define TAKE_AROUND   2 /* times `around` */
+#define REWRITES_MAX  3
+#define PROBE_ONE_IN  8
 
 /* ---- making ---- */
 
@@ -30,7 +32,7 @@ int dsm_engine_new(const struct dsm_engine_config *config, struct dsm_engine **o
 {
 	int err = dsm_engine_homes_check(config->homes, config->home_count, config->page_count);
 
-	if (err || config->self >= DSM_NODE_MAX)
+	if (err || config->self >= DSM_NODE_MAX || config->rewrites > REWRITES_MAX)
 		return -EINVAL;
 	struct dsm_engine *e = calloc(1, sizeof(*e));
 
@@ -228,6 +230,10 @@ static int do_revoke(struct dsm_engine *e, uint64_t gfn, uint8_t type)
 	struct dsm_run run = {.first = gfn, .count = 1, .type = type};
 
 	dsm_stats_hot(&e->stats, gfn);
+	if (type == DSM_ACT_UNMAP && s->only_read) {
+		s->only_read = false;
+		s->rewrites = 0;
+	}
 	if (s->marker) {
 		s->marker = false;
 		e->stats.prefetch_lost++;
@@ -374,6 +380,27 @@ static int read_ahead(struct dsm_engine *e, uint64_t gfn)
 	return 0;
 }
 
+/*
+ * A lock, a list or a counter is read and then written: two round trips, of which the first gets a copy
+ * and the second takes it from the others. Where that was so before, a read asks for both at once. Whether
+ * it still is so shows only where it does not, now and then.
+ */
+static bool read_to_write(struct dsm_engine *e, struct slot *s, enum dsm_fault_kind kind)
+{
+	if (kind == DSM_FAULT_UPGRADE && s->only_read && s->rewrites < REWRITES_MAX)
+		s->rewrites++;
+	s->only_read = false;
+	if (kind != DSM_FAULT_READ)
+		return false;
+	if (e->cfg.rewrites && s->rewrites >= e->cfg.rewrites &&
+	    base_rng_next(&e->rng) % PROBE_ONE_IN) {
+		e->stats.rewrites++;
+		return true;
+	}
+	s->only_read = true;
+	return false;
+}
+
 int dsm_engine_fault(struct dsm_engine *e, uint64_t gfn, bool write, int64_t now_ns)
 {
 	bool untouched;
@@ -393,6 +420,8 @@ int dsm_engine_fault(struct dsm_engine *e, uint64_t gfn, bool write, int64_t now
 	e->stats.faults[kind]++;
 	if (ours)
 		return fault_around(e, gfn);
+	/* Its statistics stay those of a read. */
+	write |= read_to_write(e, s, kind);
 	int err = dsm_engine_local(e, gfn, write ? DSM_IN_WRITE : DSM_IN_READ);
 
 	e->stats.prefetch_used += marker;

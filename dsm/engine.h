@@ -46,6 +46,9 @@ struct dsm_engine_config {
 	/* Untouched pages that come with one that a thread touches first: so many at home, twice as
 	 * many where their home is elsewhere. A power of 2; 0: none. */
 	uint32_t around;
+	/* A page that is written after it was read, so often in a row, is fetched for writing when it is read
+	 * next. 0: never; at most 3. */
+	uint8_t rewrites;
 	uint64_t seed;
 };
 

@@ -40,6 +40,7 @@ struct dsm_stats {
 	uint64_t without_data;			       /* grants that carried no bytes */
 	uint64_t prefetch_issued, prefetch_denied, prefetch_used, prefetch_lost;
 	uint64_t taken, take_denied;	 /* untouched pages beside one that a thread wanted */
+	uint64_t rewrites;		 /* reads that asked for writing at once */
 	uint64_t deferred;		 /* revocations that the hold time put off */
 	uint64_t protects, unmaps, maps; /* calls, not pages */
 	struct dsm_peer_stats peer[16];

@@ -40,6 +40,7 @@ static void put_faults(const struct out *o, const struct dsm_stats *d)
 	put(o, d->without_data, "dsm.without_data");
 	put(o, d->deferred, "dsm.deferred");
 	put(o, d->taken, "dsm.taken");
+	put(o, d->rewrites, "dsm.rewrites");
 	put(o, d->take_denied, "dsm.take_denied");
 	put(o, d->prefetch_issued, "dsm.prefetch.issued");
 	put(o, d->prefetch_used, "dsm.prefetch.used");

@@ -330,7 +330,8 @@ static void run_latencies(const struct way *way, unsigned rounds)
 						   .pages = HOME_PAGES,
 						   .transport = way->transport,
 						   .prefetch_max = UINT32_MAX,
-						   .around = 64});
+						   .around = 64,
+						   .rewrites = UINT8_MAX});
 	for (unsigned i = 0; i < rounds; i++) {
 		if (way->transport != &xp_inproc) {
 			raw_ping_pong(4096, 4096, 100, &raw4k);

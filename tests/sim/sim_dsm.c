@@ -423,6 +423,7 @@ static void make_nodes(void)
 					     .node = k};
 	uint32_t hold_ns = below(5) ? 20000 : 5000, prefetch = (uint32_t)(below(2) ? 16 : 0);
 	uint32_t around = below(2) ? 4 : 1;
+	uint8_t rewrites = (uint8_t)below(4);
 
 	for (uint8_t k = 0; k < s.node_count; k++) {
 		struct dsm_engine_config c = {.page_count = s.page_count,
@@ -435,6 +436,7 @@ static void make_nodes(void)
 					      .hold_level_max = 6,
 					      .prefetch_max = prefetch,
 					      .around = around,
+					      .rewrites = rewrites,
 					      .seed = s.seed * 16 + k};
 
 		s.node[k].id = k;

@@ -42,6 +42,7 @@ struct slices_options {
 	bool encrypt;
 	unsigned break_one_in;
 	uint32_t prefetch_max, around, spin_us, hold_us, window_ms;
+	uint8_t rewrites;
 };
 
 static inline void slices_failed(void *ctx, int err, uint8_t peer, const char *why)
@@ -120,6 +121,7 @@ static inline int slices_open_one(struct slices *s, const struct slices_options 
 		.break_one_in = o->break_one_in,
 		.prefetch_max = o->prefetch_max,
 		.around = o->around,
+		.rewrites = o->rewrites,
 		.spin_us = o->spin_us,
 		.hold_us = o->hold_us,
 		.callbacks = &callbacks,
