@@ -116,6 +116,8 @@ void ctl_migrate_options(const struct ctl *c, struct control_migrate *m)
 	m->bandwidth = c->bandwidth;
 	m->channels = c->channels;
 	m->encrypt = c->encrypt;
+	m->with_disk = c->with_disk;
+	m->force = c->force;
 	m->mode = c->mode;
 	m->postcopy_rounds = c->postcopy_after;
 }
@@ -136,6 +138,8 @@ int ctl_vm_migrate(struct ctl *c)
 	    !ctl_name(c, "node", c->target, req.migrate.target) ||
 	    (c->node && !ctl_name(c, "node", c->node, req.node)))
 		return CONTROL_USAGE;
+	if (c->force && !c->with_disk)
+		return ctl_fail(c, CONTROL_USAGE, "--force is about disks: it goes with --with-disk");
 	ctl_migrate_options(c, &req.migrate);
 	code = ctl_call(c, &req, migrate_item, c, &r);
 	ctl_progress_clear(c);

@@ -42,6 +42,8 @@ TAKE_FLAG(follow, follow)
 TAKE_FLAG(watch, watch)
 TAKE_FLAG(overcommit, overcommit)
 TAKE_FLAG(attach, attach)
+TAKE_FLAG(with_disk, with_disk)
+TAKE_FLAG(force, force)
 TAKE_TEXT(home, home)
 TAKE_TEXT(agent, agent)
 TAKE_TEXT(node, node)
@@ -351,6 +353,8 @@ static const struct ctl_option migrate_options[] = {
 	{"bandwidth", 0, "BYTES", "a limit a second, such as 100M", take_bandwidth},
 	{"channels", 0, "N", "data connections (default 2)", take_channels},
 	{"encrypt", 0, NULL, "seal what is sent", take_encrypt},
+	{"with-disk", 0, NULL, "copy the disks along that can be written", take_with_disk},
+	{"force", 0, NULL, "with --with-disk: replace files of those names there", take_force},
 	{"cancel", 0, NULL, "give up the migration that is under way", take_cancel},
 	{"resume", 0, NULL, "take up one that waits after a break", take_resume},
 	NODE_OPTION,
@@ -490,7 +494,9 @@ const struct ctl_command ctl_commands[] = {
 	{"vm", "migrate", "NAME", 1, 1, "move a running VM to another node",
 	 "The guest runs on while its memory is copied, and stops for some milliseconds at the\n"
 	 "end. Whatever breaks meanwhile, one copy runs or is paused, never two: a VM in doubt\n"
-	 "waits for the other node's word. Disks must be reachable under the same paths there.\n"
+	 "waits for the other node's word. Disks must be reachable under the same paths there,\n"
+	 "or are copied with --with-disk: raw images in regular files. The copy gets its name when all\n"
+	 "of it is there and the guest stands still; the file on the old node stays as it was then.\n"
 	 "postcopy moves the guest at once, and its memory while it runs there already; auto does\n"
 	 "so when pre-copy has not come to an end after some rounds. Then both nodes must live\n"
 	 "until all has come: a broken link pauses the guest on its new node until --resume.\n"
@@ -499,6 +505,7 @@ const struct ctl_command ctl_commands[] = {
 	 "pangaea vm migrate web --to b\n"
 	 "pangaea vm migrate web --to b --max-downtime 10 --bandwidth 200M --json\n"
 	 "pangaea vm migrate web --to b --mode auto --postcopy-after 5\n"
+	 "pangaea vm migrate web --to b --with-disk\n"
 	 "pangaea vm migrate web --resume\n"
 	 "pangaea vm migrate web --cancel",
 	 migrate_options, ctl_vm_migrate},

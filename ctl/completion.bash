@@ -31,7 +31,7 @@ _pangaea() {
             'vm checkpoint') w+=' --live --node' ;;
             'vm restore') w+=' --node --overcommit' ;;
             'vm console') w+=' --node --escape --until' ;;
-            'vm migrate') w+=' --node --to --mode --max-downtime --bandwidth --channels --encrypt --cancel --resume --postcopy-after' ;;
+            'vm migrate') w+=' --node --to --mode --max-downtime --bandwidth --channels --encrypt --with-disk --force --cancel --resume --postcopy-after' ;;
             'vm spread') w+=' --node --vcpus --overcommit' ;;
             'vm consolidate') w+=' --node --to --from --bandwidth --overcommit --max-downtime' ;;
             'vm stats') w+=' --node --watch --interval --system-map' ;;

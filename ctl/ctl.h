@@ -31,7 +31,7 @@ struct ctl {
 	uint64_t seconds;
 	/* vm migrate */
 	const char *target, *from, *places;
-	bool cancel, resume, encrypt, live;
+	bool cancel, resume, encrypt, live, with_disk, force;
 	uint32_t mode, postcopy_after; /* of a migration */
 	uint32_t max_downtime_ms, channels;
 	uint64_t bandwidth;

@@ -47,6 +47,24 @@ static bool receiver_owns(const struct receiver *r, uint64_t index, uint64_t cou
 	       index / MIG_GROUP_PAGES == (index + count - 1) / MIG_GROUP_PAGES;
 }
 
+int mig_dest_bounce(struct receiver *r)
+{
+	if (!r->bounce)
+		r->bounce = aligned_alloc(MIG_PAGE_SIZE, (size_t)MIG_CHUNK_PAGES * MIG_PAGE_SIZE);
+	return r->bounce ? 0 : -ENOMEM;
+}
+
+static int receiver_write_blocks(struct receiver *r, uint64_t index, unsigned count,
+				 const void *pages)
+{
+	struct mig_dest *d = r->d;
+	int rc = d->ops->blocks_write(d->guest, index, count, pages);
+
+	if (rc)
+		mig_dest_fail(d, "a disk cannot be written: %s", strerror(-rc));
+	return rc;
+}
+
 /* Memory that nobody wrote is zero already: touching it would only allocate it. */
 static int receiver_zero(struct receiver *r, uint64_t index, uint64_t count)
 {
@@ -54,9 +72,15 @@ static int receiver_zero(struct receiver *r, uint64_t index, uint64_t count)
 		return -EBADMSG;
 	for (; count; index++, count--) {
 		uint64_t had = r->d->hash[index];
+		uint8_t *page = mig_page_host(&r->d->memory, index);
+		int rc = 0;
 
-		if (had && had != MIG_HASH_ZERO_PAGE)
-			memset(mig_page_host(&r->d->memory, index), 0, MIG_PAGE_SIZE);
+		if (had && had != MIG_HASH_ZERO_PAGE && !page)
+			rc = receiver_write_blocks(r, index, 1, NULL);
+		else if (had && had != MIG_HASH_ZERO_PAGE)
+			memset(page, 0, MIG_PAGE_SIZE);
+		if (rc)
+			return rc;
 		mig_dest_set_page(r, index, MIG_HASH_ZERO_PAGE, false);
 	}
 	return 0;
@@ -94,10 +118,35 @@ static int receiver_entries(struct receiver *r, const struct mig_head *h, struct
 		    e.hash <= MIG_HASH_ZERO_PAGE)
 			return -EBADMSG;
 		iov[n] = (struct iovec){mig_page_host(&r->d->memory, e.index), MIG_PAGE_SIZE};
+		if (!iov[n].iov_base && mig_dest_bounce(r))
+			return -ENOMEM;
+		if (!iov[n].iov_base)
+			iov[n].iov_base = r->bounce + (size_t)n * MIG_PAGE_SIZE;
 		data[n++] = e;
 	}
 	*data_count = n;
 	return h->data_len == n * MIG_PAGE_SIZE ? 0 : -EBADMSG;
+}
+
+/* Runs of blocks that came whole go to their disk. */
+static int receiver_blocks(struct receiver *r, const struct mig_page_entry *data, unsigned n)
+{
+	struct mig_dest *d = r->d;
+	unsigned run = 0;
+	int rc = 0;
+
+	for (unsigned i = 0; i <= n && !rc; i++) {
+		bool block = i < n && !mig_page_host(&d->memory, data[i].index) &&
+			     !d->bad[data[i].index];
+
+		if (run && (!block || data[i].index != data[i - 1].index + 1)) {
+			rc = receiver_write_blocks(r, data[i - run].index, run,
+						   r->bounce + (size_t)(i - run) * MIG_PAGE_SIZE);
+			run = 0;
+		}
+		run += block;
+	}
+	return rc;
 }
 
 /* The bytes are read straight into guest memory and checked there; the guest does not run yet. */
@@ -114,11 +163,13 @@ static int receiver_pages(struct receiver *r, const struct mig_head *h)
 		return rc;
 	r->frames++;
 	for (unsigned i = 0; i < n; i++) {
-		uint64_t hash = mig_page_hash(mig_page_host(&r->d->memory, data[i].index));
+		uint8_t *page = mig_page_host(&r->d->memory, data[i].index);
+		uint64_t hash = mig_page_hash(page ? page
+						   : r->bounce + (size_t)i * MIG_PAGE_SIZE);
 
 		mig_dest_set_page(r, data[i].index, hash, hash != data[i].hash);
 	}
-	return 0;
+	return mig_first_block(&r->d->memory) < r->d->page_count ? receiver_blocks(r, data, n) : 0;
 }
 
 static int receiver_flush(struct receiver *r, const struct mig_head *h)
@@ -363,12 +414,26 @@ static int dest_prepare(struct mig_dest *d, const struct mig_head *h)
 	return rc ? rc : mig_dest_event(d, post ? MIG_EV_RX_PREPARE_POSTCOPY : MIG_EV_RX_PREPARE);
 }
 
+/* What ended a receiver, so that the source hears of it at its next sign of life; a lost connection
+ * is seen on this one as well. */
+static int dest_failure(struct mig_dest *d)
+{
+	int rc;
+
+	pthread_mutex_lock(&d->lock);
+	rc = d->error == -ECONNRESET ? 0 : d->error;
+	pthread_mutex_unlock(&d->lock);
+	return rc;
+}
+
 /* One control frame; 0 while it goes on, 1 at the end. */
 static int dest_frame(struct mig_dest *d)
 {
 	struct mig_head h;
 	int rc = mig_chan_recv(&d->control, &h);
 
+	if (!rc && d->fsm.state == MIG_DST_RECEIVE)
+		rc = dest_failure(d);
 	if (rc)
 		return rc;
 	switch (h.type) {

@@ -16,7 +16,7 @@ struct receiver {
 	uint64_t digest;  /* over this channel's pages */
 	uint64_t bad;	  /* of them, those whose bytes did not match */
 	unsigned flushes; /* guarded by the lock */
-	uint8_t *bounce;  /* MIG_CHUNK_PAGES pages, for post-copy */
+	uint8_t *bounce;  /* MIG_CHUNK_PAGES pages, for post-copy and disks */
 };
 
 struct mig_dest {
@@ -62,6 +62,8 @@ void mig_dest_fail(struct mig_dest *d, const char *fmt, ...) BASE_PRINTF(2, 3);
 /* On the control connection; any thread. */
 BASE_MUST_CHECK int mig_dest_send(struct mig_dest *d, uint8_t type, const void *meta, uint32_t len);
 BASE_MUST_CHECK int mig_dest_event(struct mig_dest *d, enum mig_event ev);
+/* Makes r->bounce. */
+BASE_MUST_CHECK int mig_dest_bounce(struct receiver *r);
 void mig_dest_set_page(struct receiver *r, uint64_t index, uint64_t hash, bool bad);
 struct mig_page_entry mig_dest_entry(const struct receiver *r, uint32_t i);
 BASE_MUST_CHECK int mig_dest_wait_flushed(struct mig_dest *d, uint64_t want);

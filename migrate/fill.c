@@ -23,7 +23,8 @@ enum {
 
 bool mig_fill_possible(const struct mig_dest *d)
 {
-	return d->ops->can_fill && d->ops->can_fill(d->guest);
+	return mig_first_block(&d->memory) == d->page_count && d->ops->can_fill &&
+	       d->ops->can_fill(d->guest);
 }
 
 static size_t fill_words(const struct mig_dest *d)
@@ -254,9 +255,7 @@ int mig_fill_pages(struct receiver *r, const struct mig_head *h)
 	struct iovec iov;
 	int rc;
 
-	if (!r->bounce)
-		r->bounce = malloc((size_t)MIG_CHUNK_PAGES * MIG_PAGE_SIZE);
-	if (!r->bounce)
+	if (mig_dest_bounce(r))
 		return -ENOMEM;
 	rc = fill_entries(r, h, c, data, &n);
 	iov = (struct iovec){r->bounce, h->data_len};

@@ -22,7 +22,7 @@
 enum {
 	MIG_PAGE_SIZE = 4096,
 	MIG_CHANNELS_MAX = 16,
-	MIG_REGIONS_MAX = 8,
+	MIG_REGIONS_MAX = 12,
 	MIG_KEY_LEN = 32,
 	MIG_ID_LEN = 16,
 	MIG_TEXT_MAX = 256,
@@ -30,7 +30,10 @@ enum {
 	MIG_PAGES_MAX = 1 << 30,  /* 4 TiB */
 };
 
-/* Guest memory: regions, numbered through by page index (0 .. page_count-1). */
+/*
+ * Guest memory: regions, numbered through by page index (0 .. page_count-1). A region without `host` is
+ * a disk that moves along: its pages are blocks, which the operations read and write. Pre-copy only.
+ */
 struct mig_region {
 	uint8_t *host;
 	uint64_t page_count;
@@ -53,6 +56,8 @@ struct mig_source_ops {
 	/* As dirty_fetch, for the last time: the guest is paused, and nobody reads the log again,
 	 * so it need not be cleared. NULL: dirty_fetch is called. */
 	int (*dirty_last)(void *guest, uint64_t *bitmap);
+	/* A block of a disk. Any thread, while the guest runs. */
+	int (*block_read)(void *guest, uint64_t index, void *page);
 	void (*dirty_stop)(void *guest);
 	/* ORs in every page that may hold something else than zeros. */
 	int (*touched)(void *guest, uint64_t *bitmap);
@@ -74,6 +79,9 @@ struct mig_dest_ops {
 	int (*load)(void *guest, const void *state, size_t len);
 	int (*run)(void *guest);
 	int (*journal)(void *guest, const char *entry);
+	/* Consecutive blocks of a disk get their bytes (NULL: zeros). Several threads, each block by
+	 * one. What was never written reads as zeros. */
+	int (*blocks_write)(void *guest, uint64_t index, unsigned count, const void *pages);
 
 	/*
 	 * For post-copy; without can_fill, or when it says no, the source is told so. Pages are

@@ -30,14 +30,27 @@ static inline unsigned mig_page_channel(uint64_t index, unsigned channels)
 	return index / MIG_GROUP_PAGES % channels;
 }
 
+/* NULL: a block of a disk. */
 static inline uint8_t *mig_page_host(const struct mig_memory *m, uint64_t index)
 {
 	for (unsigned i = 0; i < m->region_count; i++) {
 		if (index < m->regions[i].page_count)
-			return m->regions[i].host + index * MIG_PAGE_SIZE;
+			return m->regions[i].host
+				       ? m->regions[i].host + index * MIG_PAGE_SIZE
+				       : NULL;
 		index -= m->regions[i].page_count;
 	}
 	return NULL;
+}
+
+/* The first page of a disk; mig_memory_pages() without any. Disks come last. */
+static inline uint64_t mig_first_block(const struct mig_memory *m)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < m->region_count && m->regions[i].host; i++)
+		n += m->regions[i].page_count;
+	return n;
 }
 
 static inline uint64_t mig_memory_pages(const struct mig_memory *m)

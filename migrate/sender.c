@@ -2,6 +2,7 @@
 #include "migrate/source.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -105,6 +106,16 @@ static int worker_page(struct worker *w, uint64_t index)
 	uint8_t *page = mig_page_host(&s->memory, index);
 	uint64_t hash;
 
+	if (!page) {
+		int rc;
+
+		page = w->blocks + (size_t)w->data_count * MIG_PAGE_SIZE;
+		rc = s->ops->block_read(s->guest, index, page);
+		if (rc) {
+			mig_source_fail(s, "a disk cannot be read: %s", strerror(-rc));
+			return rc;
+		}
+	}
 	if (mig_page_is_zero(page)) {
 		if (s->sent_hash[index] == MIG_HASH_ZERO_PAGE && !s->force)
 			w->pages_unchanged++;
@@ -132,23 +143,34 @@ static bool source_ending(struct mig_source *s)
 	return end;
 }
 
+static int worker_group(struct worker *w, const uint64_t *bitmap, uint64_t group)
+{
+	int rc = source_ending(w->s) ? -ECANCELED : 0;
+
+	for (size_t i = 0; i < MIG_GROUP_PAGES / 64 && !rc; i++) {
+		size_t at = group * (MIG_GROUP_PAGES / 64) + i;
+		uint64_t bits = at < w->s->words ? bitmap[at] : 0;
+
+		for (; bits && !rc; bits &= bits - 1)
+			rc = worker_page(w, at * 64 + __builtin_ctzll(bits));
+	}
+	return rc;
+}
+
+/* Disks first: memory is written faster, so what is sent of it late stays right longer. */
 static int worker_round(struct worker *w, const uint64_t *bitmap)
 {
 	struct mig_source *s = w->s;
 	uint64_t frames, groups = (s->page_count + MIG_GROUP_PAGES - 1) / MIG_GROUP_PAGES;
+	uint64_t first = s->first_block / MIG_GROUP_PAGES;
 	int rc = 0;
 
 	w->pages_sent = w->pages_zero = w->pages_unchanged = 0;
-	for (uint64_t g = w->index; g < groups && !rc; g += s->p.channels) {
-		if (source_ending(s))
-			return -ECANCELED;
-		for (size_t i = 0; i < MIG_GROUP_PAGES / 64 && !rc; i++) {
-			size_t at = g * (MIG_GROUP_PAGES / 64) + i;
-			uint64_t bits = at < s->words ? bitmap[at] : 0;
+	for (uint64_t n = 0; n < groups && !rc; n++) {
+		uint64_t g = (first + n) % groups;
 
-			for (; bits && !rc; bits &= bits - 1)
-				rc = worker_page(w, at * 64 + __builtin_ctzll(bits));
-		}
+		if (g % s->p.channels == w->index)
+			rc = worker_group(w, bitmap, g);
 	}
 	if (!rc)
 		rc = worker_send_chunk(w);
@@ -265,6 +287,11 @@ int mig_source_start_workers(struct mig_source *s)
 		w->frames = 0;
 		w->entry_count = w->data_count = 0;
 		w->chan.fd = -1;
+		if (!w->blocks && s->first_block < s->page_count)
+			w->blocks = aligned_alloc(MIG_PAGE_SIZE,
+						  (size_t)MIG_CHUNK_PAGES * MIG_PAGE_SIZE);
+		if (!w->blocks && s->first_block < s->page_count)
+			return -ENOMEM;
 		if (pthread_create(&w->thread, NULL, worker_main, w))
 			return -EAGAIN;
 	}

@@ -457,6 +457,11 @@ static int source_hand_over(struct mig_source *s, struct plan *plan)
 
 static int source_check_mode(struct mig_source *s)
 {
+	if (s->p.mode != MIG_MODE_PRECOPY && s->first_block < s->page_count) {
+		mig_source_fail(s, "a disk that moves along is copied before the guest stops: "
+				   "migrate with --mode precopy");
+		return -EOPNOTSUPP;
+	}
 	if (s->p.mode == MIG_MODE_PRECOPY || s->can_postcopy)
 		return 0;
 	if (s->p.mode == MIG_MODE_POSTCOPY) {
@@ -531,6 +536,10 @@ int mig_source_run(struct mig_source *s)
 	if (!rc && s->fsm.state == MIG_SRC_SERVE)
 		rc = mig_serve_run(s);
 	if (rc && !source_decided(s)) {
+		/* Who gives up says why before it closes the connections. */
+		if ((rc == -EPIPE || rc == -ECONNRESET) &&
+		    source_look_at_control(s) == -ECONNABORTED)
+			rc = -ECONNABORTED;
 		mig_source_fail(s, "%s", rc == -ECANCELED ? "cancelled" : strerror(-rc));
 		(void)!mig_source_event(s, source_event_of(rc));
 	}
@@ -666,6 +675,7 @@ int mig_source_new(const struct mig_params *params, const struct mig_memory *mem
 	s->config_len = config_len;
 	s->page_count = pages;
 	s->words = (pages + 63) / 64;
+	s->first_block = mig_first_block(memory);
 	s->fsm.state = s->progress.state = MIG_SRC_PRECOPY;
 	s->progress.pages_total = pages;
 	s->control.fd = -1;
@@ -698,6 +708,8 @@ void mig_source_free(struct mig_source *s)
 			mig_chan_close(&s->workers[i].chan);
 	for (unsigned i = 0; i <= s->p.channels; i++)
 		close(s->fds[i]);
+	for (unsigned i = 0; i < s->p.channels; i++)
+		free(s->workers[i].blocks);
 	pthread_cond_destroy(&s->cond);
 	pthread_mutex_destroy(&s->lock);
 	free(s->missing);

@@ -21,6 +21,7 @@ struct worker {
 	struct mig_page_entry entries[META_ENTRIES];
 	struct iovec iov[MIG_CHUNK_PAGES];
 	unsigned entry_count, data_count;
+	uint8_t *blocks; /* MIG_CHUNK_PAGES pages: bytes of disks, at their place in iov */
 	uint64_t pages_sent, pages_zero, pages_unchanged; /* of this round */
 };
 
@@ -33,6 +34,7 @@ struct mig_source {
 	size_t config_len;
 	int fds[1 + MIG_CHANNELS_MAX];
 	uint64_t page_count;
+	uint64_t first_block; /* page_count: no disk moves along */
 	size_t words;
 
 	struct mig_src_fsm fsm; /* run()'s thread */

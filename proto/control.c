@@ -265,6 +265,11 @@ static void put_migrate(const struct control_migrate *m, PB(Migrate) * out)
 	out->mode = m->mode;
 	out->postcopy_rounds = m->postcopy_rounds;
 	out->port = m->port;
+	out->with_disk = m->with_disk;
+	out->force = m->force;
+	out->n_disk_bytes = out->n_disk_used = m->with_disk ? VMSPEC_MAX_DISKS : 0;
+	out->disk_bytes = (uint64_t *)(uintptr_t)m->disk_bytes;
+	out->disk_used = (uint64_t *)(uintptr_t)m->disk_used;
 }
 
 /* `at` holds the pointers that the generated code wants. */
@@ -331,7 +336,8 @@ static bool get_name(const char *what, const char *in, char out[TEXT_NAME_MAX],
 static bool get_migrate(const PB(Migrate) * pb, struct control_migrate *m, char why[VMSPEC_WHY_MAX])
 {
 	if (pb->id.len != sizeof(m->id) || pb->key.len != sizeof(m->key) ||
-	    pb->channels > CONTROL_MIGRATE_CHANNELS || pb->mode > CONTROL_MIGRATE_MODE_MAX)
+	    pb->channels > CONTROL_MIGRATE_CHANNELS || pb->mode > CONTROL_MIGRATE_MODE_MAX ||
+	    pb->n_disk_bytes > VMSPEC_MAX_DISKS || pb->n_disk_used != pb->n_disk_bytes)
 		return false;
 	memcpy(m->id, pb->id.data, sizeof(m->id));
 	memcpy(m->key, pb->key.data, sizeof(m->key));
@@ -342,6 +348,12 @@ static bool get_migrate(const PB(Migrate) * pb, struct control_migrate *m, char 
 	m->mode = pb->mode;
 	m->postcopy_rounds = pb->postcopy_rounds;
 	m->port = pb->port;
+	m->with_disk = pb->with_disk;
+	m->force = pb->force;
+	for (size_t i = 0; i < pb->n_disk_bytes; i++) {
+		m->disk_bytes[i] = pb->disk_bytes[i];
+		m->disk_used[i] = pb->disk_used[i];
+	}
 	return get_name("node", pb->target, m->target, why);
 }
 

@@ -108,6 +108,9 @@ struct control_migrate {
 	uint32_t mode;		  /* 0 pre-copy, 1 post-copy, 2 auto */
 	uint32_t postcopy_rounds; /* auto; 0: the default */
 	uint32_t port;		  /* RELINK */
+	bool with_disk, force;
+	/* PREPARE with disks: of each of the spec. Size, 0: it does not move; and what it takes up. */
+	uint64_t disk_bytes[VMSPEC_MAX_DISKS], disk_used[VMSPEC_MAX_DISKS];
 };
 
 enum { CONTROL_MIGRATE_MODE_MAX = 2 };

@@ -53,6 +53,7 @@ static void encode_start(const struct migctl_start *in, PB(Start) * out)
 	out->bandwidth = in->bandwidth;
 	out->mode = in->mode;
 	out->postcopy_rounds = in->postcopy_rounds;
+	out->with_disk = in->with_disk;
 }
 
 int migctl_encode(const struct migctl_msg *m, uint8_t out[MIGCTL_MAX_BYTES], size_t *len)
@@ -129,6 +130,7 @@ static bool decode_start(const PB(Start) * in, struct migctl_start *out)
 	out->bandwidth = in->bandwidth;
 	out->mode = in->mode;
 	out->postcopy_rounds = in->postcopy_rounds;
+	out->with_disk = in->with_disk;
 	return true;
 }
 
@@ -152,7 +154,7 @@ static bool decode_body(const PB(Message) * pb, struct migctl_msg *m)
 		m->kind = MIGCTL_ORDER;
 		m->order = (enum migctl_order)pb->order;
 		return pb->order >= MIGCTL__PB__ORDER__ORDER_CANCEL &&
-		       pb->order <= MIGCTL__PB__ORDER__ORDER_VERDICT_COMPLETE;
+		       pb->order <= MIGCTL__PB__ORDER__ORDER_DISKS_HERE;
 	case MIGCTL__PB__MESSAGE__BODY_PROGRESS:
 		m->kind = MIGCTL_PROGRESS;
 		return decode_progress(pb->progress, &m->progress);

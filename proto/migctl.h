@@ -39,7 +39,11 @@ enum migctl_order {
 	MIGCTL_VERDICT_UNKNOWN,
 	MIGCTL_FORCE,
 	MIGCTL_VERDICT_COMPLETE,
+	MIGCTL_DISKS_HERE, /* the answer to the state MIGCTL_STATE_DISKS */
 };
+
+/* A destination whose disks have all come, before it is ready: it waits for their names. */
+#define MIGCTL_STATE_DISKS "disks"
 
 enum migctl_end {
 	MIGCTL_DONE = 1, /* the guest runs at the destination */
@@ -56,6 +60,7 @@ struct migctl_start {
 	uint32_t mode; /* enum mig_mode */
 	uint32_t postcopy_rounds;
 	uint64_t bandwidth;
+	bool with_disk;
 };
 
 struct migctl_progress {

@@ -129,6 +129,10 @@ struct agent_gather {
 	struct control_request req;
 	void (*done)(struct agent_gather *g);
 	size_t count, open;
+	enum control_op op;
+	unsigned tries;
+	bool again;
+	struct base_timer timer;
 	struct agent_answer answers[CLUSTER_MAX_NODES];
 };
 
@@ -139,6 +143,9 @@ struct agent_gather {
  */
 void agent_gather(struct agent *a, struct chan_call *call, struct control_request *req,
 		  enum control_op op, void (*done)(struct agent_gather *g));
+
+/* From done(), instead of ending the call: asks all once more, a moment later. */
+void agent_gather_again(struct agent_gather *g);
 
 /* ---- relay.c: another node answers ---- */
 

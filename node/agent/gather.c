@@ -6,6 +6,8 @@
 #include "base/log.h"
 #include "node/agent/agent.h"
 
+enum { AGAIN_MS = 50 };
+
 /* What belongs to one question under way. */
 struct ask {
 	struct agent_gather *gather;
@@ -21,6 +23,11 @@ static void gather_finish(void *arg)
 	for (size_t i = 0; i < g->count; i++)
 		if (!g->answers[i].error)
 			control_reply_fini(&g->answers[i].reply);
+	if (g->again) {
+		base_loop_timer(g->agent->loop, &g->timer,
+				base_clock_ns() + AGAIN_MS * BASE_NS_PER_MS);
+		return;
+	}
 	control_request_fini(&g->req);
 	free(g);
 }
@@ -76,9 +83,9 @@ static void ask_self(struct agent *a, struct agent_answer *answer,
 	free(data);
 }
 
-static int gather_start(struct agent_gather *g, enum control_op op)
+static int gather_start(struct agent_gather *g)
 {
-	struct control_request ask = {.op = op, .local = true};
+	struct control_request ask = {.op = g->op, .local = true};
 	struct agent *a = g->agent;
 	uint8_t *body;
 	size_t len;
@@ -108,6 +115,27 @@ static int gather_start(struct agent_gather *g, enum control_op op)
 	return 0;
 }
 
+static void gather_again(struct base_timer *t)
+{
+	struct agent_gather *g = base_container_of(t, struct agent_gather, timer);
+
+	g->again = false;
+	g->count = 0;
+	memset(g->answers, 0, sizeof(g->answers));
+	if (!gather_start(g))
+		return;
+	agent_reply_text(g->call, CONTROL_FAILED, "out of memory");
+	control_request_fini(&g->req);
+	free(g);
+}
+
+void agent_gather_again(struct agent_gather *g)
+{
+	g->tries++;
+	g->again = true;
+	g->timer.fire = gather_again;
+}
+
 void agent_gather(struct agent *a, struct chan_call *call, struct control_request *req,
 		  enum control_op op, void (*done)(struct agent_gather *g))
 {
@@ -119,7 +147,8 @@ void agent_gather(struct agent *a, struct chan_call *call, struct control_reques
 		g->call = call;
 		g->req = *req;
 		g->done = done;
-		rc = gather_start(g, op);
+		g->op = op;
+		rc = gather_start(g);
 		if (!rc)
 			return;
 		free(g);

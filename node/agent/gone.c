@@ -11,6 +11,7 @@ struct gone {
 	struct vmspec spec;
 	struct control_vm record; /* strings: of spec, reason, state and the agent */
 	char reason[VMMCTL_REASON_MAX];
+	char moved_to[TEXT_NAME_MAX];
 	uint8_t *output; /* the end of its console's */
 	size_t output_len;
 };
@@ -58,6 +59,9 @@ void agent_gone_keep(const struct agent_vm *vm, bool failed)
 	g->at_ns = base_clock_ns();
 	g->spec = vm->spec;
 	memcpy(g->reason, vm->reason, sizeof(g->reason));
+	memcpy(g->moved_to, vm->moved_to, sizeof(g->moved_to));
+	if (vm->moved_to[0])
+		snprintf(g->reason, sizeof(g->reason), "it has moved to node %s", vm->moved_to);
 	agent_vm_record(vm, &g->record);
 	g->record.name = g->spec.name;
 	g->record.kernel = g->spec.kernel;
@@ -88,6 +92,13 @@ bool agent_gone_find(struct agent *a, const char *name, struct control_vm *out,
 	out->ended_ns = (uint64_t)BASE_MAX(base_clock_ns() - g->at_ns, INT64_C(1));
 	*spec = &g->spec;
 	return true;
+}
+
+const char *agent_gone_moved_to(struct agent *a, const char *name)
+{
+	const struct gone *g = gone_find(a, name);
+
+	return g ? g->moved_to : "";
 }
 
 void agent_gone_output(struct agent *a, const char *name, struct chan_call *call)

@@ -31,14 +31,20 @@ static void node_record(struct agent *a, struct agent_host *h, struct control_no
 				   .pid = (uint64_t)getpid()};
 }
 
-static size_t vm_records(struct agent *a, const char *name, struct control_vm *out, size_t max)
+/* half: also what is on its way here, or has just left. */
+static size_t vm_records(struct agent *a, const char *name, bool half, struct control_vm *out,
+			 size_t max)
 {
 	size_t count = 0;
 
 	base_list_foreach (vm, &a->vms, struct agent_vm, link)
-		if (count < max && !vm->incoming && !vm->departed &&
-		    (!name[0] || !strcmp(name, vm->spec.name)))
-			agent_vm_record(vm, &out[count++]);
+		if (count < max && (half || (!vm->incoming && !vm->departed)) &&
+		    (!name[0] || !strcmp(name, vm->spec.name))) {
+			agent_vm_record(vm, &out[count]);
+			if (vm->incoming || vm->departed)
+				out[count].state = "migrating";
+			count++;
+		}
 	return count;
 }
 
@@ -77,7 +83,8 @@ int agent_local_now(struct agent *a, const struct control_request *req, uint8_t 
 	if (!vms || !domains)
 		return -ENOMEM;
 	reply.vms = vms;
-	reply.vm_count = vm_records(a, req->vm, vms, a->vm_count);
+	reply.vm_count = vm_records(a, req->vm, req->local && req->op == CONTROL_VM_LS && req->vm[0],
+				    vms, a->vm_count);
 	/* A VM of ours hides a domain of its name; the domain still has its UUID. */
 	if (!req->vm[0] || !reply.vm_count)
 		reply.vm_count += agent_virt_records(a, req->vm, domains, vms + reply.vm_count,
@@ -264,6 +271,15 @@ void agent_no_vm(struct agent *a, struct chan_call *call, const struct control_r
 				 a->self->name, record.reason);
 }
 
+/* Who asked found the VM here a moment ago: the request follows it. */
+static const struct cluster_node *moved_to(struct agent *a, const char *name)
+{
+	const struct agent_vm *vm = agent_vm_find(a, name);
+	const char *node = vm ? vm->moved_to : agent_gone_moved_to(a, name);
+
+	return node[0] ? cluster_find(a->cluster, node) : NULL;
+}
+
 static void vm_request(struct agent *a, struct chan_call *call, const struct control_request *req)
 {
 	struct agent_vm *vm = agent_vm_find(a, req->vm);
@@ -332,7 +348,13 @@ void agent_local(struct agent *a, struct chan_call *call, struct control_request
 		req->local = true;
 		agent_events(a, call, req);
 		return;
-	default: vm_request(a, call, req); break;
+	default:
+		if (moved_to(a, req->vm)) {
+			agent_relay(a, moved_to(a, req->vm), call, req);
+			return;
+		}
+		vm_request(a, call, req);
+		break;
 	}
 	control_request_fini(req);
 }

@@ -44,6 +44,8 @@ int agent_migration_new(struct agent_vm *vm, bool out, const struct control_migr
 	g->wanted = 1 + g->m.channels;
 	for (unsigned i = 0; i < MIGCTL_MAX_FDS; i++)
 		g->fds[i] = g->conns[i].watch.fd = -1;
+	for (size_t i = 0; i < VMSPEC_MAX_DISKS; i++)
+		g->disk_fds[i] = -1;
 	g->listener.fd = g->session.fd = -1;
 	vm->migration = g;
 	*result = g;
@@ -105,6 +107,7 @@ static void migration_free(struct agent_migration *g, enum control_code code, co
 	base_loop_timer_cancel(&g->timer);
 	agent_migration_close_connections(g);
 	watch_close(&g->session);
+	agent_migrate_disks_close(g);
 	if (g->call)
 		agent_reply_text(g->call, code, "%s", why);
 	if (g->vm)
@@ -145,6 +148,7 @@ void agent_migration_vm_gone(struct agent_vm *vm)
 {
 	struct agent_migration *g = vm->migration;
 	char why[VMMCTL_REASON_MAX + 64];
+	enum agent_verdict v;
 
 	if (!g)
 		return;
@@ -152,7 +156,10 @@ void agent_migration_vm_gone(struct agent_vm *vm)
 		agent_migrate_out_moved(g);
 		return;
 	}
-	agent_verdict_keep(g->agent, g->m.id, verdict_of_gone(g));
+	v = verdict_of_gone(g);
+	agent_verdict_keep(g->agent, g->m.id, v);
+	if (!g->out)
+		agent_migrate_disks_settle(vm->dir, v != VERDICT_ABORTED);
 	snprintf(why, sizeof(why), "the VM ended while it migrated: %s", vm->reason);
 	agent_migration_end(g, CONTROL_FAILED, why);
 }
@@ -411,6 +418,7 @@ static void fill_start(const struct agent_migration *g, struct migctl_msg *msg)
 	msg->start.max_downtime_ms = g->m.max_downtime_ms;
 	msg->start.bandwidth = g->m.bandwidth;
 	msg->start.mode = g->m.mode;
+	msg->start.with_disk = g->m.with_disk;
 	msg->start.postcopy_rounds = g->m.postcopy_rounds;
 	memcpy(msg->fds, g->fds, sizeof(g->fds));
 	msg->fd_count = g->wanted;

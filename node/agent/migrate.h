@@ -69,6 +69,8 @@ struct agent_migration {
 	struct agent_migration_conn conns[MIGCTL_MAX_FDS];
 	struct base_watch listener; /* destination */
 
+	int disk_fds[VMSPEC_MAX_DISKS]; /* destination: copies without a name; -1: none */
+
 	/* The VM's process. */
 	struct base_watch session;
 	bool handed_over, doubt, asking;
@@ -148,6 +150,20 @@ void agent_migrate_in_ready(struct agent_vm *vm);
 void agent_migrate_in_progress(struct agent_migration *g);
 void agent_migrate_in_result(struct agent_migration *g, const struct migctl_result *r);
 BASE_MUST_CHECK int agent_migrate_in_listen(struct agent_migration *g, uint16_t *port);
+
+/* ---- migrate_disk.c ---- */
+
+/* Fills in what moves along, or says why not. */
+enum control_code agent_migrate_disks_measure(const struct agent_vm *vm, struct control_migrate *m,
+					      char why[AGENT_WHY_MAX]);
+/* Files for what comes; they are closed with the migration. */
+enum control_code agent_migrate_disks_make(struct agent_migration *g, char why[AGENT_WHY_MAX]);
+void agent_migrate_disks_close(struct agent_migration *g);
+/* -EEXIST and others of linkat(2); then settle(dir, false) follows, with the end. */
+BASE_MUST_CHECK int agent_migrate_disks_name(struct agent_migration *g);
+/* At the end of a migration that came to this VM's folder: of names that were given, those of an
+ * abort go, and what a commit has replaced. */
+void agent_migrate_disks_settle(const char *dir, bool committed);
 
 /* ---- migrate_back.c: after a break ---- */
 

@@ -116,6 +116,7 @@ void agent_migration_found_dead(struct agent *a, const char *dir)
 			v = VERDICT_COMMITTED;
 		else
 			v = v == VERDICT_FILLING ? VERDICT_GONE : VERDICT_ABORTED;
+		agent_migrate_disks_settle(dir, v != VERDICT_ABORTED);
 	}
 	agent_verdict_keep(a, m.id, v);
 }

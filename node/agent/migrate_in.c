@@ -20,6 +20,7 @@ static void in_fail(struct agent_migration *g, enum control_code code, const cha
 		return;
 	}
 	agent_verdict_keep(g->agent, g->m.id, VERDICT_ABORTED);
+	agent_migrate_disks_settle(vm->dir, false);
 	log_warn("%s: migration from %s: %s", vm->spec.name, g->peer ? g->peer->name : "?", why);
 	agent_migration_end(g, code, why);
 	agent_vm_discard(vm);
@@ -30,6 +31,7 @@ static void in_arrived(struct agent_migration *g, const char *how)
 	struct agent_vm *vm = g->vm;
 
 	vm->incoming = false;
+	agent_migrate_disks_settle(vm->dir, true);
 	agent_event(g->agent, vm->spec.name, "migrate", "%s %s", how, g->peer->name);
 	agent_nics_announce(vm);
 }
@@ -39,6 +41,11 @@ void agent_migrate_in_progress(struct agent_migration *g)
 {
 	if (g->vm->incoming && !strcmp(g->progress.state, "postcopy"))
 		in_arrived(g, "runs here; its memory follows from");
+	if (!g->vm->incoming || strcmp(g->progress.state, MIGCTL_STATE_DISKS) != 0)
+		return;
+	if (agent_migration_order(g, agent_migrate_disks_name(g) ? MIGCTL_CANCEL
+								  : MIGCTL_DISKS_HERE))
+		log_warn("%s: its process takes no order", g->vm->spec.name);
 }
 
 void agent_migrate_in_result(struct agent_migration *g, const struct migctl_result *r)
@@ -175,7 +182,19 @@ void agent_migrate_in_ready(struct agent_vm *vm)
 static const char *in_refuse(struct agent *a, const struct control_request *req,
 			     enum control_code *code, char why[AGENT_WHY_MAX])
 {
-	*code = agent_vm_check(a, req->spec, req->overcommit, why);
+	BASE_AUTO_FREE struct vmspec *spec = malloc(sizeof(*spec));
+
+	if (!spec) {
+		*code = CONTROL_FAILED;
+		return "out of memory";
+	}
+	/* Disks that come along need not be there. */
+	*spec = *req->spec;
+	spec->disk_count = 0;
+	for (size_t i = 0; i < req->spec->disk_count; i++)
+		if (!req->migrate.disk_bytes[i])
+			spec->disks[spec->disk_count++] = req->spec->disks[i];
+	*code = agent_vm_check(a, spec, req->overcommit, why);
 	if (*code)
 		return why;
 	if (!cluster_find(a->cluster, req->migrate.target)) {
@@ -186,22 +205,30 @@ static const char *in_refuse(struct agent *a, const struct control_request *req,
 }
 
 /* The launch writes down what this VM is, before there is a process that a next agent could find. */
-static int in_start(struct agent *a, const struct control_request *req, struct agent_vm **out)
+static enum control_code in_start(struct agent *a, const struct control_request *req,
+				  char why[AGENT_WHY_MAX], struct agent_vm **out)
 {
 	struct agent_vm *vm = agent_vm_new(a, req->spec);
 	struct agent_migration *g;
 	int rc = vm ? agent_migration_new(vm, false, &req->migrate, &g) : -ENOMEM;
+	enum control_code code = CONTROL_OK;
 
 	if (!rc) {
 		vm->incoming = true;
 		g->peer = cluster_find(a->cluster, req->migrate.target);
-		rc = agent_vm_launch(vm);
+		code = agent_migrate_disks_make(g, why);
 	}
-	if (rc && vm)
+	if (!rc && !code)
+		rc = agent_vm_launch(vm);
+	if (rc) {
+		code = CONTROL_FAILED;
+		snprintf(why, AGENT_WHY_MAX, "%s", strerror(-rc));
+	}
+	if (code && vm)
 		agent_vm_free(vm);
-	if (!rc)
+	if (!code)
 		*out = vm;
-	return rc;
+	return code;
 }
 
 void agent_migrate_in(struct agent *a, struct chan_call *call, struct control_request *req)
@@ -211,7 +238,6 @@ void agent_migrate_in(struct agent *a, struct chan_call *call, struct control_re
 	enum control_code code;
 	struct agent_vm *vm;
 	const char *refusal = in_refuse(a, req, &code, why);
-	int rc;
 
 	if (refusal) {
 		snprintf(text, sizeof(text), "node %s: %s", a->self->name, refusal);
@@ -219,9 +245,9 @@ void agent_migrate_in(struct agent *a, struct chan_call *call, struct control_re
 		control_request_fini(req);
 		return;
 	}
-	rc = in_start(a, req, &vm);
-	if (rc) {
-		agent_reply_text(call, CONTROL_FAILED, "node %s: %s", a->self->name, strerror(-rc));
+	code = in_start(a, req, why, &vm);
+	if (code) {
+		agent_reply_text(call, code, "node %s: %s", a->self->name, why);
 	} else {
 		g = vm->migration;
 		g->call = call;

@@ -92,6 +92,7 @@ void agent_migrate_out_result(struct agent_migration *g, const struct migctl_res
 		    g->progress.round, g->progress.bytes_sent / 1000000);
 	g->moved = true;
 	g->vm->departed = true;
+	memcpy(g->vm->moved_to, g->peer->name, sizeof(g->vm->moved_to));
 }
 
 void agent_migrate_out_moved(struct agent_migration *g)
@@ -320,10 +321,17 @@ void agent_migrate_out(struct agent_vm *vm, struct chan_call *call,
 	struct control_migrate m = req->migrate;
 	const struct cluster_node *to = cluster_find(vm->agent->cluster, m.target);
 	struct agent_migration *g;
+	char why[AGENT_WHY_MAX];
+	enum control_code code;
 	int rc;
 
 	if (out_refuse(vm, call, &m, to))
 		return;
+	code = agent_migrate_disks_measure(vm, &m, why);
+	if (code) {
+		agent_reply_text(call, code, "%s", why);
+		return;
+	}
 	if (getrandom(m.id, sizeof(m.id), 0) != sizeof(m.id) ||
 	    getrandom(m.key, sizeof(m.key), 0) != sizeof(m.key) ||
 	    agent_migration_new(vm, true, &m, &g)) {

@@ -6,6 +6,8 @@
 #include "base/log.h"
 #include "node/agent/vm.h"
 
+enum { HANDOVER_TRIES = 100 };
+
 /* Ends the call unless there is such a node. */
 static const struct cluster_node *node_or_refuse(struct agent *a, struct chan_call *call,
 						 const char *name)
@@ -183,15 +185,16 @@ static void send_to_slice(struct agent_gather *g, const struct cluster_node *sli
 	}
 }
 
-/* A libvirt domain is seen on both nodes while it moves; this is the side where it does not run. */
+/* A VM is seen on both nodes while it moves; this is the side where it does not run. */
 static bool is_half_moved(const struct control_vm *vm)
 {
-	return vm->kind[0] && !strcmp(vm->state, "migrating");
+	return !strcmp(vm->state, "migrating");
 }
 
 static void send_to_owner(struct agent_gather *g)
 {
 	const struct cluster_node *owner = NULL, *slice = NULL, *half = NULL;
+	bool between = false;
 
 	for (size_t i = 0; i < g->count; i++) {
 		const struct agent_answer *n = &g->answers[i];
@@ -203,7 +206,10 @@ static void send_to_owner(struct agent_gather *g)
 			continue;
 		}
 		if (is_half_moved(&n->reply.vms[0])) {
-			half = n->node;
+			if (n->reply.vms[0].kind[0])
+				half = n->node;
+			else
+				between = true;
 			continue;
 		}
 		if (owner) {
@@ -216,6 +222,16 @@ static void send_to_owner(struct agent_gather *g)
 	}
 	if (!owner)
 		owner = half;
+	/* One answered before it ran there, the other when it ran here no more. */
+	if (!owner && between && !slice) {
+		if (g->tries < HANDOVER_TRIES)
+			agent_gather_again(g);
+		else
+			agent_reply_text(g->call, CONTROL_BUSY,
+					 "%s is between two nodes; try again in a moment",
+					 g->req.vm);
+		return;
+	}
 	if (!owner) {
 		send_to_slice(g, slice);
 		return;

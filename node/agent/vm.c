@@ -273,8 +273,8 @@ void agent_vm_over(struct agent_vm *vm)
 
 	vm->state = failed ? VMMCTL_FAILED : VMMCTL_STOPPED;
 	agent_migration_vm_gone(vm);
-	if (!vm->incoming && !vm->departed && vm->pid)
-		agent_gone_keep(vm, failed);
+	if (!vm->incoming && (!vm->departed || vm->moved_to[0]) && vm->pid)
+		agent_gone_keep(vm, failed && !vm->departed);
 	agent_vm_dir_remove(vm->dir);
 	if (!vm->incoming)
 		agent_event(vm->agent, vm->spec.name, failed ? "failed" : "ended", "%s",

@@ -59,6 +59,7 @@ struct agent_vm {
 	struct base_list waiters;
 	bool incoming; /* its machine is on the way; nobody's VM yet */
 	bool departed; /* it runs on another node; the process is ending */
+	char moved_to[TEXT_NAME_MAX]; /* that node, when nothing of it is left here */
 	struct agent_migration *migration;
 	struct agent_slice slice;
 	struct agent_nic nics[VMSPEC_MAX_NICS];
@@ -165,6 +166,8 @@ void agent_gone_keep(const struct agent_vm *vm, bool failed);
 /* The record of the last one of this name; false: nothing is known. Valid until the next end. */
 bool agent_gone_find(struct agent *a, const char *name, struct control_vm *out,
 		     const struct vmspec **spec);
+/* The node that it has moved to from here; "": it has not. */
+const char *agent_gone_moved_to(struct agent *a, const char *name);
 /* Sends what is known of its console's output as items of a call for a stream. */
 void agent_gone_output(struct agent *a, const char *name, struct chan_call *call);
 void agent_gone_free(struct agent *a);

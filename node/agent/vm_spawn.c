@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "node/agent/migrate.h"
 #include "node/agent/span.h"
 
 enum { ARGS_MAX = 192 };
@@ -93,16 +94,27 @@ static void add_slice(struct args *a, const struct agent_vm *vm)
 	args_option(a, "--transport", s->transport);
 }
 
+/* The file that a disk comes to with its guest, which is of one node then; -1: it is there. */
+static int copied_disk(const struct agent_vm *vm, size_t i)
+{
+	return vm->incoming && vm->migration ? vm->migration->disk_fds[i] : -1;
+}
+
 static void build_devices(struct args *a, const struct agent_vm *vm)
 {
 	const struct vmspec *s = &vm->spec;
 	char text[VMSPEC_PATH_MAX + 64];
+	int disk_fd = AGENT_NIC_FD(s->nic_count);
 
 	args_option(a, "--kernel", s->kernel);
 	args_option(a, "--initrd", s->initrd);
 	args_option(a, "--cmdline", s->cmdline);
 	for (size_t i = 0; i < s->disk_count; i++) {
-		vmspec_disk_print(&s->disks[i], text, sizeof(text));
+		struct vmspec_disk d = s->disks[i];
+
+		if (copied_disk(vm, i) >= 0)
+			snprintf(d.path, sizeof(d.path), "/proc/self/fd/%d", disk_fd++);
+		vmspec_disk_print(&d, text, sizeof(text));
 		args_option(a, "--disk", text);
 	}
 	for (size_t i = 0; i < s->nic_count; i++)
@@ -165,6 +177,9 @@ static int add_files(posix_spawn_file_actions_t *files, const struct agent_vm *v
 		rc = posix_spawn_file_actions_adddup2(files, vm->slice.listen_fd, next++);
 	if (!rc && vmspec_spans(&vm->spec))
 		rc = posix_spawn_file_actions_adddup2(files, key_fd, next++);
+	for (size_t i = 0; !rc && i < vm->spec.disk_count; i++)
+		if (copied_disk(vm, i) >= 0)
+			rc = posix_spawn_file_actions_adddup2(files, copied_disk(vm, i), next++);
 	if (!rc)
 		rc = posix_spawn_file_actions_addclosefrom_np(files, next);
 	return rc;

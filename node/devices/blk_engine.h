@@ -55,6 +55,8 @@ struct blk_image_ops {
 	int (*engine)(struct blk_image *image, struct base_loop *loop, unsigned depth,
 		      struct blk_engine **out);
 	void (*free)(struct blk_image *image);
+	/* The file that has the disk's bytes as they are; NULL: there is none. */
+	int (*fd)(struct blk_image *image);
 };
 
 BASE_MUST_CHECK int blk_raw_open(const char *path, bool read_only, bool direct, bool no_uring,

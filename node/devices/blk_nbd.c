@@ -216,7 +216,7 @@ static void image_free(struct blk_image *image)
 	free(n);
 }
 
-static const struct blk_image_ops image_ops = {image_engine, image_free};
+static const struct blk_image_ops image_ops = {image_engine, image_free, NULL};
 
 /* A path as a value of QEMU's option lists: commas are doubled. */
 static char *image_option(const char *path)

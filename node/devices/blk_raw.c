@@ -154,7 +154,12 @@ static void raw_free(struct blk_image *image)
 	free(raw);
 }
 
-static const struct blk_image_ops raw_ops = {raw_engine, raw_free};
+static int raw_fd(struct blk_image *image)
+{
+	return base_container_of(image, struct raw_image, image)->fd;
+}
+
+static const struct blk_image_ops raw_ops = {raw_engine, raw_free, raw_fd};
 
 /* Size and block size of a file or block device. */
 static int raw_measure(struct raw_image *raw)

@@ -45,6 +45,7 @@ struct blk_queue {
 struct blk {
 	struct virtio_device vd;
 	struct blk_image *image;
+	struct blk_copy copy;
 	uint8_t serial[VIRTIO_BLK_SERIAL_MAX];
 	unsigned queue_count;
 	struct blk_queue queues[VIRTIO_BLK_QUEUES_MAX];
@@ -61,6 +62,9 @@ static void request_finish(struct blk_request *r, uint8_t status)
 	struct virtio_chain *c = &r->chain;
 	struct blk_queue *bq = r->queue;
 
+	/* Also after an error: part of it may be written. */
+	if (r->io.op == BLK_WRITE || r->io.op == BLK_DISCARD || r->io.op == BLK_ZERO)
+		blk_copy_mark(&bq->blk->copy, r->io.offset, r->io.len);
 	bq->errors += status != VIRTIO_BLK_S_OK;
 	virtio_iov_write(virtio_chain_in(c), c->in_count, c->in_bytes - 1, &status, 1);
 	/* The status is last, so all before it counts as written: the dirty log must have it. */
@@ -341,6 +345,7 @@ static void blk_fini(struct virtio_device *vd)
 	for (unsigned i = 0; i < b->queue_count; i++)
 		queue_free(&b->queues[i]);
 	virtio_device_fini(vd);
+	blk_copy_fini(&b->copy);
 	b->image->ops->free(b->image);
 	free(b);
 }
@@ -357,6 +362,13 @@ static int blk_start(struct virtio_device *vd)
 		rc = virtio_worker_start(&b->queues[i].worker, name);
 	}
 	return rc;
+}
+
+struct blk_copy *virtio_blk_copy(struct vmm_device *dev)
+{
+	struct blk *b = blk_of(base_container_of(dev, struct virtio_device, dev));
+
+	return b->image->read_only || b->copy.fd < 0 ? NULL : &b->copy;
 }
 
 static const struct virtio_ops blk_ops = {
@@ -449,6 +461,8 @@ int virtio_blk_new(struct vmm_env *env, struct vmm_virtio_slot slot,
 	rc = blk_open(opts, &b->image);
 	if (rc)
 		goto err_free;
+	blk_copy_init(&b->copy, b->image->ops->fd ? b->image->ops->fd(b->image) : -1,
+		      b->image->size_bytes);
 	queues = BASE_MIN(BASE_MIN(queues, b->image->queues_max), (unsigned)VIRTIO_BLK_QUEUES_MAX);
 	for (unsigned i = 0; i < queues; i++)
 		queue_max[i] = BLK_QUEUE_SIZE;

@@ -8,6 +8,7 @@
 #ifndef VIRTIO_BLK_H
 #define VIRTIO_BLK_H
 
+#include "node/devices/blk_copy.h"
 #include "node/vmm/device.h"
 
 enum { VIRTIO_BLK_QUEUES_MAX = 16, VIRTIO_BLK_SERIAL_MAX = 20 };
@@ -27,5 +28,8 @@ struct virtio_blk_options {
 /* -errno of open(2), -ENOEXEC where qemu-nbd cannot serve the image, -EINVAL for an empty one. */
 BASE_MUST_CHECK int virtio_blk_new(struct vmm_env *env, struct vmm_virtio_slot slot,
 				   const struct virtio_blk_options *opts, struct vmm_device **out);
+
+/* For a disk that moves with its guest; NULL: it is read-only, or an image that only qemu-nbd can read. */
+struct blk_copy *virtio_blk_copy(struct vmm_device *dev);
 
 #endif

@@ -93,6 +93,7 @@ static void fill_progress(struct vmm_migration *m, struct migctl_progress *out)
 		 m->source ? mig_src_state_name(p.state)
 		 : m->cut  ? mig_dst_state_name(MIG_DST_BROKEN)
 		 : m->ran  ? mig_dst_state_name(MIG_DST_FILL)
+		 : m->naming ? MIGCTL_STATE_DISKS
 			   : "receive");
 	if (m->dest)
 		out->pages_left = mig_dest_missing(m->dest);
@@ -135,6 +136,7 @@ static void session_close(struct vmm_migration *m)
 	if (m->session.fd >= 0)
 		close(m->session.fd);
 	m->session.fd = -1;
+	migration_disks_named(m, -ENOTCONN);
 }
 
 static void migration_over(struct vmm_migration *m, int result)
@@ -254,7 +256,9 @@ static void session_start(struct vmm_migration *m, struct migctl_msg *msg)
 
 	take_params(m, &msg->start);
 	take_memory(m);
-	err = make_engine(m, msg->fds);
+	err = msg->start.with_disk ? migration_disks_add(m) : 0;
+	if (!err)
+		err = make_engine(m, msg->fds);
 	if (err) {
 		for (unsigned i = 0; i < msg->fd_count; i++)
 			close(msg->fds[i]);
@@ -320,6 +324,7 @@ static enum mig_event verdict_of(enum migctl_order order)
 	case MIGCTL_VERDICT_COMPLETE: return MIG_EV_VERDICT_COMPLETE;
 	case MIGCTL_FORCE: return MIG_EV_FORCE;
 	case MIGCTL_CANCEL: return MIG_EV_CANCEL;
+	case MIGCTL_DISKS_HERE:
 	case MIGCTL_VERDICT_UNKNOWN: break;
 	}
 	return MIG_EV_VERDICT_UNKNOWN;
@@ -350,6 +355,12 @@ static void session_verdict(struct vmm_migration *m, enum migctl_order order)
 
 static void session_order(struct vmm_migration *m, enum migctl_order order)
 {
+	if (order == MIGCTL_DISKS_HERE) {
+		migration_disks_named(m, 0);
+		return;
+	}
+	if (order == MIGCTL_CANCEL)
+		migration_disks_named(m, -ECANCELED);
 	/* A cancel comes too late for a guest that runs elsewhere. */
 	if (m->doubt || (m->cut && order != MIGCTL_CANCEL))
 		session_verdict(m, order);
@@ -411,9 +422,11 @@ int vmm_migration_start(struct vmm_vm *vm, struct base_loop *loop, enum vmm_migr
 	m->session =
 		(struct base_watch){.fd = session_fd, .events = EPOLLIN, .ready = session_ready};
 	sem_init(&m->answered, 0, 0);
+	sem_init(&m->named, 0, 0);
 	err = base_loop_add(loop, &m->session);
 	if (err) {
 		sem_destroy(&m->answered);
+		sem_destroy(&m->named);
 		free(m);
 		return err;
 	}
@@ -480,5 +493,6 @@ void vmm_migration_free(struct vmm_migration *m)
 	mig_dest_free(m->dest);
 	base_wbuf_fini(&m->config);
 	sem_destroy(&m->answered);
+	sem_destroy(&m->named);
 	free(m);
 }

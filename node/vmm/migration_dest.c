@@ -40,10 +40,12 @@ static int main_load(struct vmm_migration *m)
 static int dest_load(void *guest, const void *state, size_t len)
 {
 	struct vmm_migration *m = guest;
+	int err;
 
 	m->state_in = state;
 	m->state_len = len;
-	return migration_ask(m, main_load);
+	err = migration_ask(m, main_load);
+	return err ? err : migration_disks_settle(m);
 }
 
 /* For the guest, the time of the hand-over has passed: its clocks go on without a jump back. */
@@ -158,6 +160,7 @@ const struct mig_dest_ops migration_dest_ops = {
 	.load = dest_load,
 	.run = dest_run,
 	.journal = dest_journal,
+	.blocks_write = migration_disks_write,
 	.can_fill = dest_can_fill,
 	.discard = dest_discard,
 	.fill_start = dest_fill_start,

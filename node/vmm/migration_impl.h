@@ -14,9 +14,15 @@
 #include <stdatomic.h>
 
 #include "migrate/migrate.h"
+#include "node/devices/blk_copy.h"
 #include "node/vmm/migration.h"
 #include "node/vmm/vm_internal.h"
 #include "proto/migctl.h"
+
+struct migration_disk {
+	struct blk_copy *copy;
+	uint64_t first, count; /* the engine's pages */
+};
 
 struct vmm_migration {
 	struct vmm_vm *vm;
@@ -49,6 +55,13 @@ struct vmm_migration {
 	size_t state_len;
 	uint64_t paused_wall_ns;
 
+	/* Disks that move along; migration_disk.c. */
+	struct migration_disk disks[VMM_DISK_MAX];
+	unsigned disk_count;
+	bool naming; /* main thread: the agent was asked for the names */
+	int named_result;
+	sem_t named;
+
 	pthread_t throttler;
 	bool throttling;
 	atomic_uint throttle_percent;
@@ -65,6 +78,25 @@ BASE_MUST_CHECK int migration_journal(struct vmm_migration *m, const char *entry
 void migration_report(struct vmm_migration *m);
 /* Of this host's clock, which both sides are taken to share. */
 uint64_t migration_wall_ns(void);
+
+/* ---- migration_disk.c ---- */
+
+/* After m->memory has the guest's regions: adds the disks. -EOPNOTSUPP: one cannot be copied. */
+BASE_MUST_CHECK int migration_disks_add(struct vmm_migration *m);
+BASE_MUST_CHECK int migration_disks_track(struct vmm_migration *m);
+void migration_disks_untrack(struct vmm_migration *m);
+void migration_disks_fetch(struct vmm_migration *m, uint64_t *bitmap);
+BASE_MUST_CHECK int migration_disks_used(struct vmm_migration *m, uint64_t *bitmap);
+/* Of mig_source_ops and mig_dest_ops. */
+BASE_MUST_CHECK int migration_disks_read(void *guest, uint64_t index, void *page);
+BASE_MUST_CHECK int migration_disks_write(void *guest, uint64_t index, unsigned count,
+					  const void *pages);
+/* Engine's thread: the copies are durable, and the agent has given them their names. */
+BASE_MUST_CHECK int migration_disks_settle(struct vmm_migration *m);
+/* Main thread: the agent's answer, or that there will be none. */
+void migration_disks_named(struct vmm_migration *m, int result);
+
+/* ---- migration_config.c ---- */
 
 /* What the machine is, for a destination to compare; out->error where it does not fit. */
 void migration_config_write(struct vmm_vm *vm, struct base_wbuf *out);

@@ -14,8 +14,10 @@ enum { THROTTLE_PERIOD_MS = 20 };
 static int source_dirty_start(void *guest)
 {
 	struct vmm_migration *m = guest;
-	int err = vmm_mem_dirty_start(m->vm->mem);
+	int err = migration_disks_track(m);
 
+	if (!err)
+		err = vmm_mem_dirty_start(m->vm->mem);
 	return err ? err : vmm_kvm_map_memory(&m->vm->kvm, m->vm->mem, true);
 }
 
@@ -34,6 +36,7 @@ static int dirty_fetch(struct vmm_migration *m, uint64_t *bitmap, bool last)
 	vmm_mem_dirty_fetch_and_clear(m->vm->mem, ours);
 	for (size_t i = 0; i < words; i++)
 		bitmap[i] |= ours[i];
+	migration_disks_fetch(m, bitmap);
 	return 0;
 }
 
@@ -51,6 +54,7 @@ static void source_dirty_stop(void *guest)
 {
 	struct vmm_migration *m = guest;
 
+	migration_disks_untrack(m);
 	vmm_mem_dirty_stop(m->vm->mem);
 	if (vmm_kvm_map_memory(&m->vm->kvm, m->vm->mem, false))
 		log_warn(
@@ -78,7 +82,7 @@ static int source_touched(void *guest, uint64_t *bitmap)
 		off_t data = lseek(fd, at, SEEK_DATA), hole;
 
 		if (data < 0)
-			return errno == ENXIO ? 0 : -errno;
+			return errno == ENXIO ? migration_disks_used(m, bitmap) : -errno;
 		hole = lseek(fd, data, SEEK_HOLE);
 		if (hole < 0)
 			return -errno;
@@ -86,7 +90,7 @@ static int source_touched(void *guest, uint64_t *bitmap)
 				 ((uint64_t)hole + VMM_PAGE_SIZE - 1) / VMM_PAGE_SIZE);
 		at = hole;
 	}
-	return 0;
+	return migration_disks_used(m, bitmap);
 }
 
 /* Duty cycle of all vCPUs; the pause gate keeps the guest's TSC from standing still meanwhile. */
@@ -196,6 +200,7 @@ const struct mig_source_ops migration_source_ops = {
 	.dirty_fetch = source_dirty_fetch,
 	.dirty_last = source_dirty_last,
 	.dirty_stop = source_dirty_stop,
+	.block_read = migration_disks_read,
 	.touched = source_touched,
 	.pause = source_pause,
 	.resume = source_resume,

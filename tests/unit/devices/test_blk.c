@@ -371,6 +371,125 @@ static void bad_images_are_refused(void **state)
 	drv_free(&d);
 }
 
+enum { COPY_BLOCKS = DISK_BYTES / BLK_COPY_BLOCK, COPY_FIRST = 100 };
+
+static bool copy_bit(const uint64_t *bitmap, unsigned block)
+{
+	return bitmap[(COPY_FIRST + block) / 64] >> ((COPY_FIRST + block) % 64) & 1;
+}
+
+static unsigned copy_count(const uint64_t *bitmap)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < COPY_BLOCKS; i++)
+		n += copy_bit(bitmap, i);
+	return n;
+}
+
+static void copying_sees_every_write(void **state)
+{
+	uint64_t bitmap[(COPY_FIRST + COPY_BLOCKS + 63) / 64] = {0}, gpa;
+	static uint8_t block[BLK_COPY_BLOCK], zeros[BLK_COPY_BLOCK];
+	struct blk_copy *copy;
+	struct disk t;
+
+	assert_true(disk_make(&t, URING));
+	disk_plug(&t);
+	copy = virtio_blk_copy(t.d.dev);
+	assert_non_null(copy);
+	assert_int_equal(blk_copy_blocks(copy), COPY_BLOCKS);
+	gpa = drv_alloc(&t.d, 65536);
+	fill(&t, gpa, 65536, 3);
+	assert_int_equal(request(&t, VIRTIO_BLK_T_OUT, 0, gpa, 512), VIRTIO_BLK_S_OK);
+	drv_must(blk_copy_start(copy), "start");
+	blk_copy_fetch(copy, bitmap, COPY_FIRST);
+	assert_int_equal(copy_count(bitmap), 0);
+	/* 4 KiB over the edge of two blocks; the last block; a run beyond a word of the bitmap. */
+	assert_int_equal(request(&t, VIRTIO_BLK_T_OUT, 8 * 20 + 7, gpa, 4096), VIRTIO_BLK_S_OK);
+	assert_int_equal(request(&t, VIRTIO_BLK_T_OUT, SECTORS - 1, gpa, 512), VIRTIO_BLK_S_OK);
+	assert_int_equal(range_request(&t, VIRTIO_BLK_T_WRITE_ZEROES, 8 * 60, 8 * 200, 0),
+			 VIRTIO_BLK_S_OK);
+	assert_int_equal(request(&t, VIRTIO_BLK_T_IN, 8 * 500, gpa, 65536), VIRTIO_BLK_S_OK);
+	blk_copy_fetch(copy, bitmap, COPY_FIRST);
+	assert_true(copy_bit(bitmap, 20) && copy_bit(bitmap, 21));
+	assert_true(copy_bit(bitmap, COPY_BLOCKS - 1));
+	for (unsigned i = 60; i < 260; i++)
+		assert_true(copy_bit(bitmap, i));
+	assert_int_equal(copy_count(bitmap), 203);
+	memset(bitmap, 0, sizeof(bitmap));
+	blk_copy_fetch(copy, bitmap, COPY_FIRST);
+	assert_int_equal(copy_count(bitmap), 0);
+	blk_copy_stop(copy);
+	assert_int_equal(request(&t, VIRTIO_BLK_T_OUT, 0, gpa, 512), VIRTIO_BLK_S_OK);
+	blk_copy_fetch(copy, bitmap, COPY_FIRST);
+	assert_int_equal(copy_count(bitmap), 0);
+	/* What may be something else than zeros. */
+	drv_must(blk_copy_used(copy, bitmap, COPY_FIRST), "used");
+	assert_true(copy_bit(bitmap, 0) && copy_bit(bitmap, 20) &&
+		    copy_bit(bitmap, COPY_BLOCKS - 1));
+	/* Bytes. */
+	memset(block, 0x5a, sizeof(block));
+	drv_must(blk_copy_write(copy, 700, 1, block), "write");
+	assert_int_equal(request(&t, VIRTIO_BLK_T_IN, 8 * 700, gpa, 4096), VIRTIO_BLK_S_OK);
+	assert_memory_equal(drv_ptr(&t.d, gpa, 4096), block, 4096);
+	drv_must(blk_copy_write(copy, 700, 1, NULL), "zeros");
+	drv_must(blk_copy_read(copy, 700, block), "read");
+	assert_memory_equal(block, zeros, sizeof(zeros));
+	drv_must(blk_copy_sync(copy), "sync");
+	assert_int_equal(blk_copy_read(copy, COPY_BLOCKS, block), -EINVAL);
+	assert_int_equal(blk_copy_write(copy, COPY_BLOCKS - 1, 2, block), -EINVAL);
+	assert_int_equal(truncate(t.path, DISK_BYTES / 2), 0);
+	assert_int_equal(blk_copy_read(copy, COPY_BLOCKS - 1, block), -EIO);
+	disk_free(&t);
+}
+
+/* A size that is no whole number of blocks; the rest of the last one is not there. */
+static void copying_of_a_short_last_block(void **state)
+{
+	char path[] = "/tmp/test-blk-XXXXXX";
+	uint8_t block[BLK_COPY_BLOCK];
+	uint64_t bitmap[1] = {0};
+	struct blk_copy c;
+	struct stat st;
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	unlink(path);
+	assert_int_equal(ftruncate(fd, 4096 + 512), 0);
+	blk_copy_init(&c, fd, 4096 + 512);
+	assert_int_equal(blk_copy_blocks(&c), 2);
+	drv_must(blk_copy_start(&c), "start");
+	memset(block, 1, sizeof(block));
+	drv_must(blk_copy_write(&c, 1, 1, block), "write");
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, 4096 + 512);
+	drv_must(blk_copy_read(&c, 1, block), "read");
+	assert_int_equal(block[511], 1);
+	assert_int_equal(block[512], 0);
+	blk_copy_mark(&c, 4096, 512);
+	blk_copy_fetch(&c, bitmap, 3);
+	assert_int_equal(bitmap[0], 1 << 4);
+	blk_copy_fini(&c);
+	close(fd);
+}
+
+static void copying_is_for_raw_disks_that_are_written(void **state)
+{
+	struct disk t;
+
+	assert_true(disk_make(&t, SYNC));
+	t.opts.read_only = true;
+	disk_plug(&t);
+	assert_null(virtio_blk_copy(t.d.dev));
+	disk_free(&t);
+	if (!disk_make(&t, QCOW2))
+		return;
+	disk_plug(&t);
+	assert_null(virtio_blk_copy(t.d.dev));
+	disk_free(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -382,6 +501,9 @@ int main(void)
 		cmocka_unit_test(pause_drains_what_is_under_way),
 		cmocka_unit_test(another_disk_is_no_place_to_resume),
 		cmocka_unit_test(bad_images_are_refused),
+		cmocka_unit_test(copying_sees_every_write),
+		cmocka_unit_test(copying_of_a_short_last_block),
+		cmocka_unit_test(copying_is_for_raw_disks_that_are_written),
 	};
 
 	base_log_set_level(BASE_LOG_ERROR);

@@ -18,7 +18,7 @@
 #include "base/rng.h"
 #include "migrate/migrate.h"
 
-enum { PAGES = 3000, WORDS = (PAGES + 63) / 64, CHANNELS = 2 };
+enum { PAGES = 3000, WORDS = (PAGES + 63) / 64, CHANNELS = 2, BLOCKS = 1500 };
 
 struct guest {
 	struct mig_memory memory;
@@ -42,6 +42,14 @@ struct guest {
 
 static struct guest src, dst;
 static struct mig_params params;
+
+/* A disk that moves along, in some tests. */
+static struct {
+	pthread_mutex_t lock;
+	uint8_t src[BLOCKS][MIG_PAGE_SIZE], dst[BLOCKS][MIG_PAGE_SIZE];
+	bool there, written[BLOCKS];
+	unsigned reads, zeroed, read_error_at, write_error_at;
+} disk = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static int src_fds[1 + CHANNELS], dst_fds[1 + CHANNELS];
 
 /* ---- the guest ---- */
@@ -110,6 +118,12 @@ static int g_dirty_fetch(void *guest, uint64_t *bitmap)
 	for (int i = 0; i < WORDS; i++)
 		bitmap[i] |= atomic_exchange(&src.dirty[i], 0);
 	bitmap[0] |= src.restless;
+	pthread_mutex_lock(&disk.lock);
+	for (unsigned i = PAGES; disk.there && i < PAGES + BLOCKS; i++) {
+		bitmap[i / 64] |= (uint64_t)disk.written[i - PAGES] << (i % 64);
+		disk.written[i - PAGES] = false;
+	}
+	pthread_mutex_unlock(&disk.lock);
 	return 0;
 }
 
@@ -123,7 +137,47 @@ static int g_touched(void *guest, uint64_t *bitmap)
 	/* All but the last thousand pages, which nobody ever wrote. */
 	for (int i = 0; i < PAGES - 1000; i++)
 		bitmap[i / 64] |= UINT64_C(1) << (i % 64);
+	/* The last hundred blocks are a hole. */
+	for (int i = PAGES; disk.there && i < PAGES + BLOCKS - 100; i++)
+		bitmap[i / 64] |= UINT64_C(1) << (i % 64);
 	return 0;
+}
+
+/* The guest writes a block elsewhere with every tenth that is read; some become zeros. */
+static int g_block_read(void *guest, uint64_t index, void *page)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&disk.lock);
+	if (++disk.reads == disk.read_error_at)
+		rc = -EIO;
+	memcpy(page, disk.src[index - PAGES], MIG_PAGE_SIZE);
+	if (disk.reads % 10 == 0 && disk.reads < 3 * BLOCKS && !atomic_load(&src.paused)) {
+		unsigned to = disk.reads * 7 % BLOCKS;
+
+		memset(disk.src[to], disk.reads % 20 ? (int)disk.reads : 0, MIG_PAGE_SIZE);
+		disk.written[to] = true;
+	}
+	pthread_mutex_unlock(&disk.lock);
+	return rc;
+}
+
+static int d_blocks_write(void *guest, uint64_t index, unsigned count, const void *pages)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&disk.lock);
+	if (index < PAGES || index - PAGES + count > BLOCKS)
+		rc = -EINVAL;
+	else if (disk.write_error_at && index - PAGES >= disk.write_error_at)
+		rc = -ENOSPC;
+	else if (pages)
+		memcpy(disk.dst[index - PAGES], pages, (size_t)count * MIG_PAGE_SIZE);
+	else
+		memset(disk.dst[index - PAGES], 0, (size_t)count * MIG_PAGE_SIZE);
+	disk.zeroed += !pages;
+	pthread_mutex_unlock(&disk.lock);
+	return rc;
 }
 
 static int g_pause(void *guest)
@@ -276,12 +330,14 @@ static const struct mig_source_ops src_ops = {
 	.save = g_save,
 	.throttle = g_throttle,
 	.journal = g_journal,
+	.block_read = g_block_read,
 };
 static const struct mig_dest_ops dst_ops = {
 	.check = d_check,
 	.load = d_load,
 	.run = d_run,
 	.journal = g_journal,
+	.blocks_write = d_blocks_write,
 	.can_fill = d_can_fill,
 	.discard = d_discard,
 	.fill_start = d_fill_start,
@@ -842,8 +898,86 @@ static void postcopy_links_that_break(void **state)
 	check_moved_post(&res);
 }
 
+static void add_disk(void)
+{
+	memset(disk.dst, 0, sizeof(disk.dst));
+	memset(disk.written, 0, sizeof(disk.written));
+	for (unsigned i = 0; i < BLOCKS; i++)
+		memset(disk.src[i], i < BLOCKS - 100 ? (int)i : 0, MIG_PAGE_SIZE);
+	disk.there = true;
+	disk.reads = disk.zeroed = disk.read_error_at = disk.write_error_at = 0;
+	src.memory.regions[src.memory.region_count++] = (struct mig_region){.page_count = BLOCKS};
+	dst.memory.regions[dst.memory.region_count++] = (struct mig_region){.page_count = BLOCKS};
+}
+
+static int teardown_disk(void **state)
+{
+	disk.there = false;
+	return teardown(state);
+}
+
+static void disk_moves_along(void **state)
+{
+	struct result r;
+
+	add_disk();
+	start_writer(20);
+	r = migrate();
+	check_moved(&r);
+	assert_memory_equal(disk.src, disk.dst, sizeof(disk.src));
+	assert_true(disk.zeroed > 0);
+	print_message("%u blocks read in %u rounds\n", disk.reads, r.progress.round);
+	assert_true(disk.reads > BLOCKS - 100);
+}
+
+static void disk_encrypted(void **state)
+{
+	struct result r;
+
+	add_disk();
+	params.encrypt = true;
+	r = migrate();
+	check_moved(&r);
+	assert_memory_equal(disk.src, disk.dst, sizeof(disk.src));
+}
+
+static void disk_without_room(void **state)
+{
+	struct result r;
+
+	add_disk();
+	disk.write_error_at = 700;
+	r = migrate();
+	check_stayed(&r, 0);
+	assert_non_null(strstr(r.progress.error, "a disk cannot be written: No space left"));
+}
+
+static void disk_that_cannot_be_read(void **state)
+{
+	struct result r;
+
+	add_disk();
+	disk.read_error_at = 700;
+	r = migrate();
+	check_stayed(&r, 0);
+	assert_non_null(strstr(r.progress.error, "a disk cannot be read: Input/output error"));
+}
+
+static void disk_in_postcopy(void **state)
+{
+	struct result r;
+
+	add_disk();
+	dst.fills = true;
+	params.mode = MIG_MODE_POSTCOPY;
+	r = migrate();
+	check_stayed(&r, 0);
+	assert_non_null(strstr(r.progress.error, "--mode precopy"));
+}
+
 int main(void)
 {
+#define D(f) cmocka_unit_test_setup_teardown(f, setup, teardown_disk)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(idle_guest),
@@ -864,6 +998,11 @@ int main(void)
 		T(postcopy_encrypted),
 		T(postcopy_where_it_cannot_be),
 		T(postcopy_links_that_break),
+		D(disk_moves_along),
+		D(disk_encrypted),
+		D(disk_without_room),
+		D(disk_that_cannot_be_read),
+		D(disk_in_postcopy),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
