@@ -139,7 +139,8 @@ int ctl_vm_migrate(struct ctl *c)
 	    (c->node && !ctl_name(c, "node", c->node, req.node)))
 		return CONTROL_USAGE;
 	if (c->force && !c->with_disk)
-		return ctl_fail(c, CONTROL_USAGE, "--force is about disks: it goes with --with-disk");
+		return ctl_fail(c, CONTROL_USAGE,
+				"--force is about disks: it goes with --with-disk");
 	ctl_migrate_options(c, &req.migrate);
 	code = ctl_call(c, &req, migrate_item, c, &r);
 	ctl_progress_clear(c);

@@ -164,8 +164,7 @@ static int receiver_pages(struct receiver *r, const struct mig_head *h)
 	r->frames++;
 	for (unsigned i = 0; i < n; i++) {
 		uint8_t *page = mig_page_host(&r->d->memory, data[i].index);
-		uint64_t hash = mig_page_hash(page ? page
-						   : r->bounce + (size_t)i * MIG_PAGE_SIZE);
+		uint64_t hash = mig_page_hash(page ? page : r->bounce + (size_t)i * MIG_PAGE_SIZE);
 
 		mig_dest_set_page(r, data[i].index, hash, hash != data[i].hash);
 	}

@@ -35,9 +35,8 @@ static inline uint8_t *mig_page_host(const struct mig_memory *m, uint64_t index)
 {
 	for (unsigned i = 0; i < m->region_count; i++) {
 		if (index < m->regions[i].page_count)
-			return m->regions[i].host
-				       ? m->regions[i].host + index * MIG_PAGE_SIZE
-				       : NULL;
+			return m->regions[i].host ? m->regions[i].host + index * MIG_PAGE_SIZE
+						  : NULL;
 		index -= m->regions[i].page_count;
 	}
 	return NULL;

@@ -83,8 +83,8 @@ int agent_local_now(struct agent *a, const struct control_request *req, uint8_t 
 	if (!vms || !domains)
 		return -ENOMEM;
 	reply.vms = vms;
-	reply.vm_count = vm_records(a, req->vm, req->local && req->op == CONTROL_VM_LS && req->vm[0],
-				    vms, a->vm_count);
+	reply.vm_count = vm_records(
+		a, req->vm, req->local && req->op == CONTROL_VM_LS && req->vm[0], vms, a->vm_count);
 	/* A VM of ours hides a domain of its name; the domain still has its UUID. */
 	if (!req->vm[0] || !reply.vm_count)
 		reply.vm_count += agent_virt_records(a, req->vm, domains, vms + reply.vm_count,

@@ -175,9 +175,9 @@ enum control_code agent_migrate_disks_make(struct agent_migration *g, char why[A
 		if (!g->m.disk_bytes[i])
 			continue;
 		if (i >= s->disk_count || s->disks[i].read_only ||
-		    !strcmp(s->disks[i].format, "qcow2") ||
-		    !folder_of(s->disks[i].path, folder)) {
-			snprintf(why, AGENT_WHY_MAX, "the source wants a disk copied that it lacks");
+		    !strcmp(s->disks[i].format, "qcow2") || !folder_of(s->disks[i].path, folder)) {
+			snprintf(why, AGENT_WHY_MAX,
+				 "the source wants a disk copied that it lacks");
 			return CONTROL_USAGE;
 		}
 		code = check_name(g, s->disks[i].path, why);
@@ -331,7 +331,8 @@ static bool next_named(FILE *f, struct named *n)
 	if (!fgets(line, sizeof(line), f))
 		return false;
 	line[strcspn(line, "\n")] = 0;
-	if (sscanf(line, "%" SCNu64 " %" SCNu64 " %8x %n", &n->device, &n->inode, &spare, &at) != 3 ||
+	if (sscanf(line, "%" SCNu64 " %" SCNu64 " %8x %n", &n->device, &n->inode, &spare, &at) !=
+		    3 ||
 	    !at || line[at] != '/' || strlen(line + at) >= sizeof(n->path))
 		return false;
 	snprintf(n->path, sizeof(n->path), "%s", line + at);

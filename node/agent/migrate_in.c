@@ -43,8 +43,8 @@ void agent_migrate_in_progress(struct agent_migration *g)
 		in_arrived(g, "runs here; its memory follows from");
 	if (!g->vm->incoming || strcmp(g->progress.state, MIGCTL_STATE_DISKS) != 0)
 		return;
-	if (agent_migration_order(g, agent_migrate_disks_name(g) ? MIGCTL_CANCEL
-								  : MIGCTL_DISKS_HERE))
+	if (agent_migration_order(g,
+				  agent_migrate_disks_name(g) ? MIGCTL_CANCEL : MIGCTL_DISKS_HERE))
 		log_warn("%s: its process takes no order", g->vm->spec.name);
 }
 

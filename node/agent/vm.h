@@ -57,8 +57,8 @@ struct agent_vm {
 	int status;		/* of waitpid(2), -1: not known */
 	enum control_code code; /* of a start that failed; 0: CONTROL_FAILED */
 	struct base_list waiters;
-	bool incoming; /* its machine is on the way; nobody's VM yet */
-	bool departed; /* it runs on another node; the process is ending */
+	bool incoming;		      /* its machine is on the way; nobody's VM yet */
+	bool departed;		      /* it runs on another node; the process is ending */
 	char moved_to[TEXT_NAME_MAX]; /* that node, when nothing of it is left here */
 	struct agent_migration *migration;
 	struct agent_slice slice;

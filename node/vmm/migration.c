@@ -90,11 +90,11 @@ static void fill_progress(struct vmm_migration *m, struct migctl_progress *out)
 		.downtime_ns = (uint64_t)p.downtime_ns,
 	};
 	snprintf(out->state, sizeof(out->state), "%s",
-		 m->source ? mig_src_state_name(p.state)
-		 : m->cut  ? mig_dst_state_name(MIG_DST_BROKEN)
-		 : m->ran  ? mig_dst_state_name(MIG_DST_FILL)
+		 m->source   ? mig_src_state_name(p.state)
+		 : m->cut    ? mig_dst_state_name(MIG_DST_BROKEN)
+		 : m->ran    ? mig_dst_state_name(MIG_DST_FILL)
 		 : m->naming ? MIGCTL_STATE_DISKS
-			   : "receive");
+			     : "receive");
 	if (m->dest)
 		out->pages_left = mig_dest_missing(m->dest);
 }

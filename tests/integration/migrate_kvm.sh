@@ -38,7 +38,9 @@ copying() { timeout 20 bash -c "until '$pangaea' events '$1' | grep -q 'migrate 
 agent a; agent b
 both_up || fail "the agents do not see each other"
 
-start move 'mib=48 rate=60 seconds=20'
+start move 'mib=48 rate=60 seconds=25'
+# Whoever asks, and whenever: it is somewhere.
+(until [ -e "$dir/asked" ]; do "$pangaea" vm info move --json >"$dir/info" 2>&1 || cat "$dir/info" >>"$dir/lost"; done) & asker=$!
 for round in 1 2; do
   "$pangaea" vm migrate move --to b >"$dir/out" 2>&1 || fail "round $round to b: $(cat "$dir/out")"
   [ "$(where)" = b ] || fail "after the move it is on '$(where)'"
@@ -48,6 +50,8 @@ for round in 1 2; do
   grep -q '"state":"done"' "$dir/out" || fail "no result in JSON"
   [ "$(where)" = a ] || fail "after the move back it is on '$(where)'"
 done
+touch "$dir/asked"; wait $asker
+[ ! -s "$dir/lost" ] || fail "between the nodes: $(head -n 3 "$dir/lost")"
 says move 'dirty: PASS'
 ok "4 moves, all memory right"
 timeout 10 bash -c "while '$pangaea' vm ls -q | grep -q move; do :; done" || "$pangaea" vm kill move >/dev/null
