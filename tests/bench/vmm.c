@@ -10,7 +10,14 @@
 #include "tests/bench/bench.h"
 #include "tests/bench/process.h"
 
-enum { RUNS = 5, RUNS_QUICK = 2, TIMEOUT_MS = 60000, KINDS = 3 };
+enum {
+	RUNS = 5,
+	RUNS_QUICK = 3,
+	ROUNDS = 20000,
+	ROUNDS_QUICK = 2000, /* in an emulated host exits are slow */
+	TIMEOUT_MS = 120000,
+	KINDS = 3,
+};
 
 static const struct {
 	const char *name, *key;
@@ -39,10 +46,10 @@ static int measure(const char *const argv[], struct bench_samples *to)
 int main(int argc, char **argv)
 {
 	const char *build = getenv("PANGAEA_BUILD");
-	char program[512], guest[512];
-	const char *const our_argv[] = {
-		program,    "--name", "bench",	   "--kernel",	   guest,	"--vcpus", "1",
-		"--memory", "64M",    "--cmdline", "rounds=20000", "--console", "stdio",   NULL};
+	char program[512], guest[512], rounds[32];
+	const char *const our_argv[] = {program,   "--name",	"bench",    "--kernel", guest,
+					"--vcpus", "1",		"--memory", "64M",	"--cmdline",
+					rounds,	   "--console", "stdio",    NULL};
 	const char *const qemu_argv[] = {"qemu-system-x86_64",
 					 "-M",
 					 "microvm,accel=kvm,kernel-irqchip=off,rtc=off",
@@ -53,7 +60,7 @@ int main(int argc, char **argv)
 					 "-kernel",
 					 guest,
 					 "-append",
-					 "rounds=20000",
+					 rounds,
 					 "-nodefaults",
 					 "-no-user-config",
 					 "-display",
@@ -69,6 +76,7 @@ int main(int argc, char **argv)
 	snprintf(program, sizeof(program), "%s/node/vmm/pangaea-vmm",
 		 build ? build : "build/release");
 	snprintf(guest, sizeof(guest), "%s/tests/guests/exits", build ? build : "build/release");
+	snprintf(rounds, sizeof(rounds), "rounds=%d", b.quick ? ROUNDS_QUICK : ROUNDS);
 	runs = b.quick ? RUNS_QUICK : RUNS;
 	for (int i = 0; i < runs; i++) {
 		err = measure(our_argv, ours);

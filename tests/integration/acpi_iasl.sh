@@ -1,6 +1,7 @@
 #!/bin/bash
 # labels: unit
 # timeout: 60
+# beside: yes
 # The ACPI tables as another implementation reads them: each disassembles, and what comes out
 # compiles again without an error or a warning.
 set -eu

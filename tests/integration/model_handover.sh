@@ -1,6 +1,7 @@
 #!/bin/bash
 # labels: model
 # timeout: 120
+# beside: yes
 # Spin explores the hand-over protocol of migration (tests/model/handover.pml).
 set -u
 command -v spin >/dev/null || { echo "spin is not installed"; exit 77; }

@@ -1,6 +1,7 @@
 #!/bin/bash
 # labels: package
 # timeout: 120
+# beside: yes
 # The Debian package holds what a host needs, and deploy/packages/runtime.txt names all that it needs.
 set -u
 cd "$PANGAEA_BUILD" || exit 1

@@ -1,6 +1,7 @@
 #!/bin/bash
 # labels: integration pvm
 # timeout: 120
+# beside: yes
 # The console from a pipe, with our daemon and library: every command prints what PVM 3.4.6's prints
 # (tests/pvm/console.expect, recorded from there; host name, tids and pids are left out), the output
 # of jobs comes, and a command line of any kind leaves it standing.

@@ -1,6 +1,7 @@
 #!/bin/bash
 # labels: integration pvm
 # timeout: 120
+# beside: yes
 # Calls of a task (tests/pvm/diff_calls.c) with PVM 3.4.6 and with ours: the same answers, waiting where
 # the original waits.
 set -u

@@ -1,6 +1,7 @@
 #!/bin/bash
 # labels: integration pvm
 # timeout: 240
+# beside: yes
 # Message buffers call by call: the same random calls with PVM 3.4.6 and with ours give the same
 # transcript. The original needs its daemon, which runs here with a directory of its own.
 set -u

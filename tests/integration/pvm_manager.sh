@@ -1,6 +1,7 @@
 #!/bin/bash
 # labels: integration pvm
 # timeout: 120
+# beside: yes
 # Debian's srm.pvm, a resource manager (pvm_reg_rm), as packaged: the calls of tasks go to it and work
 # as without; there is one at a time; when it dies the daemons serve again, also those who knew it.
 set -u

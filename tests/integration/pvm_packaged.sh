@@ -1,6 +1,7 @@
 #!/bin/bash
 # labels: integration pvm
 # timeout: 240
+# beside: yes
 # Debian's programs for PVM, as packaged, with our library and daemon: tablix2 (spawns kernels that
 # work on a timetable), NetPIPE (a pair of tasks started by hand) and S-Lang's pvm module (a master
 # that spawns scripts).

@@ -1,6 +1,7 @@
 #!/bin/bash
 # labels: integration pvm
 # timeout: 200
+# beside: yes
 # The sources of Debian's pvm-examples, C and Fortran: what compiles against PVM 3.4.6's headers and
 # libraries compiles against ours, and some of what came out runs.
 set -u

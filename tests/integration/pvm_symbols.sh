@@ -1,6 +1,7 @@
 #!/bin/bash
 # labels: integration pvm
 # timeout: 60
+# beside: yes
 # What Debian's libpvm3 and libgpvm3 export, ours do: all but the inside of the original
 # (tests/pvm/symbols.left-out), and nothing that a packaged program imports is missing.
 set -u
