@@ -5,6 +5,7 @@
  *   tcp HOSTDIR ADDRESS PORT                joins stdin and stdout to a connection made in the host
  *   control DIR WORD...                     one request to the lab's keeper
  *   console HOSTDIR                         the serial console; Ctrl-] leaves
+ *   tsc                                     the rate of this machine's TSC in kHz
  * Exit code 255: the host could not be reached.
  */
 #include "tests/lab/frame.h"
@@ -453,16 +454,55 @@ static int do_console(int argc, char **argv)
 	}
 }
 
+/* ---- tsc ---- */
+
+struct tsc_sample {
+	uint64_t tsc;
+	int64_t ns;
+};
+
+/* The clock and the counter at one instant: of many tries the one that nothing came between. */
+static struct tsc_sample tsc_sample(void)
+{
+	struct tsc_sample best = {0};
+	uint64_t least = UINT64_MAX;
+
+	for (int i = 0; i < 1000; i++) {
+		uint64_t before = __builtin_ia32_rdtsc(), after;
+		struct timespec t;
+
+		clock_gettime(CLOCK_MONOTONIC_RAW, &t);
+		after = __builtin_ia32_rdtsc();
+		if (after - before >= least)
+			continue;
+		least = after - before;
+		best.tsc = before + least / 2;
+		best.ns = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+	}
+	return best;
+}
+
+static int do_tsc(int argc, char **argv)
+{
+	const struct timespec while_it_counts = {.tv_nsec = 100000000};
+	struct tsc_sample a = tsc_sample(), b;
+
+	nanosleep(&while_it_counts, NULL);
+	b = tsc_sample();
+	if (argc != 1 || b.ns <= a.ns)
+		return fail(argv[0], "the clock stands still");
+	printf("%.0f\n", (double)(b.tsc - a.tsc) * 1e6 / (double)(b.ns - a.ns));
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
 	} verbs[] = {
-		{"exec", do_exec},
-		{"tcp", do_tcp},
-		{"control", do_control},
-		{"console", do_console},
+		{"exec", do_exec},	 {"tcp", do_tcp}, {"control", do_control},
+		{"console", do_console}, {"tsc", do_tsc},
 	};
 
 	signal(SIGPIPE, SIG_IGN);
@@ -472,6 +512,6 @@ int main(int argc, char **argv)
 	for (size_t i = 0; argc > 1 && i < BASE_ARRAY_LEN(verbs); i++)
 		if (strcmp(argv[1], verbs[i].name) == 0)
 			return verbs[i].run(argc - 1, argv + 1);
-	fprintf(stderr, "usage: lab-client exec|tcp|control|console ...\n");
+	fprintf(stderr, "usage: lab-client exec|tcp|control|console|tsc ...\n");
 	return 2;
 }

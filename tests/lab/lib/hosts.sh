@@ -6,11 +6,15 @@ keeper() { "$tools/lab-client" control "$dir" "$@"; }
 # choose_accel: QEMU's options for the best virtualisation that nests here.
 choose_accel() {
   local nested
+  tsc=''
   nested=$(cat /sys/module/kvm_amd/parameters/nested /sys/module/kvm_intel/parameters/nested 2>/dev/null)
   if [ -w /dev/kvm ] && [[ $nested == [1Y] ]] && grep -qwE 'svm|vmx' /proc/cpuinfo; then
     accel=(-accel kvm -cpu host)
   else
     accel=(-accel tcg,thread=multi,tb-size=256 -cpu "EPYC,+svm,+npt,$(tcg_lacks)")
+    # TCG's TSC is this machine's. A host that measures it itself while others keep the processors busy can be
+    # wrong by a factor, and so its clock.
+    tsc=tsc_early_khz=$("$tools/lab-client" tsc) || return 1
   fi
 }
 
@@ -25,7 +29,7 @@ host_script() {
   local cmd=(exec qemu-system-x86_64 -name "$name" -M "$machine" "${accel[@]}" -smp "$cpus" -m "$memory"
     -nodefaults -no-user-config -display none -no-reboot -rtc base=utc
     -kernel "$kernel" -initrd "$initrd"
-    -append "console=ttyS0 panic=-1 maxcpus=1 net.ifnames=0 random.trust_cpu=on mitigations=off tsc=reliable quiet pangaea.host=$n pangaea.mtu=$mtu $append"
+    -append "console=ttyS0 panic=-1 maxcpus=1 net.ifnames=0 random.trust_cpu=on mitigations=off tsc=reliable $tsc quiet pangaea.host=$n pangaea.mtu=$mtu $append"
     -chardev "socket,id=console,path=console,server=on,wait=off,logfile=console.log" -serial chardev:console
     -qmp "unix:qmp,server=on,wait=off"
     -device virtio-rng-pci
