@@ -1,7 +1,6 @@
 #!/bin/bash
 # labels: kvm
 # timeout: 600
-# beside: yes
 # A spanning guest's slices die, its links break, its peers lie: it goes on, or ends everywhere in the
 # time that span.h states (window 10 s + 2 s) with the reason in the state, and leaves no process.
 # shellcheck source=tests/integration/span_lib.bash
