@@ -124,18 +124,20 @@ static pid_t start(const char *path, const char *tmp, const char *ready)
 	return pid > 0 && !access(file, F_OK) ? pid : -1;
 }
 
-static double worker(const char *what, int n, const char *host)
+static double worker(const char *what, int n, const char *host, int members)
 {
-	char count[16];
+	char count[16], size[16];
 	char *argv[] = {(char *)(uintptr_t) "timeout",
 			(char *)(uintptr_t) "60",
 			st.worker,
 			(char *)(uintptr_t)what,
 			count,
 			(char *)(uintptr_t)host,
+			members ? size : NULL,
 			NULL};
 
 	snprintf(count, sizeof(count), "%d", n);
+	snprintf(size, sizeof(size), "%d", members);
 	return run(argv, NULL, false);
 }
 
@@ -328,6 +330,7 @@ struct def {
 	double (*raw)(int n);
 	const char *spin; /* PVM_SPIN_US of ours */
 	bool no_original;
+	int members; /* of a group */
 };
 
 static double raw_spin(int n)
@@ -341,18 +344,27 @@ static double raw_futex(int n)
 }
 
 static const struct def defs[] = {
-	{"rtt8_local", "rtt8", "us", 20000, 2000, 2, raw_spin, NULL, false},
-	{"rtt8_local_blocking", "rtt8", "us", 5000, 1000, 0, raw_futex, "0", false},
-	{"rate8_local", "rate8", "1/s", 500000, 50000, 2, NULL, NULL, false},
-	{"bw1m_local", "bw1m", "B/s", 400, 60, 2, raw_memcpy, NULL, false},
-	{"bw1m_local_psend", "psend1m", "B/s", 400, 60, 2, raw_memcpy, NULL, false},
-	{"bw16m_local_psend", "psend16m", "B/s", 20, 5, 2, NULL, NULL, false},
-	{"xdr_doubles", "xdr", "B/s", 2000, 300, 0, NULL, NULL, false},
-	{"spawn256", "spawn", "ms", 256, 256, 0, raw_spawn, NULL, false},
-	{"barrier64", "barrier", "us", 50, 10, 64, NULL, NULL, false},
-	{"bcast64", "bcast", "us", 50, 10, 64, NULL, NULL, false},
-	{"reduce64", "reduce", "us", 50, 10, 64, NULL, NULL, false},
-	{"mailbox", "mailbox", "1/s", 50000, 12000, 0, NULL, NULL, false},
+	{"rtt8_local", "rtt8", "us", 20000, 2000, 2, raw_spin, NULL, false, 0},
+	{"rtt8_local_blocking", "rtt8", "us", 5000, 1000, 0, raw_futex, "0", false, 0},
+	{"rate8_local", "rate8", "1/s", 500000, 50000, 2, NULL, NULL, false, 0},
+	{"bw1m_local", "bw1m", "B/s", 400, 60, 2, raw_memcpy, NULL, false, 0},
+	{"bw1m_local_psend", "psend1m", "B/s", 400, 60, 2, raw_memcpy, NULL, false, 0},
+	{"bw16m_local_psend", "psend16m", "B/s", 20, 5, 2, NULL, NULL, false, 0},
+	{"xdr_doubles", "xdr", "B/s", 2000, 300, 0, NULL, NULL, false, 0},
+	{"spawn256", "spawn", "ms", 256, 256, 0, raw_spawn, NULL, false, 0},
+	{"barrier2", "barrier", "us", 2000, 200, 2, NULL, NULL, false, 2},
+	{"bcast2", "bcast", "us", 2000, 200, 2, NULL, NULL, false, 2},
+	{"reduce2", "reduce", "us", 2000, 200, 2, NULL, NULL, false, 2},
+	{"barrier8", "barrier", "us", 400, 40, 8, NULL, NULL, false, 8},
+	{"bcast8", "bcast", "us", 400, 40, 8, NULL, NULL, false, 8},
+	{"reduce8", "reduce", "us", 400, 40, 8, NULL, NULL, false, 8},
+	{"barrier32", "barrier", "us", 100, 20, 32, NULL, NULL, false, 32},
+	{"bcast32", "bcast", "us", 100, 20, 32, NULL, NULL, false, 32},
+	{"reduce32", "reduce", "us", 100, 20, 32, NULL, NULL, false, 32},
+	{"barrier64", "barrier", "us", 50, 10, 64, NULL, NULL, false, 64},
+	{"bcast64", "bcast", "us", 50, 10, 64, NULL, NULL, false, 64},
+	{"reduce64", "reduce", "us", 50, 10, 64, NULL, NULL, false, 64},
+	{"mailbox", "mailbox", "1/s", 50000, 12000, 0, NULL, NULL, false, 0},
 };
 
 static double sample(const struct def *d, int who, int n)
@@ -363,12 +375,12 @@ static double sample(const struct def *d, int who, int n)
 		if (d->spin)
 			setenv("PVM_SPIN_US", d->spin, 1);
 		setenv("PVM_EXPORT", "PVM_SPIN_US", 1);
-		return worker(d->what, n, ".");
+		return worker(d->what, n, ".", d->members);
 	case ORIGINAL:
 		if (!st.has_original || d->no_original)
 			return -1;
 		original_env();
-		return worker(d->what, n > 1000 ? n / 10 : n, ".");
+		return worker(d->what, n > 1000 ? n / 10 : n, ".", d->members);
 	case MPI: return d->ranks && st.has_mpi ? mpi(d->what, n, d->ranks) : -1;
 	default: return d->raw ? d->raw(n) : -1;
 	}
@@ -624,7 +636,8 @@ int main(int argc, char **argv)
 	bench_init(
 		&st.b, argc, argv,
 		"rtt8_local rtt8_local_blocking rate8_local bw1m_local bw1m_local_psend "
-		"bw16m_local_psend xdr_doubles spawn256 barrier64 bcast64 reduce64 mailbox rtt8_net bw1m_net");
+		"bw16m_local_psend xdr_doubles spawn256 barrier2 bcast2 reduce2 barrier8 bcast8 reduce8 "
+		"barrier32 bcast32 reduce32 barrier64 bcast64 reduce64 mailbox rtt8_net bw1m_net");
 	prepare(argv[0]);
 	if (st.ours < 0) {
 		bench_note("our daemon does not start");

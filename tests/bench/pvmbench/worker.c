@@ -1,6 +1,7 @@
 /*
  * The PVM side of tests/bench/pvm: measures one case and prints one number. The same program runs
- * with our libpvm3 and with Debian's. Arguments: case, iterations, host for the other task ("." here).
+ * with our libpvm3 and with Debian's. Arguments: case, iterations, host for the other task ("." here),
+ * and of group cases how many there are.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,10 +11,11 @@
 
 #include <pvm3.h>
 
-enum { TAG = 7, MIB = 1 << 20, MEMBERS = 64, REDUCE_LEN = 64 };
+enum { TAG = 7, MIB = 1 << 20, MEMBERS_MAX = 64, REDUCE_LEN = 64 };
 
 static char group[] = "bench";
 static char *buf;
+static int members = MEMBERS_MAX;
 
 static double now_us(void)
 {
@@ -91,24 +93,24 @@ static double group_case(const char *what, int n)
 
 	if (me < 0)
 		fail("joingroup");
-	pvm_barrier(group, MEMBERS);
-	pvm_freezegroup(group, MEMBERS);
+	pvm_barrier(group, members);
+	pvm_freezegroup(group, members);
 	t0 = now_us();
 	for (int i = 0; i < n; i++) {
 		if (!strcmp(what, "barrier")) {
-			pvm_barrier(group, MEMBERS);
+			pvm_barrier(group, members);
 		} else if (!strcmp(what, "reduce")) {
 			pvm_reduce(PvmSum, v, REDUCE_LEN, PVM_DOUBLE, TAG, group, 0);
-			pvm_barrier(group, MEMBERS);
+			pvm_barrier(group, members);
 		} else if (pvm_getinst(group, pvm_mytid()) == 0) {
 			pvm_initsend(PvmDataRaw);
 			pvm_pkdouble(v, REDUCE_LEN, 1);
 			pvm_bcast(group, TAG);
-			pvm_barrier(group, MEMBERS);
+			pvm_barrier(group, members);
 		} else {
 			pvm_recv(-1, TAG);
 			pvm_upkdouble(v, REDUCE_LEN, 1);
-			pvm_barrier(group, MEMBERS);
+			pvm_barrier(group, members);
 		}
 	}
 	return (now_us() - t0) / n;
@@ -195,6 +197,7 @@ static int slave(const char *what)
 	}
 	pvm_recv(parent, 1);
 	pvm_upkint(&n, 1, 1);
+	pvm_upkint(&members, 1, 1);
 	measure(what, n, parent, 0);
 	pvm_exit();
 	return 0;
@@ -203,7 +206,7 @@ static int slave(const char *what)
 int main(int argc, char **argv)
 {
 	char self[512] = "", *args[2] = {NULL, NULL};
-	int tids[MEMBERS], n, count, groups, where;
+	int tids[MEMBERS_MAX], n, count, groups, where;
 	double v;
 
 	buf = calloc(16, MIB);
@@ -211,8 +214,12 @@ int main(int argc, char **argv)
 		fail("no memory or no daemon");
 	if (argc == 2)
 		return slave(argv[1]);
-	if (argc != 4 || readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
-		fail("usage: worker CASE ITERATIONS HOST");
+	if (argc < 4 || argc > 5 || readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
+		fail("usage: worker CASE ITERATIONS HOST [MEMBERS]");
+	if (argc == 5)
+		members = (int)strtol(argv[4], NULL, 10);
+	if (members < 2 || members > MEMBERS_MAX)
+		fail("groups are of 2 to 64");
 	n = (int)strtol(argv[2], NULL, 10);
 	if (!strcmp(argv[1], "xdr")) {
 		v = xdr(n);
@@ -221,13 +228,14 @@ int main(int argc, char **argv)
 	} else {
 		groups = !strcmp(argv[1], "barrier") || !strcmp(argv[1], "bcast") ||
 			 !strcmp(argv[1], "reduce");
-		count = groups ? MEMBERS - 1 : 1;
+		count = groups ? members - 1 : 1;
 		where = strcmp(argv[3], ".") || !groups ? PvmTaskHost : PvmTaskDefault;
 		args[0] = argv[1];
 		if (pvm_spawn(self, args, where, argv[3], count, tids) != count)
 			fail("spawn");
 		pvm_initsend(PvmDataDefault);
 		pvm_pkint(&n, 1, 1);
+		pvm_pkint(&members, 1, 1);
 		pvm_mcast(tids, count, 1);
 		v = measure(argv[1], n, tids[0], 1);
 	}
