@@ -19,19 +19,6 @@ int gs_do_joingroup(char *group)
 	return gs_ask(GS_JOIN, group, 0, NULL, NULL);
 }
 
-/* The others of a static group bring their barriers among themselves to an end. */
-static void tell_left(const struct gs_members *m, int me)
-{
-	struct gs_aside aside;
-
-	gs_aside_begin(&aside, GS_DATA_CTX);
-	if (pvm_initsend(PvmDataDefault) >= 0)
-		for (int i = 0; i < m->slots; i++)
-			if (m->tids[i] > 0 && m->tids[i] != me)
-				pvm_send(m->tids[i], GS_LEFT);
-	gs_aside_end(&aside);
-}
-
 int gs_do_lvgroup(char *group)
 {
 	struct gs_members *m;
@@ -41,7 +28,7 @@ int gs_do_lvgroup(char *group)
 		return rc;
 	m = gs_members_static(group);
 	if (m && gs_members_inst(m, me) >= 0)
-		tell_left(m, me);
+		gs_barrier_leave(m, gs_members_inst(m, me));
 	gs_members_forget(group);
 	return gs_ask(GS_LEAVE, group, 0, NULL, NULL);
 }
@@ -92,11 +79,19 @@ int gs_do_freezegroup(char *group, int size)
 	return gs_members_ask(GS_FREEZE, group, size);
 }
 
+/* Of all members of a static group among themselves, else by the server. */
 int gs_do_barrier(char *group, int count)
 {
-	int rc = gs_name_check(group);
+	struct gs_members *m;
+	int rc = gs_name_check(group), me;
 
-	return rc ? rc : gs_ask(GS_BARRIER, group, count, NULL, NULL);
+	if (rc)
+		return rc;
+	m = gs_members_static(group);
+	me = m ? gs_members_inst(m, pvm_mytid()) : -1;
+	if (me >= 0 && gs_members_count(m) == m->slots && (count == -1 || count == m->slots))
+		return gs_barrier_static(m, me);
+	return gs_ask(GS_BARRIER, group, count, NULL, NULL);
 }
 
 int gs_do_bcast(char *group, int msgtag, int **tids, int *count)

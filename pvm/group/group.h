@@ -27,8 +27,12 @@ struct gs_members {
 	char *name;
 	int generation;
 	bool is_static;
-	bool broken; /* static, and somebody has left */
-	int rounds;  /* barriers among members done */
+	/* static: */
+	bool broken;	/* its barriers are over */
+	bool watching;	/* for the ends of those that this one hears from */
+	int rounds;	/* barriers among members done */
+	int last_round; /* that can still be */
+	bool *gone;	/* who has died; NULL before the first */
 	int slots;
 	int *tids;
 };
@@ -43,6 +47,10 @@ int gs_ask(enum gs_op op, const char *group, int arg, int (*more)(void *arg), vo
 BASE_MUST_CHECK int gs_members_get(const char *group, const struct gs_members **out);
 /* What is known of a frozen group without asking; NULL otherwise. */
 struct gs_members *gs_members_static(const char *group);
+/* A barrier of all; the caller is instance `me`. */
+int gs_barrier_static(struct gs_members *m, int me);
+/* The others hear of it. */
+void gs_barrier_leave(struct gs_members *m, int me);
 int gs_members_ask(enum gs_op op, const char *group, int arg);
 void gs_members_forget(const char *group);
 /* Instance of `tid`, PvmNotInGroup. */

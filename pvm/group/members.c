@@ -46,6 +46,7 @@ void gs_members_forget(const char *group)
 		*at = m->next;
 		free(m->name);
 		free(m->tids);
+		free(m->gone);
 		free(m);
 		return;
 	}

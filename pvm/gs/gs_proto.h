@@ -13,7 +13,7 @@
 #define GS_TASK	 "pvmgs"
 
 /* Contexts below those that the original keeps for itself. */
-enum { GS_CTX = 0x7fffc, GS_DATA_CTX = 0x7fffb };
+enum { GS_CTX = 0x7fffc, GS_DATA_CTX = 0x7fffb, GS_ROUND_CTX = 0x7fffa };
 
 /* arguments after the group; what the reply adds */
 enum gs_op {
@@ -31,8 +31,6 @@ enum gs_op {
 	GS_REPLY = 100,
 	GS_EXIT,  /* a member has ended (notify) */
 	GS_GONE,  /* the server has ended (notify, to a client) */
-	GS_ROUND, /* of a barrier among members of a static group */
-	GS_LEFT,  /* a member left a static group */
 };
 
 enum { GS_REQ_INTS = 1, GS_NAME_MAX = 4096 };
