@@ -29,8 +29,8 @@ enum gs_op {
 	GS_DUMP,    /* lines of text */
 	GS_OP_LAST = GS_DUMP,
 	GS_REPLY = 100,
-	GS_EXIT,  /* a member has ended (notify) */
-	GS_GONE,  /* the server has ended (notify, to a client) */
+	GS_EXIT, /* a member has ended (notify) */
+	GS_GONE, /* the server has ended (notify, to a client) */
 };
 
 enum { GS_REQ_INTS = 1, GS_NAME_MAX = 4096 };
