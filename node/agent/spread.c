@@ -27,6 +27,12 @@ struct step {
 	uint16_t what, to, from;
 };
 
+/* What a node has; known: it answered. */
+struct room {
+	bool known;
+	uint64_t cpus, memory_bytes, available_bytes, vm_memory_bytes;
+};
+
 struct agent_spread {
 	struct agent *agent;
 	char name[TEXT_NAME_MAX];
@@ -44,6 +50,7 @@ struct agent_spread {
 	unsigned count, at;
 	uint64_t stood_ns, pages; /* of the slices that have left */
 	struct agent_places places;
+	struct room rooms[VMSPEC_MAX_PARTS]; /* by part, as its node said when this was asked for */
 	char why[AGENT_WHY_MAX];
 };
 
@@ -376,23 +383,21 @@ static void step_add(struct agent_spread *s, enum vmmctl_op op, unsigned what, u
 
 /* ---- plans ---- */
 
-static bool room_for(const struct agent_vm *vm, const char *node, unsigned vcpus, uint64_t bytes,
-		     bool overcommit, char why[AGENT_WHY_MAX])
+static bool room_for(const struct agent_spread *s, const struct agent_vm *vm, unsigned part,
+		     unsigned vcpus, uint64_t bytes, char why[AGENT_WHY_MAX])
 {
-	struct agent *a = vm->agent;
-	struct agent_host h;
-	struct control_node n;
+	const struct room *r = &s->rooms[part];
+	struct control_node n = {.name = vm->spec.parts[part].node,
+				 .cpus = r->cpus,
+				 .memory_bytes = r->memory_bytes,
+				 .available_bytes = r->available_bytes,
+				 .vm_memory_bytes = r->vm_memory_bytes};
 
-	/* Other nodes keep room for the slice that they have. */
-	if (strcmp(node, a->self->name) != 0 || overcommit)
-		return true;
-	agent_host_read(&h);
-	n = (struct control_node){.name = node,
-				  .cpus = h.cpus,
-				  .memory_bytes = h.memory_bytes,
-				  .available_bytes = h.available_bytes,
-				  .vm_memory_bytes = agent_vms_memory(a)};
-	return agent_vm_fits(&n, vcpus, bytes, false, why);
+	if (!r->known) {
+		snprintf(why, AGENT_WHY_MAX, "node %s does not answer", n.name);
+		return false;
+	}
+	return agent_vm_fits(&n, vcpus, bytes, s->overcommit, why);
 }
 
 static enum control_code plan_consolidate(struct agent_spread *s, struct agent_vm *vm,
@@ -410,7 +415,7 @@ static enum control_code plan_consolidate(struct agent_spread *s, struct agent_v
 		vcpus += vcpus_on(vm, p, i);
 		step_add(s, VMMCTL_EMPTY, i, i, 0);
 	}
-	if (!s->count || room_for(vm, vm->spec.parts[0].node, vcpus, bytes, s->overcommit, why))
+	if (!s->count || room_for(s, vm, 0, vcpus, bytes, why))
 		return CONTROL_OK;
 	return CONTROL_NO_ROOM;
 }
@@ -469,8 +474,7 @@ static enum control_code plan_spread(struct agent_spread *s, struct agent_vm *vm
 		return CONTROL_USAGE;
 	for (unsigned i = 0; i < vm->spec.part_count; i++) {
 		have[i] = vcpus_on(vm, &s->places, i);
-		if (want[i] > have[i] &&
-		    !room_for(vm, vm->spec.parts[i].node, want[i], 0, s->overcommit, why))
+		if (want[i] > have[i] && !room_for(s, vm, i, want[i], 0, why))
 			return CONTROL_NO_ROOM;
 	}
 	for (unsigned v = vm->spec.vcpus; v-- > 0;) {
@@ -550,12 +554,35 @@ static bool refuse(struct agent_vm *vm, struct chan_call *call, const struct con
 	return true;
 }
 
-void agent_spread(struct agent_vm *vm, struct chan_call *call, const struct control_request *req)
+static void take_rooms(struct agent_spread *s, const struct agent_vm *vm,
+		       const struct agent_gather *g)
 {
+	for (size_t i = 0; i < vm->spec.part_count; i++) {
+		for (size_t k = 0; k < g->count; k++) {
+			const struct agent_answer *n = &g->answers[k];
+			const struct control_node *r = n->error ? NULL : n->reply.nodes;
+
+			if (r && n->reply.node_count == 1 &&
+			    !strcmp(n->node->name, vm->spec.parts[i].node))
+				s->rooms[i] = (struct room){true, r->cpus, r->memory_bytes,
+							    r->available_bytes, r->vm_memory_bytes};
+		}
+	}
+}
+
+static void rooms_known(struct agent_gather *g)
+{
+	const struct control_request *req = &g->req;
+	struct agent_vm *vm = agent_vm_find(g->agent, req->vm);
+	struct chan_call *call = g->call;
 	const struct vmmctl_request places = {.op = VMMCTL_PLACES};
 	struct agent_spread *s;
 	int rc = -ENOMEM;
 
+	if (!vm) {
+		agent_reply_text(call, CONTROL_NOT_FOUND, "%s has just ended", req->vm);
+		return;
+	}
 	if (refuse(vm, call, req))
 		return;
 	s = calloc(1, sizeof(*s));
@@ -568,6 +595,7 @@ void agent_spread(struct agent_vm *vm, struct chan_call *call, const struct cont
 					   .rate = (req->migrate.bandwidth + PAGE - 1) / PAGE};
 		memcpy(s->name, vm->spec.name, sizeof(s->name));
 		snprintf(s->want, sizeof(s->want), "%s", req->places);
+		take_rooms(s, vm, g);
 		rc = vm->control ? vmmctl_client_call(vm->control, &places, -1, AGENT_VMM_MS,
 						      first_look, s)
 				 : -ENOTCONN;
@@ -580,4 +608,13 @@ void agent_spread(struct agent_vm *vm, struct chan_call *call, const struct cont
 	s->asking = true;
 	vm->slice.spread = s;
 	chan_call_stream(call, &call_ops, s);
+}
+
+void agent_spread(struct agent_vm *vm, struct chan_call *call, const struct control_request *req)
+{
+	struct control_request copy = *req;
+
+	/* What each node has left is for it to say. */
+	if (!refuse(vm, call, req))
+		agent_gather(vm->agent, call, &copy, CONTROL_NODE_INFO, rooms_known);
 }

@@ -41,7 +41,8 @@ expect 0 running "$pangaea" vm resume big
 
 # vCPUs to and fro; the boot vCPU too.
 expect 8 "4 vCPUs are beyond that" "$pangaea" vm spread big --vcpus a=4
-expect 0 "big: 2 vCPUs moved" "$pangaea" vm spread big --vcpus a=0,b=1,c=3 --agent b
+[ "$(nproc)" -ge 3 ] || expect 8 "c has $(nproc) CPUs, 3 vCPUs are beyond that" "$pangaea" vm spread big --vcpus a=0,b=1,c=3
+expect 0 "big: 2 vCPUs moved" "$pangaea" vm spread big --vcpus a=0,b=1,c=3 --agent b --overcommit
 soon 20 "slice 0   node a (lead), 0 vCPUs, 48M, running" "$pangaea" vm info big
 soon 20 "slice 2   node c, 3 vCPUs, 48M, running" "$pangaea" vm info big --agent c
 expect 0 '"state":"done"' "$pangaea" vm spread big --vcpus a=2,b=1,c=1 --json --overcommit
