@@ -162,6 +162,7 @@ struct mpd {
 	uint32_t task_count, next_local;
 	uint64_t next_serial;
 	int32_t next_context;
+	bool *contexts; /* which are in use; NULL: none was */
 
 	struct base_list calls;
 	uint32_t next_call;

@@ -439,6 +439,8 @@ void mpd_life_fini(struct mpd *pd)
 		rmdir(pd->dir);
 	}
 	mpd_trace_fini(pd);
+	free(pd->contexts);
+	pd->contexts = NULL;
 	mpd_mbox_free(pd);
 	mpd_start_fini(pd);
 	explicit_bzero(pd->key, sizeof(pd->key));

@@ -167,17 +167,43 @@ void mpd_op_halt(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *
 }
 
 /* Numbers of contexts: the host in the upper bits keeps them unique without asking anyone. */
+/* The highest numbers are the system's contexts. */
+enum { CONTEXTS = MP_TID_LOCAL - 64 };
+
+static int context_new(struct mpd *pd)
+{
+	if (!pd->contexts)
+		pd->contexts = calloc(CONTEXTS + 1, sizeof(*pd->contexts));
+	if (!pd->contexts)
+		return PvmNoMem;
+	for (int tries = 0; tries < CONTEXTS; tries++) {
+		pd->next_context = pd->next_context % CONTEXTS + 1;
+		if (!pd->contexts[pd->next_context]) {
+			pd->contexts[pd->next_context] = true;
+			return pd->self << MP_TID_HOST_SHIFT | pd->next_context;
+		}
+	}
+	return PvmOutOfRes;
+}
+
+/* Those of other hosts are not known here. */
+static int context_free(struct mpd *pd, int32_t ctx)
+{
+	int32_t local = ctx & MP_TID_LOCAL;
+
+	if (mp_tid_host(ctx) != pd->self)
+		return mp_tid_host(ctx) ? 0 : PvmNotFound;
+	if (!pd->contexts || local > CONTEXTS || !pd->contexts[local])
+		return PvmNotFound;
+	pd->contexts[local] = false;
+	return 0;
+}
+
 void mpd_op_context(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b)
 {
-	int32_t free_ctx = (int32_t)base_rbuf_u32(b);
+	int32_t ctx = (int32_t)base_rbuf_u32(b);
 
-	if (free_ctx) {
-		mpd_call_reply(pd, from, 0, NULL, -1);
-		return;
-	}
-	/* The highest numbers are the system's contexts. */
-	pd->next_context = pd->next_context % (MP_TID_LOCAL - 64) + 1;
-	mpd_call_reply(pd, from, pd->self << MP_TID_HOST_SHIFT | pd->next_context, NULL, -1);
+	mpd_call_reply(pd, from, ctx ? context_free(pd, ctx) : context_new(pd), NULL, -1);
 }
 
 void mpd_op_hostsync(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b)

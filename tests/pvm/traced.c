@@ -129,6 +129,8 @@ static void messages(void)
 	pvm_getcontext();
 	pvm_setcontext(0);
 	pvm_freecontext(ctx);
+	pvm_freecontext(ctx);
+	pvm_freecontext(12345);
 }
 
 static void handlers(void)

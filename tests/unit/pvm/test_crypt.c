@@ -75,9 +75,34 @@ static void changed_or_repeated_is_refused(void **state)
 	assert_int_equal(mpd_crypt_open(b, r, n, &used, out, &len), -EPROTO);
 }
 
+/* Only the other one of two can have written it, and only he can read it. */
+static void a_box_between_two(void **state)
+{
+	uint8_t pub[3][MPD_KEY_LEN], sec[3][MPD_KEY_LEN], box[64];
+	char text[8] = "orders", got[8];
+	size_t len;
+
+	(void)state;
+	assert_int_equal(mpd_crypt_setup(), 0);
+	for (int i = 0; i < 3; i++)
+		mpd_crypt_box_keys(pub[i], sec[i]);
+	len = mpd_crypt_box_seal(box, text, sizeof(text), pub[1], sec[0]);
+	assert_int_equal(len, sizeof(text) + MPD_BOX_EXTRA);
+	assert_int_equal(mpd_crypt_box_open(got, box, len, pub[0], sec[1]), 0);
+	assert_string_equal(got, text);
+	assert_int_equal(mpd_crypt_box_open(got, box, len, pub[0], sec[2]), -EPROTO);
+	assert_int_equal(mpd_crypt_box_open(got, box, len, pub[2], sec[1]), -EPROTO);
+	for (size_t i = 0; i < len; i++) {
+		box[i] ^= 1;
+		assert_int_equal(mpd_crypt_box_open(got, box, len, pub[0], sec[1]), -EPROTO);
+		box[i] ^= 1;
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_box_between_two),
 		cmocka_unit_test_teardown(records_arrive, drop),
 		cmocka_unit_test_teardown(wrong_secret_is_refused, drop),
 		cmocka_unit_test_teardown(changed_or_repeated_is_refused, drop),
