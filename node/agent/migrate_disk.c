@@ -239,7 +239,7 @@ static int name_disk(const struct agent_migration *g, size_t i, unsigned spare)
 	return sync_folder(path);
 }
 
-/* What will be named, before it is. */
+/* What will be named, before it is; for the next agent, as all of the folder. */
 static int write_list(const struct agent_migration *g, unsigned spare)
 {
 	char path[AGENT_PATH_MAX + 320];
@@ -258,7 +258,7 @@ static int write_list(const struct agent_migration *g, unsigned spare)
 		fprintf(f, "%" PRIu64 " %" PRIu64 " %08x %s\n", (uint64_t)st.st_dev,
 			(uint64_t)st.st_ino, spare, g->vm->spec.disks[i].path);
 	}
-	return fflush(f) || fsync(fileno(f)) ? -errno : 0;
+	return fflush(f) ? -errno : 0;
 }
 
 int agent_migrate_disks_name(struct agent_migration *g)

@@ -73,13 +73,13 @@ expect_disks a d.img
 at b sh -c "echo old >'$img'"
 old_is_there() { expect_disks b d.img; [ "$(at b cat "$img")" = old ] && ok "what was there is there" || fail "the old disk is gone"; }
 "$pangaea" vm migrate d --to b --with-disk --force --bandwidth 4M >"$dir/out" 2>&1 & job=$!
-wait_until 20 has_pid b d || fail "no process at b"
-wait_until 20 "$pangaea" vm migrate d --cancel >/dev/null 2>&1 || fail "no cancel"
+wait_until 20 has_pid b d || fail "no process at b: $(cat "$dir/out")"
+wait_until 20 "$pangaea" vm migrate d --cancel >/dev/null 2>&1 || fail "no cancel: $(cat "$dir/out")"
 wait $job && fail "a cancelled migration is done"
 wait_gone b d; old_is_there
 
 "$pangaea" vm migrate d --to b --with-disk --force --bandwidth 4M >"$dir/out" 2>&1 & job=$!
-wait_until 20 has_pid b d || fail "no process at b"
+wait_until 20 has_pid b d || fail "no process at b: $(cat "$dir/out")"
 kill -9 "$(pid_of b d)"
 wait $job && fail "the destination was killed, and it is done"
 wait_gone b d; old_is_there
