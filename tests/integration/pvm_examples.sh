@@ -1,7 +1,6 @@
 #!/bin/bash
 # labels: integration pvm
 # timeout: 280
-# beside: yes
 # Debian's pvm-examples as packaged, first with PVM 3.4.6, then with our library, daemon and console:
 # the same exit codes and, where the output does not depend on time, the same lines. Programs that
 # wait for partners are started as often as their group has members; the slaves run by their masters.
