@@ -1,4 +1,0 @@
-#!/bin/bash
-# labels: lab
-# timeout: 900
-exec "$(dirname "$0")/../lab/lab" run span --short
