@@ -35,8 +35,21 @@ check() {
 refuse() { check "$1" not "${@:2}"; }
 not() { ! "$@"; }
 
+# What the hosts say themselves, where something failed: a kernel that has died, an agent that is gone.
+hosts_said() {
+  local log host
+  for log in "$PANGAEA_LAB"/*/console.log; do
+    host=$(basename "$(dirname "$log")")
+    echo "---- the end of $host's console:"
+    tail -n 12 "$log"
+    echo "---- and of its agent's log:"
+    timeout 20 "$scenario_top/tests/lab/lab" exec "$host" 'tail -n 12 /run/agent.log; pgrep -l pangaea' </dev/null 2>&1
+  done
+}
+
 # lab_end: the verdict.
 lab_end() {
+  [ "$failures" = 0 ] || hosts_said
   echo "$failures failed"
   [ "$failures" = 0 ]
   exit
