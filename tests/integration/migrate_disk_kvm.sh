@@ -18,7 +18,7 @@ for n in a b; do
   mkfifo "$dir/mounted-$n"
   unshare -m --propagation private sh -c "mount -t tmpfs -o size=40m none '$dir/disks' && echo ready >'$dir/mounted-$n' && exec sleep 300" &
   fs[$n]=$!
-  read -r -t 20 line <"$dir/mounted-$n" && [ "$line" = ready ] || { echo "no file system for $n"; exit 77; }
+  read -r -t 20 line <"$dir/mounted-$n" && [ "$line" = ready ] || { echo "FAIL: no file system for $n"; exit 1; }
 done
 trap 'case $BASHPID in $$) kill "${fs[@]}" 2>/dev/null; cleanup ;; esac' EXIT
 at() { local n=$1; shift; nsenter -t "${fs[$n]}" -m -- "$@"; }

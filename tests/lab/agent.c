@@ -474,7 +474,7 @@ static int start_servers(void)
  * The kernel rewrites its scheduler's code when the first VM of a host comes and when the last one
  * goes. QEMU's emulation of several processors now and then runs the breakpoint that stands there
  * meanwhile, after the kernel has forgotten it: the host panics ("int3" in __schedule). So there is
- * always one VM, which does nothing, and it comes while the host has one processor: see hosts.sh.
+ * always one VM, which does nothing; with maxcpus=1 it comes while the host has one processor.
  */
 static void keep_a_vm(void)
 {
