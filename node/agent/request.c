@@ -6,7 +6,10 @@
 #include "base/log.h"
 #include "node/agent/vm.h"
 
-enum { HANDOVER_TRIES = 100 };
+enum {
+	HANDOVER_TRIES = 100,
+	TWICE_TRIES = 10, /* two VMs of one name are seen on each try; one that moved is not */
+};
 
 /* Ends the call unless there is such a node. */
 static const struct cluster_node *node_or_refuse(struct agent *a, struct chan_call *call,
@@ -211,6 +214,11 @@ static void send_to_owner(struct agent_gather *g)
 			else
 				between = true;
 			continue;
+		}
+		/* One answered before it moved away, the other when it had moved in. */
+		if (owner && g->tries < TWICE_TRIES) {
+			agent_gather_again(g);
+			return;
 		}
 		if (owner) {
 			agent_reply_text(g->call, CONTROL_USAGE,
