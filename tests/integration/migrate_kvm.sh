@@ -7,7 +7,7 @@ set -u
 build=${PANGAEA_BUILD:?}
 [ -r /dev/kvm ] && [ -w /dev/kvm ] || { echo "no /dev/kvm"; exit 77; }
 dir=$(mktemp -d) || exit 1
-port=$((20000 + RANDOM % 20000))
+port=$((20000 + RANDOM % 10000))
 pangaea=$build/ctl/pangaea
 export PANGAEA_HOME=$dir/c/admin PANGAEA_LOG=debug
 agents=()
