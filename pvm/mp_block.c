@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -53,10 +54,11 @@ static struct mp_seg_head *head(void)
 int mp_heap_open(void)
 {
 	size_t meta_bytes = (MP_HEAP_BYTES >> UNIT_SHIFT) * sizeof(*heap.meta);
+	uint64_t key;
 	void *p, *m;
 	int fd;
 
-	if (heap.old_count == OLD_MAX)
+	if (heap.old_count == OLD_MAX || getrandom(&key, sizeof(key), 0) != sizeof(key))
 		return -1;
 	fd = memfd_create("pvm-task", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
@@ -86,6 +88,7 @@ int mp_heap_open(void)
 	head()->magic = MP_SEG_MAGIC;
 	head()->layout = MP_SEG_LAYOUT;
 	head()->pid = (uint32_t)getpid();
+	head()->key = key;
 	return fd;
 err_map:
 	munmap(p, MP_SEG_BYTES);

@@ -5,11 +5,12 @@
 #include "pvm/mp_buf.h"
 #include "pvm/mp_globals.h"
 #include "pvm/mp_pack.h"
+#include "pvm/mp_rt.h"
 
 /* Enrols, as nearly every call of the library does. */
 #define ENROL(name)                                                                                \
 	do {                                                                                       \
-		int enrol_code = pvmbeatask();                                                     \
+		int enrol_code = mp_rt_need();                                                     \
 		if (enrol_code < 0)                                                                \
 			return lpvmerr(name, enrol_code);                                          \
 	} while (0)

@@ -4,11 +4,14 @@
  * harms nobody else. Small bodies go through the ring; larger ones stay in the sender's heap and
  * are read there (see mp_heap.h).
  *
- * News: the sender sets the dirty bit of its slot, then looks whether the receiver sleeps; the
- * receiver says that it sleeps, then looks at the bits. Both with sequential consistency, so one
- * of them always sees the other. A ring whose messages come one after another is hot: the receiver
- * looks at its head and leaves its bit set, so that no more than the record and the head travel
- * from core to core. It clears the bit and looks once more before it sleeps.
+ * A record says itself that it is there, by its stamp, so a small message is one cache line that
+ * travels from core to core. The receiver tells rarely how far it is.
+ *
+ * News: the sender writes the stamp, sets the dirty bit of its slot, then looks whether the receiver
+ * sleeps; the receiver says that it sleeps, then looks at the bits. All with sequential consistency,
+ * so one of them always sees the other. A ring whose messages come one after another is hot: the
+ * receiver looks for its next stamp and leaves its bit set. It clears the bit and looks once more
+ * before it sleeps.
  *
  * What is read from a ring or from another's segment is checked: a task that writes nonsense there
  * loses its messages, nothing else.
@@ -111,6 +114,11 @@ bool mp_peer_map(struct mp_peer *p, int fd)
 	close(fd);
 	if (m == MAP_FAILED)
 		return false;
+	/* Of a program with another libpvm3: what is between us goes through the daemon. */
+	if (((struct mp_seg_head *)m)->layout != MP_SEG_LAYOUT) {
+		munmap(m, MP_SEG_BYTES);
+		return false;
+	}
 	madvise(m, MP_SEG_BYTES, MADV_DONTDUMP);
 	p->seg = m;
 	return true;
@@ -146,6 +154,7 @@ void mp_chan_enrolled(int tid, int page_fd, bool accepted)
 		mp_rt.poll_us = us && *us ? (int)strtol(us, NULL, 10) : MP_CHAN_SPIN_US;
 	}
 	mp_chan_self()->tid = tid;
+	mp_chan.key = mp_chan_self()->key;
 	if (mp_chan.page)
 		atomic_fetch_add(&mp_chan.page->awake, 1);
 	mp_chan.open = true;
@@ -200,15 +209,9 @@ static int64_t spin_ns(void)
 
 static bool look(uint32_t bell, bool net)
 {
-	const uint8_t *next =
-		mp_chan.hot < 0 ? NULL : mp_chan.hot_ring->data + mp_chan.hot_tail % MP_RING_DATA;
-
 	int pauses = mp_chan.sent == mp_chan.sent_at_take ? PAUSES_STREAM : 1;
 
 	for (int i = 0; i < (net ? LOOK_NET : LOOK); i += pauses) {
-		/* The record comes together with the head that announces it. */
-		if (next)
-			__builtin_prefetch(next);
 		if (news(bell))
 			return true;
 		for (int k = 0; k < pauses; k++)
@@ -217,37 +220,45 @@ static bool look(uint32_t bell, bool net)
 	return net && mp_net_ready();
 }
 
+static bool may_spin(void)
+{
+	if (!spin_ns())
+		return false;
+	if (!mp_chan.calm)
+		return true;
+	mp_chan.calm--;
+	return false;
+}
+
+/* Soon after the last message the clock is not read at all. */
+static bool look_first(uint32_t bell, bool active)
+{
+	if (!news(bell) && !(active && look(bell, mp_net_active())))
+		return false;
+	if (active) {
+		mp_chan.spin_fails = 0;
+		mp_chan.calm_last -= mp_chan.calm_last > 0;
+	}
+	return true;
+}
+
 /*
  * Between looks the processor is offered to others: the one that we wait for may be on it. Where
  * they keep it for long it is not ours to burn.
  */
-static bool spin(uint32_t bell, int64_t deadline_ns)
+static bool spin(uint32_t bell, int64_t now, int64_t deadline_ns)
 {
-	int64_t window = spin_ns(), now, end;
-	bool net = mp_net_active();
-	bool taken = false;
+	int64_t end = now + spin_ns();
+	bool taken;
 
-	if (news(bell))
-		return true;
-	if (!window)
-		return false;
-	if (mp_chan.calm) {
-		mp_chan.calm--;
-		return false;
-	}
-	now = base_clock_ns();
-	end = now + window;
 	if (deadline_ns >= 0)
 		end = BASE_MIN(end, deadline_ns);
 	do {
 		int64_t before = now;
 
-		if (look(bell, net)) {
-			mp_chan.spin_fails = 0;
-			mp_chan.calm_last -= mp_chan.calm_last > 0;
-			return true;
-		}
 		sched_yield();
+		if (look_first(bell, true))
+			return true;
 		now = base_clock_ns();
 		taken = now - before > TAKEN_NS;
 	} while (now < end && !taken);
@@ -285,9 +296,13 @@ static void block(uint32_t bell, int64_t ns, int out_fd)
 
 bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns)
 {
-	int64_t now, left = MP_CHAN_SLEEP_MAX_MS * BASE_NS_PER_MS, begun = base_clock_ns();
+	int64_t now, left = MP_CHAN_SLEEP_MAX_MS * BASE_NS_PER_MS, begun;
+	bool active = may_spin();
 
-	if (spin(bell, deadline_ns))
+	if (look_first(bell, active))
+		return true;
+	begun = base_clock_ns();
+	if (active && spin(bell, begun, deadline_ns))
 		return true;
 	now = base_clock_ns();
 	if (deadline_ns >= 0) {

@@ -7,7 +7,10 @@
 #include "pvm/mp_heap.h"
 
 enum {
-	MP_CHAN_RECORD_ALIGN = 16,
+	MP_CHAN_LINE = 64,	   /* a record begins a cache line */
+	MP_CHAN_TAIL_LATE = 16384, /* bytes taken before the sender is told */
+	MP_CHAN_HANDFUL = 16,	   /* records taken at once while one is waited for */
+	MP_CHAN_AHEAD = 4 * MP_CHAN_LINE,
 	MP_CHAN_WHOLE_MAX = 8192,  /* bodies up to this go through the ring in one record */
 	MP_CHAN_PART_MAX = 16384,  /* inline pieces of others */
 	MP_CHAN_COPY_STEP = 65536, /* a body that is being copied becomes visible in such steps */
@@ -20,18 +23,29 @@ enum {
 
 enum mp_record_kind { K_SKIP = 1, K_WHOLE, K_HEAD, K_INLINE, K_REF };
 
+/*
+ * The stamp says that the record is there, and is written last: the segment's key and the place, so
+ * that neither what lay there before nor the bytes of a body look like it.
+ */
 struct mp_record {
-	uint32_t bytes; /* of the whole record, a multiple of MP_CHAN_RECORD_ALIGN */
+	uint64_t stamp;
+	uint32_t bytes; /* of the whole record, a multiple of MP_CHAN_LINE */
 	uint16_t kind, spare;
 	int32_t tag, ctx, enc, wid, crc;
 	uint32_t len;	/* body bytes in this record */
 	uint64_t total; /* K_WHOLE, K_HEAD: of the message; K_REF: of the part */
-	uint64_t off;	/* K_REF: in the sender's segment */
-	uint32_t lease; /* K_REF */
-	uint32_t spare2;
 };
 
-_Static_assert(sizeof(struct mp_record) == 56, "with 8 bytes of body one cache line");
+/* The body of K_REF. */
+struct mp_ref {
+	uint64_t off; /* in the sender's segment */
+	uint32_t lease, spare;
+};
+
+_Static_assert(sizeof(struct mp_record) + sizeof(struct mp_ref) == MP_CHAN_LINE,
+	       "so much body goes with its head in one cache line");
+/* An empty ring has room for the largest record and what is skipped before it, told late or not. */
+_Static_assert(MP_CHAN_TAIL_LATE + 2 * (MP_CHAN_PART_MAX + MP_CHAN_LINE) <= MP_RING_DATA, "room");
 
 /* Another task of this host whose segment we have mapped, or know that we cannot. */
 struct mp_peer {
@@ -44,9 +58,11 @@ struct mp_peer {
 	int slot; /* -1: none */
 	bool refused;
 	unsigned by_daemon;
-	uint64_t head, tail_seen, sent_ref;
+	uint64_t key, head, tail_seen, sent_ref;
 	/* receiving */
 	int in_slot;
+	uint64_t tail, tail_told;
+	bool lost; /* what it writes makes no sense */
 	struct mp_msg *partial;
 	uint64_t partial_left;
 };
@@ -64,11 +80,12 @@ struct mp_chan {
 	bool in_poll;
 	/*
 	 * The ring that is looked at itself: its dirty bit stays set, so that its sender need not
-	 * say more than the new head. -1: none.
+	 * write more than the record. -1: none.
 	 */
-	int hot, warm; /* warm: taken last, hot when it is so again */
-	struct mp_ring *hot_ring;
-	uint64_t hot_tail;
+	int hot, warm;		  /* warm: taken last, hot when it is so again */
+	_Atomic uint64_t *hot_at; /* where its next stamp will be, */
+	uint64_t hot_stamp;	  /* and what it will be */
+	uint64_t key;
 	/* Messages come and nothing is sent: a stream, which is better taken in handfuls. */
 	unsigned sent, sent_at_take;
 };
@@ -88,10 +105,15 @@ bool mp_peer_map(struct mp_peer *p, int fd);
 /* No ring is hot any more, which must be so before sleeping. True: there is news in it. */
 bool mp_chan_cool(void);
 
+static inline _Atomic uint64_t *mp_ring_stamp_at(struct mp_ring *g, uint64_t pos)
+{
+	return (_Atomic uint64_t *)(void *)(g->data + pos % MP_RING_DATA);
+}
+
 static inline bool mp_chan_hot_news(void)
 {
-	return mp_chan.hot >= 0 && atomic_load_explicit(&mp_chan.hot_ring->head,
-							memory_order_acquire) != mp_chan.hot_tail;
+	return mp_chan.hot >= 0 &&
+	       atomic_load_explicit(mp_chan.hot_at, memory_order_acquire) == mp_chan.hot_stamp;
 }
 
 #endif

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -51,7 +52,7 @@ static void foreign_free(struct mp_block *b)
 	free(b);
 }
 
-static struct mp_block *foreign_new(struct mp_peer *p, const struct mp_record *r)
+static struct mp_block *foreign_new(struct mp_peer *p, const struct mp_ref *r, uint64_t total)
 {
 	struct mp_block *b = malloc(sizeof(*b));
 	struct foreign *f = malloc(sizeof(*f));
@@ -61,10 +62,10 @@ static struct mp_block *foreign_new(struct mp_peer *p, const struct mp_record *r
 		free(f);
 		return NULL;
 	}
-	*f = (struct foreign){p, r->lease, r->total, generation};
+	*f = (struct foreign){p, r->lease, total, generation};
 	*b = (struct mp_block){.refs = 1,
 			       .data = p->seg + r->off,
-			       .cap = (size_t)r->total,
+			       .cap = (size_t)total,
 			       .free_fn = foreign_free,
 			       .owner = f};
 	p->refs++;
@@ -175,25 +176,29 @@ static void partial_fail(struct mp_peer *p)
 	p->partial = NULL;
 }
 
-static void take_ref(struct mp_peer *p, const struct mp_record *r)
+static void take_ref(struct mp_peer *p, const struct mp_record *r, const uint8_t *body)
 {
+	struct mp_ref ref;
 	struct mp_block *b;
 
-	if (!p->seg || r->lease >= MP_LEASES || r->off < MP_HEAP_AT || r->off >= MP_SEG_BYTES ||
-	    r->total > MP_SEG_BYTES - r->off)
+	if (r->len != sizeof(ref))
+		return;
+	memcpy(&ref, body, sizeof(ref));
+	if (!p->seg || ref.lease >= MP_LEASES || ref.off < MP_HEAP_AT || ref.off >= MP_SEG_BYTES ||
+	    r->total > MP_SEG_BYTES - ref.off)
 		return;
 	if (!p->partial || r->total > p->partial_left) {
-		lease_return(p, r->lease);
+		lease_return(p, ref.lease);
 		if (p->partial)
 			partial_fail(p);
 		return;
 	}
-	b = foreign_new(p, r);
+	b = foreign_new(p, &ref, r->total);
 	if (!b || mp_msg_append_block(p->partial, b, 0, (size_t)r->total)) {
 		if (b)
 			mp_block_unref(b);
 		else
-			lease_return(p, r->lease);
+			lease_return(p, ref.lease);
 		partial_fail(p);
 		return;
 	}
@@ -219,73 +224,97 @@ static void take_record(struct mp_peer *p, const struct mp_record *r, const uint
 		else
 			part_done(p, r->len);
 		break;
-	case K_REF: take_ref(p, r); break;
+	case K_REF: take_ref(p, r, body); break;
 	default: break;
 	}
 }
 
-/* A copy first: the sender could change it under our hands. */
-static bool record_read(const struct mp_ring *g, uint64_t tail, uint64_t head, struct mp_record *r)
+/* A copy: the sender could change it under our hands. False: it makes no sense. */
+static bool record_read(const uint8_t *at, size_t to_end, struct mp_record *r)
 {
-	size_t at = tail % MP_RING_DATA;
-
-	if (head - tail < MP_CHAN_RECORD_ALIGN || head - tail > MP_RING_DATA)
-		return false;
-	if (MP_RING_DATA - at < sizeof(*r)) {
-		*r = (struct mp_record){.kind = K_SKIP, .bytes = (uint32_t)(MP_RING_DATA - at)};
-		return head - tail >= r->bytes;
-	}
-	memcpy(r, g->data + at, sizeof(*r));
-	if (r->kind == K_SKIP)
-		return r->bytes == MP_RING_DATA - at && head - tail >= r->bytes;
-	return r->bytes >= sizeof(*r) && r->bytes % MP_CHAN_RECORD_ALIGN == 0 &&
-	       r->bytes <= MP_RING_DATA - at && r->bytes <= head - tail &&
+	memcpy(&r->bytes, at + sizeof(r->stamp), sizeof(*r) - offsetof(struct mp_record, bytes));
+	return r->bytes >= sizeof(*r) && r->bytes % MP_CHAN_LINE == 0 && r->bytes <= to_end &&
 	       r->len <= r->bytes - sizeof(*r);
 }
 
-static void ring_wake_sender(struct mp_peer *p, struct mp_ring *g)
+/* What it says next may make sense again. */
+static void ring_skip(struct mp_peer *p, const struct mp_ring *g)
 {
-	if (atomic_load(&g->want) && atomic_exchange(&g->want, 0) && p->seg)
-		mp_peer_ring(p);
+	uint64_t head = atomic_load(&g->head);
+
+	pvmlogprintf("t%x wrote nonsense: its channel is emptied\n", (unsigned)p->tid);
+	p->lost = head % MP_CHAN_LINE || head - p->tail - 1 >= MP_RING_DATA;
+	if (!p->lost)
+		p->tail = head;
 }
 
-static int ring_take(struct mp_peer *p, uint32_t slot)
+static bool ring_news(struct mp_ring *g, const struct mp_peer *p)
 {
-	struct mp_ring *g = mp_seg_ring(mp_heap_seg(), slot);
-	uint64_t head = atomic_load_explicit(&g->head, memory_order_acquire);
-	uint64_t tail = atomic_load_explicit(&g->tail, memory_order_relaxed);
-	int n = 0;
+	return atomic_load_explicit(mp_ring_stamp_at(g, p->tail), memory_order_acquire) ==
+		       mp_chan.key + p->tail &&
+	       !p->lost;
+}
 
-	while (tail != head) {
-		struct mp_record r;
-
-		if (!record_read(g, tail, head, &r)) {
-			pvmlogprintf("t%x wrote nonsense: its channel is emptied\n",
-				     (unsigned)p->tid);
-			tail = head;
-			break;
-		}
-		take_record(p, &r, g->data + tail % MP_RING_DATA + sizeof(r));
-		tail += r.bytes;
-		n++;
-		/* Room soon, but not a store for each small message. */
-		if (n % 32 == 0 || r.kind == K_REF)
-			atomic_store_explicit(&g->tail, tail, memory_order_release);
-		if (r.kind == K_REF)
-			atomic_fetch_add_explicit(&g->taken, r.total, memory_order_release);
-	}
-	atomic_store(&g->tail, tail);
-	mp_chan.sent_at_take = mp_chan.sent;
-	if (mp_chan.hot == (int)slot)
-		mp_chan.hot_tail = tail;
-	ring_wake_sender(p, g);
-	return n;
+/* The sender may wait for room. */
+static void tell_tail(struct mp_peer *p, struct mp_ring *g)
+{
+	p->tail_told = p->tail;
+	atomic_store(&g->tail, p->tail);
+	if (atomic_load(&g->want) && atomic_exchange(&g->want, 0) && p->seg)
+		mp_peer_ring(p);
 }
 
 static void announce(uint32_t slot)
 {
 	atomic_fetch_or(&mp_chan_self()->dirty[slot / 32], 1u << slot % 32);
 	atomic_fetch_or(&mp_chan_self()->summary, 1u << slot / 32);
+}
+
+/* `p` is the hot one. */
+static void hot_at(const struct mp_peer *p, struct mp_ring *g)
+{
+	mp_chan.hot_at = mp_ring_stamp_at(g, p->tail);
+	mp_chan.hot_stamp = mp_chan.key + p->tail;
+}
+
+/* At most `max` records, then the slot is announced again. */
+static int ring_take(struct mp_peer *p, uint32_t slot, int max)
+{
+	struct mp_ring *g = mp_seg_ring(mp_heap_seg(), slot);
+	bool tell = false;
+	int n = 0;
+
+	for (; n < max && ring_news(g, p); n++) {
+		size_t at = p->tail % MP_RING_DATA;
+		struct mp_record r;
+
+		if (!record_read(g->data + at, MP_RING_DATA - at, &r)) {
+			ring_skip(p, g);
+			tell = true;
+			continue;
+		}
+		/* The sender goes on in it soon, so here it may be the last look. */
+		__builtin_prefetch(g->data + (at + r.bytes) % MP_RING_DATA);
+		take_record(p, &r, g->data + at + sizeof(r));
+		p->tail += r.bytes;
+		if (p->tail - p->tail_told >= MP_CHAN_TAIL_LATE) {
+			atomic_store_explicit(&g->tail, p->tail, memory_order_release);
+			p->tail_told = p->tail;
+			tell = true;
+		}
+		if (r.kind == K_REF) {
+			atomic_fetch_add_explicit(&g->taken, r.total, memory_order_release);
+			tell = true;
+		}
+	}
+	if (tell)
+		tell_tail(p, g);
+	mp_chan.sent_at_take = mp_chan.sent;
+	if (mp_chan.hot == (int)slot)
+		hot_at(p, g);
+	else if (n == max)
+		announce(slot);
+	return n;
 }
 
 bool mp_chan_cool(void)
@@ -297,8 +326,8 @@ bool mp_chan_cool(void)
 		return false;
 	mp_chan.hot = -1;
 	atomic_fetch_and(&mp_chan_self()->dirty[slot / 32], ~(1u << slot % 32));
-	/* What its sender announced by the head alone. */
-	if (atomic_load(&mp_chan.hot_ring->head) == mp_chan.hot_tail)
+	/* What its sender announced by the stamp alone. */
+	if (atomic_load(mp_chan.hot_at) != mp_chan.hot_stamp)
 		return false;
 	announce((uint32_t)slot);
 	return true;
@@ -307,20 +336,19 @@ bool mp_chan_cool(void)
 /* The slot was just taken. */
 static void warm_up(uint32_t slot)
 {
-	struct mp_ring *g = mp_seg_ring(mp_heap_seg(), slot);
+	struct mp_peer *p = mp_chan.by_slot[slot];
 
-	if (mp_chan.warm != (int)slot) {
+	if (mp_chan.warm != (int)slot || p->lost) {
 		mp_chan.warm = (int)slot;
 		return;
 	}
 	mp_chan_cool();
-	mp_chan.hot_ring = g;
-	mp_chan.hot_tail = atomic_load_explicit(&g->tail, memory_order_relaxed);
+	hot_at(p, mp_seg_ring(mp_heap_seg(), slot));
 	mp_chan.hot = (int)slot;
 	atomic_fetch_or(&mp_chan_self()->dirty[slot / 32], 1u << slot % 32);
 }
 
-static int poll_word(uint32_t w)
+static int poll_word(uint32_t w, int max)
 {
 	uint32_t stay = mp_chan.hot / 32 == (int)w && mp_chan.hot >= 0 ? 1u << mp_chan.hot % 32 : 0;
 	uint32_t bits = atomic_fetch_and(&mp_chan_self()->dirty[w], stay) & ~stay, later = 0;
@@ -335,7 +363,7 @@ static int poll_word(uint32_t w)
 			later |= 1u << i;
 			continue;
 		}
-		n += ring_take(mp_chan.by_slot[slot], slot);
+		n += ring_take(mp_chan.by_slot[slot], slot, max);
 		if (mp_chan.by_slot[slot])
 			warm_up(slot);
 	}
@@ -346,16 +374,17 @@ static int poll_word(uint32_t w)
 	return n;
 }
 
-int mp_chan_poll(void)
+int mp_chan_poll(bool all)
 {
+	/* A sender that goes on meanwhile is not followed for ever. */
+	int max = all ? MP_RING_DATA / MP_CHAN_LINE : MP_CHAN_HANDFUL, n = 0;
 	uint32_t words;
-	int n = 0;
 
 	if (!mp_chan.open || mp_chan.in_poll)
 		return 0;
 	mp_chan.in_poll = true;
 	if (mp_chan_hot_news()) {
-		n = ring_take(mp_chan.by_slot[mp_chan.hot], (uint32_t)mp_chan.hot);
+		n = ring_take(mp_chan.by_slot[mp_chan.hot], (uint32_t)mp_chan.hot, max);
 		mp_chan.warm = -1;
 	}
 	words = atomic_load(&mp_chan_self()->summary) ? atomic_exchange(&mp_chan_self()->summary, 0)
@@ -364,7 +393,7 @@ int mp_chan_poll(void)
 		uint32_t w = (uint32_t)__builtin_ctz(words);
 
 		words &= words - 1;
-		n += poll_word(w);
+		n += poll_word(w, max);
 	}
 	mp_chan.in_poll = false;
 	return n;
@@ -382,15 +411,19 @@ static void poll_stale(void)
 void mp_chan_peer(uint32_t slot, int tid, int fd)
 {
 	struct mp_peer *p = mp_chan.open && slot < MP_SLOTS ? mp_peer_get(tid) : NULL;
+	struct mp_ring *g;
 
 	if (!p) {
 		if (fd >= 0)
 			close(fd);
 		return;
 	}
+	g = mp_seg_ring(mp_heap_seg(), slot);
 	/* Without room for its segment bodies come through the ring: slow, not lost. */
-	atomic_store(&mp_seg_ring(mp_heap_seg(), slot)->ready, mp_peer_map(p, fd));
+	atomic_store(&g->ready, mp_peer_map(p, fd));
 	p->in_slot = (int)slot;
+	p->lost = false;
+	p->tail = p->tail_told = atomic_load(&g->tail) & ~(uint64_t)(MP_CHAN_LINE - 1);
 	mp_chan.by_slot[slot] = p;
 	poll_stale();
 	announce(slot);
@@ -399,6 +432,7 @@ void mp_chan_peer(uint32_t slot, int tid, int fd)
 void mp_chan_peer_gone(int tid, int slot)
 {
 	struct mp_peer *p = mp_chan.open ? mp_peer_find(tid) : NULL;
+	struct mp_ring *g;
 
 	if (!p)
 		return;
@@ -406,8 +440,11 @@ void mp_chan_peer_gone(int tid, int slot)
 	if (slot >= 0 && slot < MP_SLOTS && mp_chan.by_slot[slot] == p) {
 		if (mp_chan.hot == slot)
 			mp_chan_cool();
-		ring_take(p, (uint32_t)slot);
-		atomic_store(&mp_seg_ring(mp_heap_seg(), (uint32_t)slot)->ready, 0);
+		ring_take(p, (uint32_t)slot, MP_RING_DATA / MP_CHAN_LINE);
+		g = mp_seg_ring(mp_heap_seg(), (uint32_t)slot);
+		/* The next one there goes on where this one ended. */
+		tell_tail(p, g);
+		atomic_store(&g->ready, 0);
 		mp_chan.by_slot[slot] = NULL;
 		mp_chan.slot_free[slot / 32] |= 1u << slot % 32;
 		mp_chan.slot_free_any = true;

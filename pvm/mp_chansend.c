@@ -1,4 +1,5 @@
 /* Sending by shared memory; the other half, and how it works, is mp_chan.c. */
+#include <stddef.h>
 #include <string.h>
 
 #include "pvm/include/pvm3.h"
@@ -34,8 +35,8 @@ static int connect_peer(struct mp_peer *p)
 	} else {
 		p->slot = (int)(base_rbuf_u32(&b) % MP_SLOTS);
 		g = mp_seg_ring(p->seg, (uint32_t)p->slot);
-		p->head = atomic_load(&g->head);
-		p->tail_seen = atomic_load(&g->tail);
+		p->key = ((struct mp_seg_head *)p->seg)->key;
+		p->head = p->tail_seen = atomic_load(&g->tail) & ~(uint64_t)(MP_CHAN_LINE - 1);
 		p->sent_ref = atomic_load(&g->taken);
 		rc = 1;
 	}
@@ -44,15 +45,36 @@ static int connect_peer(struct mp_peer *p)
 	return rc;
 }
 
-static void publish(struct mp_peer *p, uint64_t head)
+/* Records that come soon: their lines are fetched before they are written. */
+static void prefetch_ahead(struct mp_ring *g, uint64_t head)
+{
+#ifdef __x86_64__
+	__asm__ volatile("prefetchw %0" : : "m"(g->data[(head + MP_CHAN_AHEAD) % MP_RING_DATA]));
+#else
+	__builtin_prefetch(&g->data[(head + MP_CHAN_AHEAD) % MP_RING_DATA], 1);
+#endif
+}
+
+/* The record at `p->head` is complete but for its stamp. */
+static void stamp(struct mp_peer *p, struct mp_ring *g, size_t bytes)
+{
+	uint64_t at = p->head;
+
+	p->head += bytes;
+	atomic_store_explicit(&g->head, p->head, memory_order_release);
+	/* Sequential: what publish() looks at comes after it. */
+	atomic_store(mp_ring_stamp_at(g, at), p->key + at);
+}
+
+static void publish(struct mp_peer *p, size_t bytes)
 {
 	struct mp_seg_head *h = (struct mp_seg_head *)p->seg;
 	struct mp_ring *g = mp_seg_ring(p->seg, (uint32_t)p->slot);
 	uint32_t w = (uint32_t)p->slot / 32, bit = 1u << p->slot % 32;
 
-	p->head = head;
-	atomic_store(&g->head, head);
-	/* Set already: the receiver has still to clear it, and will look at the head after that. */
+	stamp(p, g, bytes);
+	prefetch_ahead(g, p->head);
+	/* Set already: the receiver has still to clear it, and will look at the ring after that. */
 	if (!(atomic_load(&h->dirty[w]) & bit)) {
 		atomic_fetch_or(&h->dirty[w], bit);
 		if (!(atomic_load(&h->summary) & 1u << w))
@@ -127,28 +149,33 @@ static int await_room(struct mp_peer *p, size_t bytes, uint64_t ref)
 	return rc;
 }
 
-/* Where the next record of `bytes` goes; room is there. */
-static uint8_t *record_place(struct mp_peer *p, size_t bytes)
+/* All but the stamp, for which nothing must be there yet. Where the body goes. */
+static uint8_t *record_put(struct mp_ring *g, uint64_t at, const struct mp_record *r)
+{
+	uint8_t *to = g->data + at % MP_RING_DATA;
+
+	memcpy(to + sizeof(r->stamp), &r->bytes, sizeof(*r) - offsetof(struct mp_record, bytes));
+	return to + sizeof(*r);
+}
+
+/* Puts the head of the next record; room is there. Where the body goes. */
+static uint8_t *record_begin(struct mp_peer *p, const struct mp_record *r)
 {
 	struct mp_ring *g = mp_seg_ring(p->seg, (uint32_t)p->slot);
-	size_t at = p->head % MP_RING_DATA, to_end = MP_RING_DATA - at;
+	size_t to_end = MP_RING_DATA - p->head % MP_RING_DATA;
 
-	if (bytes > to_end) {
-		if (to_end >= sizeof(struct mp_record)) {
-			struct mp_record skip = {.kind = K_SKIP, .bytes = (uint32_t)to_end};
+	if (r->bytes > to_end) {
+		struct mp_record skip = {.kind = K_SKIP, .bytes = (uint32_t)to_end};
 
-			memcpy(g->data + at, &skip, sizeof(skip));
-		}
-		p->head += to_end;
-		at = 0;
+		record_put(g, p->head, &skip);
+		stamp(p, g, to_end);
 	}
-	return g->data + at;
+	return record_put(g, p->head, r);
 }
 
 static size_t record_bytes(size_t len)
 {
-	return (sizeof(struct mp_record) + len + MP_CHAN_RECORD_ALIGN - 1) &
-	       ~(size_t)(MP_CHAN_RECORD_ALIGN - 1);
+	return (sizeof(struct mp_record) + len + MP_CHAN_LINE - 1) & ~(size_t)(MP_CHAN_LINE - 1);
 }
 
 static struct mp_record record_of(const struct mp_msghdr *h, enum mp_record_kind kind, size_t len)
@@ -174,25 +201,23 @@ static int put_bytes(struct mp_peer *p, const struct mp_msg *m, const struct mp_
 
 	if (rc)
 		return rc;
-	at = record_place(p, r.bytes);
-	memcpy(at, &r, sizeof(r));
+	at = record_begin(p, &r);
 	if (len)
-		mp_msg_copy_out(m, off, at + sizeof(r), len);
-	publish(p, p->head + r.bytes);
+		mp_msg_copy_out(m, off, at, len);
+	publish(p, r.bytes);
 	return 0;
 }
 
 static int put_ref(struct mp_peer *p, const struct mp_msghdr *h, uint64_t off, uint64_t len,
 		   uint32_t lease)
 {
-	struct mp_record r = record_of(h, K_REF, 0);
+	struct mp_ref ref = {.off = off, .lease = lease};
+	struct mp_record r = record_of(h, K_REF, sizeof(ref));
 
 	r.total = len;
-	r.off = off;
-	r.lease = lease;
-	memcpy(record_place(p, r.bytes), &r, sizeof(r));
+	memcpy(record_begin(p, &r), &ref, sizeof(ref));
 	p->sent_ref += len;
-	publish(p, p->head + r.bytes);
+	publish(p, r.bytes);
 	return 0;
 }
 
@@ -215,7 +240,7 @@ static int put_inline(struct mp_peer *p, const struct mp_msg *m, const struct mp
 static int put_copied(struct mp_peer *p, const struct mp_msg *m, const struct mp_msghdr *h,
 		      const uint8_t *data, size_t at, size_t len)
 {
-	int rc = await_room(p, record_bytes(0), len), lease;
+	int rc = await_room(p, record_bytes(sizeof(struct mp_ref)), len), lease;
 	uint8_t *b;
 	uint64_t off;
 
@@ -249,7 +274,7 @@ static int put_segment(struct mp_peer *p, const struct mp_msg *m, const struct m
 		return put_inline(p, m, h, at, s->len);
 	if (!s->block || !mp_heap_offset(s->data, s->len, &off))
 		return put_copied(p, m, h, s->data, at, s->len);
-	rc = await_room(p, record_bytes(0), s->len);
+	rc = await_room(p, record_bytes(sizeof(struct mp_ref)), s->len);
 	if (rc)
 		return rc;
 	lease = mp_heap_lease(off, p->tid, s->len);

@@ -202,7 +202,7 @@ static int take_piece(const uint8_t *payload, size_t len)
 		return 0;
 	if (p->msg && p->got == p->total) {
 		/* What the sender sent by shared memory before comes first. */
-		mp_chan_poll();
+		mp_chan_poll(true);
 		mp_rt_arrived(p->msg);
 		p->msg = NULL;
 	}
@@ -404,7 +404,7 @@ int mp_rt_take(void)
 {
 	int rc;
 
-	mp_chan_poll();
+	mp_chan_poll(true);
 	mp_net_poll();
 	rc = pump_socket();
 	return rc < 0 ? rc : 0;
@@ -428,7 +428,7 @@ int mp_rt_pump(int64_t deadline_ns)
 	/* Waiting looks at connections and the daemon anyway, so before it one look less. */
 	for (;; looked = true) {
 		uint32_t bell = mp_chan_bell();
-		int n = mp_chan_poll(), rc = 0;
+		int n = mp_chan_poll(deadline_ns >= 0), rc = 0;
 		bool net = mp_net_active();
 
 		if (!net || n || looked) {

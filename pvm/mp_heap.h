@@ -38,8 +38,9 @@ struct mp_lease {
 };
 
 struct mp_ring {
-	_Alignas(64) _Atomic uint64_t head; /* the sender's */
-	_Alignas(64) _Atomic uint64_t tail; /* the receiver's */
+	/* The sender's, and told before the record: only to go on behind one that makes no sense. */
+	_Alignas(64) _Atomic uint64_t head;
+	_Alignas(64) _Atomic uint64_t tail; /* the receiver's, told late */
 	_Atomic uint64_t taken;		    /* bytes of bodies by reference that it has taken in */
 	_Atomic uint32_t ready; /* the sender's segment is mapped: references are fine */
 	_Alignas(64) _Atomic uint32_t want; /* the sender sleeps until there is room */

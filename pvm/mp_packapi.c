@@ -4,10 +4,11 @@
 #include "pvm/include/pvm3.h"
 #include "pvm/mp_globals.h"
 #include "pvm/mp_pack.h"
+#include "pvm/mp_rt.h"
 
 static int pk(const char *name, enum mp_kind kind, const void *data, int count, int stride)
 {
-	int rc = pvmbeatask();
+	int rc = mp_rt_need();
 
 	if (rc >= 0 && count < 0)
 		rc = PvmBadParam;
@@ -18,7 +19,7 @@ static int pk(const char *name, enum mp_kind kind, const void *data, int count, 
 
 static int upk(const char *name, enum mp_kind kind, void *data, int count, int stride)
 {
-	int rc = pvmbeatask();
+	int rc = mp_rt_need();
 
 	if (rc >= 0 && count < 0)
 		rc = PvmBadParam;
@@ -51,7 +52,7 @@ PK_PAIR(ushort, unsigned short, MP_K_USHORT)
 
 int mp_api_pkstr(char *string)
 {
-	int rc = pvmbeatask();
+	int rc = mp_rt_need();
 
 	if (rc >= 0 && !mp_sbuf())
 		rc = PvmNoBuf;
@@ -66,7 +67,7 @@ int mp_api_pkstr(char *string)
 
 int mp_api_upkstr(char *string)
 {
-	int rc = pvmbeatask();
+	int rc = mp_rt_need();
 
 	if (rc >= 0)
 		rc = mp_rbuf() ? mp_unpack_string(mp_rbuf(), string) : PvmNoBuf;

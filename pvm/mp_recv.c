@@ -133,7 +133,7 @@ static bool overlap(int a, int b)
 int mp_api_addmhf(int src, int tag, int ctx, int (*func)(int))
 {
 	struct handler *h;
-	int rc = pvmbeatask();
+	int rc = mp_rt_need();
 
 	if (rc)
 		return lpvmerr("pvm_addmhf", rc);
@@ -316,7 +316,7 @@ int mp_rt_await_wid(int src, int tag, int wid, int64_t deadline_ns, struct mp_ms
 static int receive(const char *name, int tid, int tag, int64_t deadline_ns)
 {
 	struct mp_item *it;
-	int rc = pvmbeatask();
+	int rc = mp_rt_need();
 
 	if (!rc && deadline_ns == 0)
 		rc = mp_rt_pump(0);
@@ -354,7 +354,7 @@ int mp_api_trecv(int tid, int tag, struct timeval *t)
 int mp_api_probe(int tid, int tag)
 {
 	struct mp_item *it;
-	int rc = pvmbeatask();
+	int rc = mp_rt_need();
 
 	if (!rc)
 		rc = mp_rt_pump(0);
@@ -410,7 +410,7 @@ int mp_api_precv(int tid, int tag, void *buf, int len, int type, int *rtid, int 
 {
 	struct mp_item *it;
 	size_t size = type_size(type);
-	int rc = pvmbeatask();
+	int rc = mp_rt_need();
 
 	if (!rc && (!size || len < 0 || (!buf && len)))
 		rc = !size ? PvmNotImpl : PvmBadParam;
@@ -432,7 +432,7 @@ int mp_api_psend(int tid, int tag, void *buf, int len, int type)
 {
 	size_t size = type_size(type);
 	struct mp_msg *m;
-	int rc = pvmbeatask(), mid, old;
+	int rc = mp_rt_need(), mid, old;
 
 	if (!rc && (!size || len < 0 || (!buf && len)))
 		rc = !size ? PvmNotImpl : PvmBadParam;

@@ -62,8 +62,14 @@ struct mp_rt {
 
 extern struct mp_rt mp_rt;
 
-/* Enrols if need be; 0 or a Pvm code. Not reported. */
+/* Enrols; 0 or a Pvm code. Not reported. */
 BASE_MUST_CHECK int mp_rt_begin(void);
+/* The same if need be: what nearly every call does first. */
+BASE_MUST_CHECK static inline int mp_rt_need(void)
+{
+	return mp_rt.fd >= 0 ? 0 : mp_rt_begin();
+}
+
 /* The daemon is gone: everything about it is forgotten. */
 void mp_rt_lost(void);
 
@@ -114,8 +120,8 @@ void mp_chan_close(void);
 void mp_chan_forked(void);
 /* 1: sent; 0: not by this way; below 0: an error. */
 BASE_MUST_CHECK int mp_chan_send(int dst, const struct mp_msg *m, const struct mp_msghdr *h);
-/* Takes in what is in the rings; how many messages. */
-int mp_chan_poll(void);
+/* Takes in what is in the rings, or for now a handful of it; how many messages. */
+int mp_chan_poll(bool all);
 void mp_chan_peer(uint32_t slot, int tid, int fd);
 void mp_chan_peer_gone(int tid, int slot);
 /* The bell before the last poll, and sleeping until it rings. */

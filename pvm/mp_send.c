@@ -124,7 +124,7 @@ static int send_event(struct mp_msg *m)
 int mp_api_send(int tid, int tag)
 {
 	struct mp_msg *m;
-	int rc = pvmbeatask();
+	int rc = mp_rt_need();
 
 	if (!rc && tid == PVM_TRACE_TID && tag == PVM_TRACE_CODE) {
 		rc = send_event(mp_sbuf());
@@ -152,7 +152,7 @@ int mp_api_mcast(int *tids, int count, int tag)
 {
 	BASE_AUTO_FREE int *sorted = NULL;
 	struct mp_msg *m;
-	int rc = pvmbeatask();
+	int rc = mp_rt_need();
 
 	if (!rc && (count < 0 || (!tids && count) || !tag_ok(tag)))
 		rc = PvmBadParam;

@@ -16,7 +16,7 @@
 
 enum {
 	MP_SEG_MAGIC = 0x4d50534d,
-	MP_SEG_LAYOUT = 1,
+	MP_SEG_LAYOUT = 2,
 	MP_SEG_HEAD = 4096,
 	MP_SLOTS = 1024,
 	MP_SLOT_WORDS = MP_SLOTS / 32,
@@ -26,6 +26,7 @@ struct mp_seg_head {
 	uint32_t magic, layout;
 	int32_t tid;
 	uint32_t pid;
+	uint64_t key; /* of its rings */
 	/* The owner sleeps on `bell`; who has news adds 1 and wakes it if `asleep`. */
 	_Alignas(64) _Atomic uint32_t bell;
 	_Atomic uint32_t asleep;
