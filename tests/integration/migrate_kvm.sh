@@ -31,6 +31,8 @@ both_up() { timeout 30 bash -c "for n in a b; do until [ \$('$pangaea' node ls -
 where() { "$pangaea" vm ls --json | grep -o '"node":"[ab]"' | tr -d '"' | cut -d: -f2 | paste -sd+; }
 start() { "$pangaea" vm run "$1" -q --node a -k "$build/tests/guests/dirty" -m 128M -c "$2" || fail "start of $1"; }
 says() { timeout 90 "$pangaea" vm console "$1" --until "$2" </dev/null >"$dir/console" 2>&1 || fail "$1 does not say '$2': $(tail -n 3 "$dir/console")"; }
+# What was coming there and did not is cleared away a moment later, its pid with it.
+nothing_at() { timeout 20 bash -c "while [ -e '$dir/run-$1/vm/$2' ]; do :; done" || fail "$1 keeps a half VM"; }
 # Waits until the migration that runs in the background is in its second second of copying.
 copying() { timeout 20 bash -c "until '$pangaea' events '$1' | grep -q 'migrate  *to b'; do :; done"; }
 
@@ -67,21 +69,23 @@ copying stay || fail "it does not copy"
 until "$pangaea" vm migrate stay --cancel >/dev/null 2>&1; do kill -0 $job 2>/dev/null || fail "cancel: $(cat "$dir/out")"; done
 wait $job && fail "a cancelled migration says it is done"
 [ "$(where)" = a ] || fail "after the cancel it is on '$(where)'"
+nothing_at b stay
 ok "cancel"
 
 "$pangaea" vm migrate stay --to b --bandwidth 10M >"$dir/out" 2>&1 & job=$!
 timeout 20 bash -c "until [ -s '$dir/run-b/vm/stay/pid' ]; do :; done" || fail "no process at b"
-read -r pid _ <"$dir/run-b/vm/stay/pid"; kill -9 "$pid"
+read -r pid _ <"$dir/run-b/vm/stay/pid"; kill -9 "$pid" || fail "no such process"
 wait $job && fail "the destination was killed, and the migration says it is done"
 [ "$(where)" = a ] || fail "after the destination's death it is on '$(where)'"
+nothing_at b stay
 ok "death of the destination's process: $(tail -n 1 "$dir/out")"
 
 "$pangaea" vm migrate stay --to b --bandwidth 10M >"$dir/out" 2>&1 & job=$!
 timeout 20 bash -c "until [ -s '$dir/run-b/vm/stay/pid' ]; do :; done" || fail "no process at b"
-read -r pid _ <"$dir/run-a/vm/stay/pid"; kill -9 "$pid"
+read -r pid _ <"$dir/run-a/vm/stay/pid"; kill -9 "$pid" || fail "no such process"
 wait $job && fail "the source was killed, and the migration says it is done"
 timeout 20 bash -c "while '$pangaea' vm ls -q | grep -q stay; do :; done" || fail "something is left: $("$pangaea" vm ls)"
-timeout 20 bash -c "while [ -e '$dir/run-b/vm/stay' ]; do :; done" || fail "the destination keeps a half VM"
+nothing_at b stay
 ok "death of the source's process leaves nothing"
 
 start again 'mib=16 rate=20'
