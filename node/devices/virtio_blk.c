@@ -7,6 +7,7 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/log.h"
 #include "node/devices/blk_engine.h"
@@ -36,7 +37,8 @@ struct blk_queue {
 	struct blk_engine *engine;
 	struct virtio_worker worker;
 	struct virtio_chain scratch;
-	struct blk_request *requests, *free;
+	struct blk_request *requests, *free; /* megabytes, mapped: a page costs when it is used */
+	size_t requests_bytes;
 	unsigned fresh; /* requests[fresh ..] were never used: their memory is untouched */
 	bool starved;	/* chains were left in the ring for want of a request */
 	uint64_t reads, writes, flushes, read_bytes, write_bytes, errors;
@@ -335,7 +337,8 @@ static void queue_free(struct blk_queue *bq)
 		base_loop_remove(&bq->vq->kick);
 	if (bq->worker.loop)
 		virtio_worker_fini(&bq->worker);
-	free(bq->requests);
+	if (bq->requests)
+		munmap(bq->requests, bq->requests_bytes);
 }
 
 static void blk_fini(struct virtio_device *vd)
@@ -384,11 +387,15 @@ static const struct virtio_ops blk_ops = {
 
 static int queue_new(struct blk *b, struct blk_queue *bq, struct virtio_queue *vq)
 {
+	size_t bytes = vq->size_max * sizeof(*bq->requests);
+	void *requests =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int rc;
 
-	bq->requests = calloc(vq->size_max, sizeof(*bq->requests));
-	if (!bq->requests)
+	if (requests == MAP_FAILED)
 		return -ENOMEM;
+	bq->requests = requests;
+	bq->requests_bytes = bytes;
 	bq->blk = b;
 	rc = virtio_worker_init(&bq->worker);
 	if (rc)

@@ -63,7 +63,11 @@ static int net_start(struct virtio_device *vd)
 
 static void net_reset(struct virtio_device *vd)
 {
-	net_use_pairs(net_of(vd), 1);
+	struct net *n = net_of(vd);
+
+	for (unsigned i = 0; i < n->pair_count; i++)
+		net_pair_reset(&n->pairs[i]);
+	net_use_pairs(n, 1);
 }
 
 static void net_save(struct virtio_device *vd, struct base_wbuf *out)

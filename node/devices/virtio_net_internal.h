@@ -16,7 +16,7 @@ struct net_stats {
 
 /*
  * Thread: the worker's alone, but for `stats`, whose rx half the rx queue's lock guards and whose tx
- * half the tx queue's.
+ * half the tx queue's, and `held`, which the rx queue's lock guards.
  */
 struct net_pair {
 	struct net *net;
@@ -26,7 +26,10 @@ struct net_pair {
 	bool gone;		/* the far end has hung up */
 	struct net_stats stats;
 	struct virtio_chain rx_chain, more_chain, tx_chain;
-	uint8_t overflow[NET_FRAME_MAX + 1]; /* of a frame that is longer than a buffer */
+	/* What is longer than a buffer of a frame that is being read; the whole frame, header first,
+	 * while `held`: its length, as long as the guest has too few buffers for it. */
+	size_t held;
+	uint8_t spill[NET_HDR_LEN + NET_FRAME_MAX + 1];
 };
 
 struct net {
@@ -47,6 +50,8 @@ BASE_MUST_CHECK int net_pair_init(struct net *n, unsigned index, int fd);
 /* Ends the thread. The descriptor is closed with `close_fd`. */
 void net_pair_fini(struct net_pair *p, bool close_fd);
 void net_pair_kick(struct net_pair *p, struct virtio_queue *q);
+/* Forgets a frame that waits: the next driver may have agreed on other frames. */
+void net_pair_reset(struct net_pair *p);
 
 /* Under the control queue's lock. */
 void net_ctrl_kick(struct net *n, struct virtio_queue *q);

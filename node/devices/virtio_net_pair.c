@@ -28,7 +28,7 @@ static void rx_header(struct net_pair *p, struct virtio_chain *c, uint16_t buffe
 }
 
 /*
- * Reads a frame into the first buffer, and what does not fit into p->overflow. The length with
+ * Reads a frame into the first buffer, and what does not fit into p->spill. The length with
  * header, 0 where there is none, or -errno.
  */
 static ssize_t rx_read(struct net_pair *p, struct virtio_chain *c)
@@ -38,7 +38,7 @@ static ssize_t rx_read(struct net_pair *p, struct virtio_chain *c)
 	unsigned n = virtio_iov_slice(virtio_chain_in(c), c->in_count, skip, c->in_bytes, iov);
 	ssize_t got;
 
-	iov[n++] = (struct iovec){p->overflow, sizeof(p->overflow)};
+	iov[n++] = (struct iovec){p->spill, sizeof(p->spill)};
 	got = readv(p->link.fd, iov, n);
 	if (got < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
@@ -46,22 +46,24 @@ static ssize_t rx_read(struct net_pair *p, struct virtio_chain *c)
 	return got == 0 ? -EPIPE : got + (ssize_t)skip;
 }
 
-/* Spreads the rest of a frame on further buffers; how many, or -ENOSPC, -EBADMSG: none is used. */
-static int rx_spread(struct net_pair *p, size_t left)
+/*
+ * Spreads the rest of a frame on further buffers; how many, or -EAGAIN: there are too few now,
+ * -ENOSPC: it takes too many, -EBADMSG. Then none is used.
+ */
+static int rx_spread(struct net_pair *p, const uint8_t *rest, size_t left)
 {
-	const uint8_t *from = p->overflow;
 	int count = 0, rc = 0;
 
 	while (left) {
 		struct virtio_chain *c = &p->more_chain;
 		size_t n;
 
-		rc = count < RX_MERGE_MAX ? virtio_queue_take(p->rx, c) : 0;
+		rc = count < RX_MERGE_MAX ? virtio_queue_take(p->rx, c) : -ENOSPC;
 		if (rc <= 0)
 			break;
-		n = virtio_iov_write(virtio_chain_in(c), c->in_count, 0, from, left);
+		n = virtio_iov_write(virtio_chain_in(c), c->in_count, 0, rest, left);
 		virtio_queue_put(p->rx, c, n);
-		from += n;
+		rest += n;
 		left -= n;
 		count++;
 	}
@@ -69,10 +71,10 @@ static int rx_spread(struct net_pair *p, size_t left)
 		return count;
 	virtio_queue_unput(p->rx, count);
 	virtio_queue_untake(p->rx, count);
-	return rc < 0 ? rc : -ENOSPC;
+	return rc ? rc : -EAGAIN;
 }
 
-/* Hands a frame of `len` bytes with header to the guest. False where it was dropped. */
+/* Hands a frame of `len` bytes with header, the first of them in `c`, to the guest. */
 static int rx_deliver(struct net_pair *p, struct virtio_chain *c, size_t len)
 {
 	bool merge = virtio_has(&p->net->vd, VIRTIO_NET_F_MRG_RXBUF);
@@ -85,7 +87,7 @@ static int rx_deliver(struct net_pair *p, struct virtio_chain *c, size_t len)
 		return -ENOSPC;
 	virtio_queue_put(p->rx, c, first);
 	if (len > first)
-		more = rx_spread(p, len - first);
+		more = rx_spread(p, p->spill + (p->held ? first : 0), len - first);
 	if (more < 0) {
 		virtio_queue_unput(p->rx, 1);
 		return more;
@@ -95,37 +97,77 @@ static int rx_deliver(struct net_pair *p, struct virtio_chain *c, size_t len)
 	return 0;
 }
 
+/*
+ * Of `waiting` buffers there are too few for the frame: keeps it until the guest gives more, which a
+ * guest that has given all it can does not. A lost one would cost a TCP stream half its window.
+ */
+static int rx_hold(struct net_pair *p, struct virtio_chain *c, size_t len, unsigned waiting)
+{
+	if (waiting >= p->rx->size)
+		return -ENOSPC;
+	if (!p->held) {
+		memmove(p->spill + c->in_bytes, p->spill, len - c->in_bytes);
+		virtio_iov_read(virtio_chain_in(c), c->in_count, 0, p->spill, c->in_bytes);
+		p->held = len;
+	}
+	return 0;
+}
+
+/* No more reading until the guest tells of new buffers; `waiting` of them are too few. */
+static void rx_starved(struct net_pair *p, unsigned waiting)
+{
+	link_watch(p, 0, EPOLLIN);
+	if (virtio_queue_notify_beyond(p->rx, waiting))
+		virtio_queue_kick(p->rx);
+}
+
+/* The frame that was held or the next one. As rx_read(). */
+static ssize_t rx_next(struct net_pair *p, struct virtio_chain *c)
+{
+	if (!p->held)
+		return rx_read(p, c);
+	virtio_iov_write(virtio_chain_in(c), c->in_count, 0, p->spill,
+			 BASE_MIN(p->held, c->in_bytes));
+	return (ssize_t)p->held;
+}
+
 /* One frame: 1, 0 when there is no more to do now, -errno when the link has gone. */
 static int rx_one(struct net_pair *p)
 {
 	struct virtio_chain *c = &p->rx_chain;
-	int rc = virtio_queue_take(p->rx, c);
+	int waiting = virtio_queue_pending(p->rx), rc;
 	ssize_t len;
 
+	rc = waiting > 0 ? virtio_queue_take(p->rx, c) : waiting;
 	if (rc == 0) {
-		/* Full: no more reading until the guest tells of new buffers. */
-		if (virtio_queue_notify_on(p->rx))
-			return 1;
-		link_watch(p, 0, EPOLLIN);
+		rx_starved(p, 0);
 		return 0;
 	}
 	if (rc < 0 || c->in_bytes < NET_HDR_LEN || c->out_count) {
 		virtio_device_fail(&p->net->vd, "malformed receive queue");
 		return 0;
 	}
-	len = rx_read(p, c);
+	len = rx_next(p, c);
 	if (len <= 0) {
 		virtio_queue_untake(p->rx, 1);
 		return len;
 	}
 	rc = rx_deliver(p, c, len);
 	if (rc) {
-		p->stats.rx_dropped++;
 		virtio_queue_untake(p->rx, 1);
+		if (rc == -EAGAIN)
+			rc = rx_hold(p, c, len, waiting);
+		if (rc == 0) {
+			rx_starved(p, waiting);
+			return 0;
+		}
+		p->held = 0;
+		p->stats.rx_dropped++;
 		if (rc == -EBADMSG)
 			virtio_device_fail(&p->net->vd, "malformed receive queue");
 		return rc != -EBADMSG;
 	}
+	p->held = 0;
 	p->stats.rx_frames++;
 	p->stats.rx_bytes += len - NET_HDR_LEN;
 	return 1;
@@ -200,10 +242,26 @@ static bool tx_one(struct virtio_device *vd, struct virtio_queue *q, struct virt
 
 void net_pair_kick(struct net_pair *p, struct virtio_queue *q)
 {
-	if (q == p->tx)
+	int rc = 1;
+
+	if (q == p->tx) {
 		virtio_queue_serve(q, &p->tx_chain, tx_one);
-	else
+		return;
+	}
+	/* The link need not have anything new to say when a frame of it waits here. */
+	if (p->held) {
+		rc = rx_one(p);
+		virtio_queue_publish(p->rx);
+	}
+	if (rc > 0)
 		link_watch(p, EPOLLIN, 0);
+}
+
+void net_pair_reset(struct net_pair *p)
+{
+	pthread_mutex_lock(&p->rx->lock);
+	p->held = 0;
+	pthread_mutex_unlock(&p->rx->lock);
 }
 
 int net_pair_init(struct net *n, unsigned index, int fd)

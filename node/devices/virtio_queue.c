@@ -268,14 +268,21 @@ void virtio_queue_notify_off(struct virtio_queue *q)
 
 bool virtio_queue_notify_on(struct virtio_queue *q)
 {
+	return virtio_queue_notify_beyond(q, 0);
+}
+
+bool virtio_queue_notify_beyond(struct virtio_queue *q, uint16_t waiting)
+{
+	const uint16_t seen = q->next_avail + waiting;
+
 	if (q->event_idx) {
-		ring_store_sc(avail_event(q), q->next_avail);
+		ring_store_sc(avail_event(q), seen);
 		vmm_mem_dirty(q->mem, q->used_gpa + used_bytes(q->size) - 2, 2);
 	} else {
 		ring_store_sc(&q->used->flags, 0);
 		vmm_mem_dirty(q->mem, q->used_gpa, sizeof(*q->used));
 	}
-	return ring_load_sc(&q->avail->idx) != q->next_avail;
+	return ring_load_sc(&q->avail->idx) != seen;
 }
 
 void virtio_queue_begin(struct virtio_queue *q)

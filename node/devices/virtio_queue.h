@@ -109,6 +109,8 @@ BASE_MUST_CHECK int virtio_queue_pending(struct virtio_queue *q);
 /* While off, the driver need not notify. On: true when chains came in meanwhile (look again). */
 void virtio_queue_notify_off(struct virtio_queue *q);
 BASE_MUST_CHECK bool virtio_queue_notify_on(struct virtio_queue *q);
+/* The same for who has seen `waiting` chains and needs more of them. */
+BASE_MUST_CHECK bool virtio_queue_notify_beyond(struct virtio_queue *q, uint16_t waiting);
 
 /* Asynchronous chains: between take and put. The last end wakes who waits in drain. */
 void virtio_queue_begin(struct virtio_queue *q);

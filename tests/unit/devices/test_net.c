@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <linux/virtio_net.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -72,6 +73,15 @@ static void transmit(struct drv *d, const void *frame, uint32_t len)
 	memcpy(drv_ptr(d, gpa + HDR, len), frame, len);
 	drv_add(d, TX, b, 2);
 	drv_kick(d, TX);
+}
+
+/* Has the device read all that was sent? */
+static bool port_empty(const struct port *t)
+{
+	int left = 0;
+
+	drv_must(ioctl(t->fd, SIOCOUTQ, &left) ? -errno : 0, "SIOCOUTQ");
+	return left == 0;
 }
 
 static uint64_t stat_value;
@@ -152,29 +162,95 @@ static void long_frames_are_spread(void **state)
 	port_free(&t);
 }
 
-/* Without merging, or without enough buffers, a frame that does not fit is lost; the next is not. */
+/* Without merging a frame that does not fit is lost; the next is not. */
 static void frames_that_do_not_fit_are_dropped(void **state)
 {
-	const uint64_t features[] = {DRV_PLAIN, DRV_ALL_FEATURES};
+	struct port t;
+	uint8_t out[3000];
+	uint32_t len;
 
-	for (unsigned i = 0; i < 2; i++) {
+	port_plug(&t, DRV_PLAIN);
+	frame_fill(out, sizeof(out), 9);
+	give(&t.d, 1000);
+	give(&t.d, 1000);
+	assert_int_equal(send(t.fd, out, 3000, 0), 3000);
+	assert_int_equal(send(t.fd, out, 13, 0), 13);
+	assert_int_equal(send(t.fd, out, 100, 0), 100);
+	assert_int_equal(drv_wait(&t.d, RX, &len), 0);
+	assert_int_equal(len, 112);
+	assert_int_equal(stat_of(&t.d, "rx_dropped"), 2);
+	assert_int_equal(stat_of(&t.d, "rx_frames"), 1);
+	port_free(&t);
+}
+
+/* With merging it waits for buffers, whole, also where the link has nothing more to say. */
+static void frames_wait_for_buffers(void **state)
+{
+	const uint64_t features[] = {DRV_ALL_FEATURES,
+				     DRV_ALL_FEATURES & ~(UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX)};
+
+	for (unsigned i = 0; i < BASE_ARRAY_LEN(features); i++) {
 		struct port t;
-		uint8_t out[3000];
+		uint8_t out[3000], got[3012];
+		uint64_t gpa[4];
 		uint32_t len;
+		size_t at = 0;
 
 		port_plug(&t, features[i]);
 		frame_fill(out, sizeof(out), 9);
-		give(&t.d, 1000);
-		give(&t.d, 1000);
+		gpa[0] = give(&t.d, 1000);
+		gpa[1] = give(&t.d, 500);
 		assert_int_equal(send(t.fd, out, 3000, 0), 3000);
-		assert_int_equal(send(t.fd, out, 13, 0), 13);
+		drv_until(&t.d, port_empty(&t));
+		drv_step(&t.d);
+		gpa[2] = give(&t.d, 1000);
+		drv_step(&t.d);
+		assert_int_equal(drv_used_idx(&t.d.q[RX]), 0);
+		gpa[3] = give(&t.d, 1000);
+		for (unsigned k = 0; k < 4; k++) {
+			assert_int_equal(drv_wait(&t.d, RX, &len), k);
+			memcpy(got + at, drv_ptr(&t.d, gpa[k], len), len);
+			at += len;
+		}
+		assert_int_equal(at, sizeof(got));
+		assert_int_equal(((struct virtio_net_hdr_v1 *)got)->num_buffers, 4);
+		assert_memory_equal(got + HDR, out, sizeof(out));
+		give(&t.d, 200);
 		assert_int_equal(send(t.fd, out, 100, 0), 100);
-		assert_int_equal(drv_wait(&t.d, RX, &len), 0);
+		drv_wait(&t.d, RX, &len);
 		assert_int_equal(len, 112);
-		assert_int_equal(stat_of(&t.d, "rx_dropped"), 2);
-		assert_int_equal(stat_of(&t.d, "rx_frames"), 1);
+		assert_int_equal(stat_of(&t.d, "rx_dropped"), 0);
 		port_free(&t);
 	}
+}
+
+/* A frame that will never fit is not waited for, and a driver that begins anew gets none of before. */
+static void frames_do_not_wait_for_ever(void **state)
+{
+	struct port t;
+	uint8_t out[3000];
+	uint32_t len, sum = 0;
+
+	port_plug(&t, DRV_ALL_FEATURES);
+	frame_fill(out, sizeof(out), 9);
+	for (unsigned i = 0; i < DRV_RING_SIZE; i++)
+		give(&t.d, 20);
+	assert_int_equal(send(t.fd, out, 3000, 0), 3000);
+	assert_int_equal(send(t.fd, out, 100, 0), 100);
+	while (sum < 112) {
+		drv_wait(&t.d, RX, &len);
+		sum += len;
+	}
+	assert_int_equal(sum, 112);
+	assert_int_equal(stat_of(&t.d, "rx_dropped"), 1);
+	assert_int_equal(send(t.fd, out, 3000, 0), 3000);
+	drv_until(&t.d, port_empty(&t));
+	drv_start(&t.d, DRV_ALL_FEATURES);
+	give(&t.d, 4000);
+	assert_int_equal(send(t.fd, out, 60, 0), 60);
+	drv_wait(&t.d, RX, &len);
+	assert_int_equal(len, 72);
+	port_free(&t);
 }
 
 static void a_guest_without_buffers_is_waited_for(void **state)
@@ -442,6 +518,8 @@ int main(void)
 		cmocka_unit_test(frames_go_both_ways),
 		cmocka_unit_test(long_frames_are_spread),
 		cmocka_unit_test(frames_that_do_not_fit_are_dropped),
+		cmocka_unit_test(frames_wait_for_buffers),
+		cmocka_unit_test(frames_do_not_wait_for_ever),
 		cmocka_unit_test(a_guest_without_buffers_is_waited_for),
 		cmocka_unit_test(a_full_switch_holds_the_guest),
 		cmocka_unit_test(hang_up_takes_the_link_down),
