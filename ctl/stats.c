@@ -7,7 +7,7 @@
 
 static const char *const kinds[] = {"local", "read", "write", "upgrade"};
 
-enum { PAGE = 4096, HOT_MAX = 16, NAME_CAP = 64, SUMS_MAX = 512 };
+enum { PAGE = 4096, HOT_MAX = 16, NAME_CAP = 64, SUMS_MAX = 512, SYMBOL_CAP = 300 };
 
 /* As node/vmm/mem.h lays memory out: up to 3 GiB, and from 4 GiB on. */
 #define HOLE_START UINT64_C(0xc0000000)
@@ -75,7 +75,8 @@ static bool sum_name(const char *name, char out[NAME_CAP])
 	else
 		snprintf(out, NAME_CAP, "%s", name);
 	return strncmp(name, "dsm.latency.", 12) != 0 && strncmp(name, "dsm.hot.", 8) != 0 &&
-	       strcmp(out, "slice") != 0 && strcmp(name, "dsm.slice") != 0;
+	       strcmp(out, "slice") != 0 && strcmp(out, "percpu") != 0 &&
+	       strcmp(name, "dsm.slice") != 0;
 }
 
 static void sum_add(struct sum *sums, size_t *count, const struct control_item *item)
@@ -146,6 +147,44 @@ static size_t hot_pages(const struct stats_sample *s, struct hot out[HOT_MAX * V
 	return BASE_MIN(count, (size_t)HOT_MAX);
 }
 
+/* Which of the guest's processors has its kernel's data at or below this address, nearest. */
+static const struct control_item *percpu_area(const struct stats_sample *s, uint64_t address,
+					      unsigned *vcpu)
+{
+	const struct control_item *best = NULL;
+
+	for (size_t i = 0; i < s->count; i++) {
+		for (size_t k = 0; s->there[i] && k < s->reply[i].item_count; k++) {
+			const struct control_item *item = &s->reply[i].items[k];
+			unsigned n;
+			int len = 0;
+
+			if (sscanf(item->name, "vcpu%u.percpu%n", &n, &len) != 1 || !len ||
+			    item->name[len] || item->value > address ||
+			    (best && item->value <= best->value))
+				continue;
+			best = item;
+			*vcpu = n;
+		}
+	}
+	return best;
+}
+
+static const char *hot_symbol(const struct stats_sample *s, const struct sysmap *map,
+			      uint64_t address, char *out, size_t cap)
+{
+	const struct control_item *area;
+	char name[SYMBOL_CAP];
+	unsigned vcpu;
+
+	if (*sysmap_page(map, address, out, cap))
+		return out;
+	area = percpu_area(s, address, &vcpu);
+	if (area && *sysmap_percpu_page(map, address - area->value, name, sizeof(name)))
+		snprintf(out, cap, "per-cpu %u: %s", vcpu, name);
+	return out;
+}
+
 /* ---- JSON ---- */
 
 static void json_slice(struct print_json *j, const struct stats_sample *s, size_t i)
@@ -185,7 +224,7 @@ static void json_hot(struct print_json *j, const struct stats_sample *s, const s
 {
 	struct hot hot[HOT_MAX * VMSPEC_MAX_PARTS];
 	size_t count = hot_pages(s, hot);
-	char symbol[300];
+	char symbol[SYMBOL_CAP + 32];
 
 	print_json_open(j, "hot", '[');
 	for (size_t i = 0; i < count; i++) {
@@ -197,7 +236,7 @@ static void json_hot(struct print_json *j, const struct stats_sample *s, const s
 		print_json_number(j, "taken", hot[i].count);
 		if (map)
 			print_json_text(j, "symbol",
-					sysmap_page(map, address, symbol, sizeof(symbol)));
+					hot_symbol(s, map, address, symbol, sizeof(symbol)));
 		print_json_close(j, '}');
 	}
 	print_json_close(j, ']');
@@ -333,13 +372,13 @@ static void print_hot(const struct ctl *c, const struct stats_sample *s, const s
 	print_table_init(&t, c->colour, headings, map ? 4 : 3);
 	for (size_t i = 0; i < count; i++) {
 		uint64_t at = stats_gfn_address(hot[i].gfn);
-		char taken[24], address[24], symbol[300] = "";
+		char taken[24], address[24], symbol[SYMBOL_CAP + 32] = "";
 		const char *cells[] = {taken, s->node[hot[i].slice], address, symbol};
 
 		snprintf(taken, sizeof(taken), "%" PRIu64, hot[i].count);
 		snprintf(address, sizeof(address), "0x%" PRIx64, at);
 		if (map)
-			sysmap_page(map, at, symbol, sizeof(symbol));
+			hot_symbol(s, map, at, symbol, sizeof(symbol));
 		print_table_row(&t, cells);
 	}
 	putchar('\n');

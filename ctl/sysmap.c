@@ -8,6 +8,8 @@
 /* Linux maps its image here, __START_KERNEL_map, and this many bytes of it at most. */
 #define IMAGE_BASE UINT64_C(0xffffffff80000000)
 #define IMAGE_LEN  UINT64_C(0x40000000)
+/* Up to Linux 6.14 per-CPU symbols count from 0. */
+#define PERCPU_MAX UINT64_C(0x1000000)
 
 enum { SYMBOLS_MAX = 1 << 20, NAME_CAP = 128, PAGE = 4096 };
 
@@ -16,9 +18,15 @@ struct symbol {
 	char *name;
 };
 
-struct sysmap {
+struct table {
 	size_t count, cap;
 	struct symbol *symbols; /* by address */
+};
+
+struct sysmap {
+	struct table image;
+	struct table percpu; /* addresses are offsets into the area that each processor has */
+	uint64_t percpu_end;
 };
 
 static int by_address(const void *a, const void *b)
@@ -28,7 +36,7 @@ static int by_address(const void *a, const void *b)
 	return x->address < y->address ? -1 : x->address > y->address;
 }
 
-static int add(struct sysmap *m, uint64_t address, const char *name)
+static int add(struct table *m, uint64_t address, const char *name)
 {
 	if (m->count == m->cap) {
 		size_t cap = m->cap ? 2 * m->cap : 1024;
@@ -49,16 +57,33 @@ static int read_lines(struct sysmap *m, FILE *f)
 	uint64_t address;
 	int rc = 0;
 
-	while (!rc && m->count < SYMBOLS_MAX && fgets(line, sizeof(line), f)) {
+	while (!rc && m->image.count < SYMBOLS_MAX && fgets(line, sizeof(line), f)) {
 		if (sscanf(line, "%" SCNx64 " %c %127s", &address, &type, name) != 3)
 			continue;
-		/* Per-CPU offsets, modules and the like are not in the image. */
+		/* Modules and the like are in neither. */
 		if (address >= IMAGE_BASE && address - IMAGE_BASE < IMAGE_LEN)
-			rc = add(m, address, name);
+			rc = add(&m->image, address, name);
+		else if (address < PERCPU_MAX && m->percpu.count < SYMBOLS_MAX)
+			rc = add(&m->percpu, address, name);
+		if (address < PERCPU_MAX && !strcmp(name, "__per_cpu_end"))
+			m->percpu_end = address;
 	}
-	if (!rc && !m->count)
+	if (!rc && !m->image.count)
 		rc = -EBADMSG;
 	return rc;
+}
+
+static void sort(struct table *t)
+{
+	if (t->count)
+		qsort(t->symbols, t->count, sizeof(*t->symbols), by_address);
+}
+
+static void clear(struct table *t)
+{
+	for (size_t i = 0; i < t->count; i++)
+		free(t->symbols[i].name);
+	free(t->symbols);
 }
 
 int sysmap_read(const char *path, struct sysmap **out)
@@ -77,7 +102,8 @@ int sysmap_read(const char *path, struct sysmap **out)
 		sysmap_free(m);
 		return rc;
 	}
-	qsort(m->symbols, m->count, sizeof(*m->symbols), by_address);
+	sort(&m->image);
+	sort(&m->percpu);
 	*out = m;
 	return 0;
 }
@@ -86,21 +112,20 @@ void sysmap_free(struct sysmap *m)
 {
 	if (!m)
 		return;
-	for (size_t i = 0; i < m->count; i++)
-		free(m->symbols[i].name);
-	free(m->symbols);
+	clear(&m->image);
+	clear(&m->percpu);
 	free(m);
 }
 
 /* How many symbols begin below this address. */
-static size_t below(const struct sysmap *m, uint64_t address)
+static size_t below(const struct table *t, uint64_t address)
 {
-	size_t low = 0, high = m->count;
+	size_t low = 0, high = t->count;
 
 	while (low < high) {
 		size_t mid = (low + high) / 2;
 
-		if (m->symbols[mid].address < address)
+		if (t->symbols[mid].address < address)
 			low = mid + 1;
 		else
 			high = mid;
@@ -108,25 +133,35 @@ static size_t below(const struct sysmap *m, uint64_t address)
 	return low;
 }
 
-const char *sysmap_page(const struct sysmap *m, uint64_t address, char *out, size_t cap)
+/* What lies in the page from `at` on. */
+static void name_page(const struct table *t, uint64_t at, char *out, size_t cap)
 {
-	uint64_t at = IMAGE_BASE + address / PAGE * PAGE;
-	size_t first, last;
+	size_t first = below(t, at), last = below(t, at + PAGE);
 
-	out[0] = 0;
-	if (address >= IMAGE_LEN)
-		return out;
-	first = below(m, at);
-	last = below(m, at + PAGE);
 	/* One that began before reaches into the page, unless one begins with it. */
-	if (first && (first == m->count || m->symbols[first].address > at))
+	if (first && (first == t->count || t->symbols[first].address > at))
 		first--;
 	/* Nothing begins in or behind it: the image has ended. */
-	if (first == last || last == 0 || (last == m->count && m->symbols[last - 1].address < at))
-		return out;
+	if (first == last || last == 0 || (last == t->count && t->symbols[last - 1].address < at))
+		return;
 	if (last - first == 1)
-		snprintf(out, cap, "%s", m->symbols[first].name);
+		snprintf(out, cap, "%s", t->symbols[first].name);
 	else
-		snprintf(out, cap, "%s..%s", m->symbols[first].name, m->symbols[last - 1].name);
+		snprintf(out, cap, "%s..%s", t->symbols[first].name, t->symbols[last - 1].name);
+}
+
+const char *sysmap_page(const struct sysmap *m, uint64_t address, char *out, size_t cap)
+{
+	out[0] = 0;
+	if (address < IMAGE_LEN)
+		name_page(&m->image, IMAGE_BASE + address / PAGE * PAGE, out, cap);
+	return out;
+}
+
+const char *sysmap_percpu_page(const struct sysmap *m, uint64_t offset, char *out, size_t cap)
+{
+	out[0] = 0;
+	if (offset < m->percpu_end)
+		name_page(&m->percpu, offset / PAGE * PAGE, out, cap);
 	return out;
 }

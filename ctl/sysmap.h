@@ -17,5 +17,10 @@ void sysmap_free(struct sysmap *m);
  * image that is not moved (nokaslr): "name", "first..last", or "" for memory outside the image.
  */
 const char *sysmap_page(const struct sysmap *m, uint64_t address, char *out, size_t cap);
+/*
+ * The same at this offset into the area that the kernel has for each processor; "" behind its named
+ * part, and for kernels whose per-CPU symbols do not count from 0 (Linux 6.15).
+ */
+const char *sysmap_percpu_page(const struct sysmap *m, uint64_t offset, char *out, size_t cap);
 
 #endif

@@ -119,6 +119,8 @@ void vmm_vcpu_kick(struct vmm_vcpu *v);
 uint32_t vmm_vcpu_apic_id(const struct vmm_vcpu *v);
 struct vmm_lapic *vmm_vcpu_lapic(const struct vmm_vcpu *v);
 uint64_t vmm_vcpu_exits(const struct vmm_vcpu *v, enum vmm_vcpu_exit_kind kind);
+/* Where the guest's kernel has its data of this processor; 0: not known. Only of shared memory. */
+uint64_t vmm_vcpu_percpu(const struct vmm_vcpu *v);
 const char *vmm_vcpu_exit_name(enum vmm_vcpu_exit_kind kind);
 
 /* ---- vCPUs that move between slices: see span_move.c ---- */

@@ -7,7 +7,10 @@
 #include "base/log.h"
 #include "node/vmm/vcpu_internal.h"
 
-enum { SHUTDOWNS_MAX = 3 }; /* of one second of guest time: it will not get anywhere */
+enum {
+	SHUTDOWNS_MAX = 3, /* of one second of guest time: it will not get anywhere */
+	PERCPU_HLTS = 64,  /* so often its per-CPU area is looked for */
+};
 
 void vcpu_fail(struct vmm_vcpu *v, const char *fmt, ...)
 {
@@ -117,8 +120,30 @@ static void exit_wrmsr(struct vmm_vcpu *v)
 	v->run->msr.error = vmm_msr_write(&v->msr, v->run->msr.index, v->run->msr.data) < 0;
 }
 
+/*
+ * An idle Linux has its per-CPU area in GS, and what is in those areas is most of what its processors
+ * take from each other: so `vm stats --system-map` can name it. It moves only when a kernel starts.
+ */
+static void find_percpu(struct vmm_vcpu *v)
+{
+	struct kvm_sregs s;
+	uint64_t gpa;
+
+	if (ioctl(v->fd, KVM_GET_SREGS, &s) < 0 || !(s.gs.base >> 63) ||
+	    vmm_vcpu_translate(v, s.gs.base, &gpa) < 0)
+		gpa = 0;
+	atomic_store_explicit(&v->percpu, gpa, memory_order_relaxed);
+}
+
+uint64_t vmm_vcpu_percpu(const struct vmm_vcpu *v)
+{
+	return atomic_load_explicit(&v->percpu, memory_order_relaxed);
+}
+
 static void exit_hlt(struct vmm_vcpu *v)
 {
+	if (v->all->shared && vmm_vcpu_exits(v, VMM_EXIT_HLT) % PERCPU_HLTS == 0)
+		find_percpu(v);
 	vcpu_count(v, VMM_EXIT_HLT);
 	v->activity = VCPU_HALTED;
 }

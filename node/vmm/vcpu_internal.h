@@ -32,6 +32,7 @@ struct vmm_vcpu {
 	_Atomic(uint32_t) pending; /* a futex: 1 after a kick, until the thread looks */
 	_Atomic(int) place;	   /* enum vcpu_place */
 	_Atomic(uint64_t) exits[VMM_EXIT_KINDS];
+	_Atomic(uint64_t) percpu; /* vmm_vcpu_percpu() */
 
 	_Atomic(int) seat; /* enum vmm_vcpu_seat; set by the thread */
 	_Atomic(bool) called;

@@ -559,6 +559,7 @@ int vmm_vcpu_reset(struct vmm_vcpu *v, const struct vmm_entry *entry)
 		return err;
 	vmm_lapic_reset(v->lapic, false);
 	v->deadline = 0;
+	atomic_store_explicit(&v->percpu, 0, memory_order_relaxed);
 	if (v->apic_id != 0)
 		return 0;
 	v->activity = VCPU_RUNS;

@@ -668,6 +668,10 @@ static void vm_put_exits(const struct vmm_vcpu *v,
 			 vmm_vcpu_exit_name(k));
 		put(arg, name, vmm_vcpu_exits(v, k));
 	}
+	if (vmm_vcpu_percpu(v)) {
+		snprintf(name, sizeof(name), "vcpu%u.percpu", vmm_vcpu_apic_id(v));
+		put(arg, name, vmm_vcpu_percpu(v));
+	}
 }
 
 void vmm_vm_stats(struct vmm_vm *vm, void (*put)(void *arg, const char *name, uint64_t value),

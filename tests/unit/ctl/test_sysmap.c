@@ -31,6 +31,22 @@ static void expect(const struct sysmap *m, uint64_t address, const char *text)
 	assert_string_equal(sysmap_page(m, address, out, sizeof(out)), text);
 }
 
+/* What stats_json() writes to stdout. */
+static char *printed_json(const struct stats_sample *s, const struct sysmap *m)
+{
+	FILE *old = stdout, *f;
+	char *text = NULL;
+	size_t len = 0;
+
+	f = open_memstream(&text, &len);
+	assert_non_null(f);
+	stdout = f;
+	stats_json("big", s, NULL, m);
+	stdout = old;
+	fclose(f);
+	return text;
+}
+
 static void pages_are_named(void **state)
 {
 	struct sysmap *m = NULL;
@@ -59,6 +75,46 @@ static void pages_are_named(void **state)
 	unlink(path);
 }
 
+static void pages_of_each_processor_are_named(void **state)
+{
+	struct control_item a[] = {{.name = "vcpu0.percpu", .value = 0x7600000},
+				   {.name = "dsm.hot.0.gfn", .value = 0x7601},
+				   {.name = "dsm.hot.0.count", .value = 9},
+				   {.name = "dsm.hot.1.gfn", .value = 0xfa00},
+				   {.name = "dsm.hot.1.count", .value = 8}};
+	struct control_item b[] = {{.name = "vcpu1.percpu", .value = 0xfa00000},
+				   {.name = "dsm.hot.0.gfn", .value = 0xfa02},
+				   {.name = "dsm.hot.0.count", .value = 7},
+				   {.name = "dsm.hot.1.gfn", .value = 0x75ff},
+				   {.name = "dsm.hot.1.count", .value = 6}};
+	struct stats_sample s = {.count = 2,
+				 .node = {"a", "b"},
+				 .there = {true, true},
+				 .reply = {{.items = a, .item_count = BASE_ARRAY_LEN(a)},
+					   {.items = b, .item_count = BASE_ARRAY_LEN(b)}}};
+	struct sysmap *m = NULL;
+	char *printed;
+
+	write_file("0000000000000000 A fixed_percpu_data\n"
+		   "0000000000001000 A runqueues\n"
+		   "0000000000001c00 A rcu_data\n"
+		   "0000000000002000 A __per_cpu_end\n"
+		   "ffffffff81000000 T first\n"
+		   "ffffffff81001000 B _end\n");
+	assert_int_equal(sysmap_read(path, &m), 0);
+	printed = printed_json(&s, m);
+	assert_non_null(strstr(printed, "\"symbol\":\"per-cpu 0: runqueues..rcu_data\""));
+	assert_non_null(strstr(printed, "\"symbol\":\"per-cpu 1: fixed_percpu_data\""));
+	/* Behind the named part, and below the first area. */
+	assert_non_null(strstr(printed, "\"taken\":7,\"symbol\":\"\""));
+	assert_non_null(strstr(printed, "\"taken\":6,\"symbol\":\"\""));
+	/* An address is no amount. */
+	assert_null(strstr(printed, "\"percpu\":"));
+	free(printed);
+	sysmap_free(m);
+	unlink(path);
+}
+
 static void other_files_are_refused(void **state)
 {
 	struct sysmap *m = NULL;
@@ -81,6 +137,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(pages_are_named),
+		cmocka_unit_test(pages_of_each_processor_are_named),
 		cmocka_unit_test(other_files_are_refused),
 		cmocka_unit_test(pages_behind_the_hole),
 	};
