@@ -56,6 +56,16 @@ static double rate(const struct stats_sample *now, const struct stats_sample *be
 
 /* ---- sums over slices ---- */
 
+/* "dsm.class.CLASS.FIELD" of all slices. No look: 0. */
+static uint64_t of_class(const struct stats_sample *s, const char *class, const char *field)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; s && i < s->count; i++)
+		sum += value(find(s, i, "dsm.class.%s.%s", class, field));
+	return sum;
+}
+
 struct sum {
 	char name[NAME_CAP];
 	uint64_t value;
@@ -319,6 +329,33 @@ static void print_faults(const struct ctl *c, const struct stats_sample *now,
 	print_table_end(&t, stdout);
 }
 
+static void print_classes(const struct ctl *c, const struct stats_sample *now,
+			  const struct stats_sample *before)
+{
+	static const char *const headings[] = {"PAGES", ">FAULTS", ">PER SECOND", ">WAITED s"};
+	static const char *const classes[][2] = {{"untouched", "untouched by anybody"},
+						 {"new", "new here"},
+						 {"back", "back after a while"},
+						 {"contended", "back within 100 ms"}};
+	struct print_table t;
+
+	print_table_init(&t, c->colour, headings, BASE_ARRAY_LEN(headings));
+	for (size_t k = 0; k < BASE_ARRAY_LEN(classes); k++) {
+		uint64_t n = of_class(now, classes[k][0], "faults");
+		char count[24], per_s[32], waited[24];
+		const char *cells[] = {classes[k][1], count, per_s, waited};
+
+		snprintf(count, sizeof(count), "%" PRIu64, n);
+		snprintf(per_s, sizeof(per_s), "%.0f",
+			 rate(now, before, n, of_class(before, classes[k][0], "faults")));
+		snprintf(waited, sizeof(waited), "%.3f",
+			 (double)of_class(now, classes[k][0], "wait_us") / 1e6);
+		print_table_row(&t, cells);
+	}
+	putchar('\n');
+	print_table_end(&t, stdout);
+}
+
 static void row_link(struct print_table *t, const struct stats_sample *now,
 		     const struct stats_sample *before, size_t i, size_t k)
 {
@@ -401,6 +438,7 @@ static void print_rest(const struct ctl *c, const struct stats_sample *now,
 		const char *cells[] = {sums[i].name, is, per_s};
 
 		if (!sums[i].value || !strncmp(sums[i].name, "dsm.faults.", 11) ||
+		    !strncmp(sums[i].name, "dsm.class.", 10) ||
 		    !strncmp(sums[i].name, "dsm.peers.", 10))
 			continue;
 		snprintf(is, sizeof(is), "%" PRIu64, sums[i].value);
@@ -418,6 +456,7 @@ void stats_print(const struct ctl *c, const struct stats_sample *now,
 	if (c->colour && c->watch)
 		fputs("\033[H\033[2J", stdout);
 	print_faults(c, now, before);
+	print_classes(c, now, before);
 	print_links(c, now, before);
 	print_hot(c, now, map);
 	print_rest(c, now, before);

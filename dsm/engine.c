@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/clock.h"
 #include "dsm/engine_impl.h"
 
 #define MARKER_WEIGHT 16
@@ -199,6 +200,19 @@ static int do_send(struct dsm_engine *e, const struct dsm_act *a)
 	return 0;
 }
 
+/* The page is there that a thread waits for. */
+static void count_end(struct dsm_engine *e, const struct slot *s)
+{
+	struct dsm_class_stats *c = &e->stats.page_class[s->page_class];
+	int64_t waited_ns = e->now_ns - s->fault_ns;
+
+	dsm_histogram_add(&e->stats.latency[s->kind], waited_ns);
+	if (s->kind == DSM_FAULT_LOCAL)
+		return;
+	c->faults++;
+	c->wait_ns += (uint64_t)BASE_MAX(waited_ns, INT64_C(0));
+}
+
 static int do_map(struct dsm_engine *e, uint64_t gfn, uint8_t access)
 {
 	struct slot *s = &e->slots[gfn];
@@ -218,7 +232,7 @@ static int do_map(struct dsm_engine *e, uint64_t gfn, uint8_t access)
 	s->in_map = true;
 	s->mapped = access;
 	if (s->waiting)
-		dsm_histogram_add(&e->stats.latency[s->kind], e->now_ns - s->fault_ns);
+		count_end(e, s);
 	s->waiting = false;
 	return 0;
 }
@@ -362,6 +376,14 @@ static enum dsm_fault_kind kind_of(const struct dsm_page *p, bool write)
 	return p->state == DSM_S && write ? DSM_FAULT_UPGRADE : DSM_FAULT_LOCAL;
 }
 
+static enum dsm_page_class class_of(const struct dsm_page *p, int64_t now_ns)
+{
+	if (!p->lost_ns)
+		return DSM_PAGE_NEW;
+	return now_ns - p->lost_ns < DSM_CONTENDED_MS * BASE_NS_PER_MS ? DSM_PAGE_CONTENDED
+								       : DSM_PAGE_BACK;
+}
+
 static int read_ahead(struct dsm_engine *e, uint64_t gfn)
 {
 	struct dsm_range r = dsm_prefetch_touch(&e->ahead, gfn, e->cfg.page_count, e->now_ns);
@@ -416,6 +438,7 @@ int dsm_engine_fault(struct dsm_engine *e, uint64_t gfn, bool write, int64_t now
 		s->waiting = true;
 		s->fault_ns = now_ns;
 		s->kind = (uint8_t)kind;
+		s->page_class = (uint8_t)class_of(&e->pages[gfn], now_ns) & 3;
 	}
 	e->stats.faults[kind]++;
 	if (ours)
@@ -491,6 +514,8 @@ int dsm_engine_msg(struct dsm_engine *e, uint8_t from, const struct dsm_msg *msg
 
 	e->now_ns = now_ns;
 	count_message(e, from, msg);
+	if (waited && msg->type == DSM_MSG_DATA && is_dormant_grant(msg))
+		e->slots[gfn].page_class = DSM_PAGE_UNTOUCHED;
 	int err = step(e, gfn, &in, bytes);
 
 	if (err || msg->type != DSM_MSG_DATA)

@@ -16,6 +16,7 @@ struct slot {
 	bool in_map : 1; /* the batch maps it */
 	bool in_revoke : 1;
 	bool only_read : 1; /* the copy came for a thread that read, and none has written since */
+	uint8_t page_class : 2; /* enum dsm_page_class of the waiter */
 	uint8_t rewrites : 2; /* how often in a row that was followed by a write; see read_to_write() */
 };
 

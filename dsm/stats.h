@@ -16,6 +16,20 @@ enum dsm_fault_kind {
 	DSM_FAULT_KINDS
 };
 
+/* What sort of page a fault that needed a message fell on. */
+enum dsm_page_class {
+	DSM_PAGE_NEW,	    /* comes here for the first time */
+	DSM_PAGE_UNTOUCHED, /* the same, and nobody had touched it */
+	DSM_PAGE_BACK,	    /* was here, and was taken away a while ago */
+	DSM_PAGE_CONTENDED, /* was taken away less than DSM_CONTENDED_MS ago */
+	DSM_PAGE_CLASSES
+};
+#define DSM_CONTENDED_MS 100
+
+struct dsm_class_stats {
+	uint64_t faults, wait_ns;
+};
+
 struct dsm_histogram {
 	uint64_t bucket[DSM_HIST_BUCKETS];
 	uint64_t count, sum_ns, max_ns;
@@ -37,7 +51,8 @@ struct dsm_hot_page {
 struct dsm_stats {
 	uint64_t faults[DSM_FAULT_KINDS];
 	struct dsm_histogram latency[DSM_FAULT_KINDS]; /* fault read to page mapped */
-	uint64_t without_data;			       /* grants that carried no bytes */
+	struct dsm_class_stats page_class[DSM_PAGE_CLASSES];
+	uint64_t without_data; /* grants that carried no bytes */
 	uint64_t prefetch_issued, prefetch_denied, prefetch_used, prefetch_lost;
 	uint64_t taken, take_denied;	 /* untouched pages beside one that a thread wanted */
 	uint64_t rewrites;		 /* reads that asked for writing at once */

@@ -27,6 +27,8 @@ static void put(const struct out *o, uint64_t value, const char *fmt, ...)
 static void put_faults(const struct out *o, const struct dsm_stats *d)
 {
 	static const char *const kinds[DSM_FAULT_KINDS] = {"local", "read", "write", "upgrade"};
+	static const char *const classes[DSM_PAGE_CLASSES] = {"new", "untouched", "back",
+							      "contended"};
 
 	for (int k = 0; k < DSM_FAULT_KINDS; k++) {
 		const struct dsm_histogram *h = &d->latency[k];
@@ -36,6 +38,10 @@ static void put_faults(const struct out *o, const struct dsm_stats *d)
 		put(o, (uint64_t)dsm_histogram_quantile(h, 0.99), "dsm.latency.%s.p99_ns",
 		    kinds[k]);
 		put(o, h->max_ns, "dsm.latency.%s.max_ns", kinds[k]);
+	}
+	for (int c = 0; c < DSM_PAGE_CLASSES; c++) {
+		put(o, d->page_class[c].faults, "dsm.class.%s.faults", classes[c]);
+		put(o, d->page_class[c].wait_ns / 1000, "dsm.class.%s.wait_us", classes[c]);
 	}
 	put(o, d->without_data, "dsm.without_data");
 	put(o, d->deferred, "dsm.deferred");

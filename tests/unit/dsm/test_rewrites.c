@@ -1,4 +1,5 @@
-/* A page that is read and then written, by one node and by another, soon costs one round trip a turn. */
+/* A page that is read and then written, by one node and by another, soon costs one round trip a turn;
+ * and what is counted of faults. */
 /* libs: pg_dsm */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -174,9 +175,47 @@ static void test_a_reader_stays_a_reader(void **state)
 	close_nodes();
 }
 
+static uint64_t faults_on(unsigned k, enum dsm_page_class class)
+{
+	return dsm_engine_stats(node[k].e)->page_class[class].faults;
+}
+
+static void test_faults_by_class_of_page(void **state)
+{
+	const int64_t ms = 1000000;
+
+	open_nodes(0);
+	touch(1, true); /* at home with 0, which has not touched it either */
+	assert_int_equal(faults_on(1, DSM_PAGE_UNTOUCHED), 1);
+	touch(0, true);
+	assert_int_equal(faults_on(0, DSM_PAGE_NEW), 1);
+	now_ns += (DSM_CONTENDED_MS - 1) * ms;
+	touch(1, true);
+	assert_int_equal(faults_on(1, DSM_PAGE_CONTENDED), 1);
+	now_ns += (DSM_CONTENDED_MS + 1) * ms;
+	touch(0, false);
+	assert_int_equal(faults_on(0, DSM_PAGE_BACK), 1);
+	for (unsigned k = 0; k < NODES; k++) {
+		const struct dsm_stats *s = dsm_engine_stats(node[k].e);
+		uint64_t all = 0, waited = 0;
+
+		for (int c = 0; c < DSM_PAGE_CLASSES; c++) {
+			all += s->page_class[c].faults;
+			waited += s->page_class[c].wait_ns;
+		}
+		assert_int_equal(all, 2);
+		assert_int_equal(waited, s->latency[DSM_FAULT_READ].sum_ns +
+						 s->latency[DSM_FAULT_WRITE].sum_ns +
+						 s->latency[DSM_FAULT_UPGRADE].sum_ns);
+		assert_true(waited > 0);
+	}
+	close_nodes();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_faults_by_class_of_page),
 		cmocka_unit_test(test_one_round_trip_a_turn),
 		cmocka_unit_test(test_readers_share_again),
 		cmocka_unit_test(test_a_reader_stays_a_reader),
