@@ -214,7 +214,7 @@ static int call_timeout(const struct ctl *c, const struct control_request *req)
 	if (req->op == CONTROL_VM_STOP)
 		ms = req->timeout_ms + CTL_CALL_MS;
 	else if (req->op == CONTROL_VM_RUN)
-		ms = 60000;
+		ms = CTL_RUN_MS;
 	else if ((req->op == CONTROL_VM_CHECKPOINT || req->op == CONTROL_VM_RESTORE) && !ms)
 		ms = 3600000;
 	else if (!ms)

@@ -12,7 +12,8 @@
 enum {
 	CTL_PATH_MAX = 1024,
 	CTL_CALL_MS = 10000,
-	CTL_REST = 1000, /* as max_args: options end at the first argument */
+	CTL_RUN_MS = 660000, /* an agent gives up a VM before */
+	CTL_REST = 1000,     /* as max_args: options end at the first argument */
 };
 
 /* Everything that the command line can say. */

@@ -25,10 +25,10 @@ install_packages() {
     { tail -20 "${TMPDIR:-/tmp}/pangaea-apt.log" >&2; die "apt-get could not install the packages above"; }
 }
 
-# build_preset PRESET: configures and builds into build/PRESET.
+# build_preset PRESET [TARGET]: configures and builds into build/PRESET.
 build_preset() {
   step "building ($1)"
-  (cd "$top" && cmake --preset "$1" && cmake --build --preset "$1") >"$top/build-$1.log" 2>&1 ||
+  (cd "$top" && cmake --preset "$1" && cmake --build --preset "$1" --target "${2-all}") >"$top/build-$1.log" 2>&1 ||
     { tail -40 "$top/build-$1.log" >&2; echo "${0##*/}: the build failed; the whole log is build-$1.log" >&2; return 1; }
   rm -f "$top/build-$1.log"
 }

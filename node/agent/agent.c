@@ -286,6 +286,7 @@ int agent_new(struct base_loop *loop, const struct agent_options *options, struc
 	a->loop = loop;
 	a->lock_fd = -1;
 	a->started_ns = base_clock_ns();
+	a->start_ms = options->start_ms ? options->start_ms : AGENT_START_MS;
 	base_list_init(&a->vms);
 	base_list_init(&a->gone);
 	base_list_init(&a->followers);

@@ -20,11 +20,12 @@
 enum {
 	AGENT_PATH_MAX = 512,
 	AGENT_WHY_MAX = VMSPEC_WHY_MAX,
-	AGENT_PEER_MS = 3000,	 /* what another agent gets for a short question */
-	AGENT_VMM_MS = 5000,	 /* what a VM's process gets for one */
-	AGENT_START_MS = 30000,	 /* until a new VM runs */
-	AGENT_SAVE_MS = 3600000, /* until a checkpoint is written, or read */
-	AGENT_STOP_MS = 30000,	 /* until a guest has powered off, unless asked otherwise */
+	AGENT_PEER_MS = 3000,	/* what another agent gets for a short question */
+	AGENT_VMM_MS = 5000,	/* what a VM's process gets for one */
+	AGENT_START_MS = 30000, /* a new VM's process that does nothing for so long is given up */
+	AGENT_START_MAX_MS = 600000, /* and one that does not run by then anyway */
+	AGENT_SAVE_MS = 3600000,     /* until a checkpoint is written, or read */
+	AGENT_STOP_MS = 30000,	     /* until a guest has powered off, unless asked otherwise */
 	AGENT_EVENT_MAX = 1024,
 	AGENT_OUTCOME_MAX = 256,
 	AGENT_GONE_MAX = 64,
@@ -37,6 +38,7 @@ struct agent_options {
 	const char *node;	  /* our name; NULL: from home/node */
 	const char *run_dir;	  /* absolute */
 	const char *vmm;	  /* pangaea-vmm; NULL: found beside us, or in PATH */
+	int start_ms;		  /* 0: AGENT_START_MS */
 	const char *libvirt;	  /* libvirt's URI of this host; "none": leave it alone */
 	const char *libvirt_peer; /* how others' libvirtd reaches it; NULL: qemu://ADDRESS/system */
 };
@@ -70,6 +72,7 @@ struct agent {
 	char run_dir[AGENT_PATH_MAX], vmm[AGENT_PATH_MAX];
 	int lock_fd;
 	int64_t started_ns;
+	int start_ms;
 	struct chan *chan;
 	struct chan_server *server;
 	struct agent_peer peers[CLUSTER_MAX_NODES]; /* as in the cluster file */

@@ -14,7 +14,7 @@
 
 static const char usage[] =
 	"usage: pangaead [--home DIR] [--node NAME] [--run-dir DIR] [--vmm FILE]\n"
-	"                [--libvirt URI] [--libvirt-peer URI]\n"
+	"                [--start-timeout SECONDS] [--libvirt URI] [--libvirt-peer URI]\n"
 	"\n"
 	"The agent of a Pangaea node: one on each host. Starts and watches its VMs, and answers\n"
 	"'pangaea' and the other agents. VMs go on when it ends; it finds them when it starts.\n"
@@ -24,6 +24,8 @@ static const char usage[] =
 	"  --node NAME     which node of the cluster file this is (default: the file 'node' there)\n"
 	"  --run-dir DIR   sockets and records of the VMs (default /run/pangaea)\n"
 	"  --vmm FILE      the program that runs one VM (default: pangaea-vmm beside this one)\n"
+	"  --start-timeout SECONDS   give up a new VM whose process does nothing for so long\n"
+	"                  before it runs (default 30, at most 600)\n"
 	"  --libvirt URI   show and move the domains of this libvirt (default $PANGAEA_LIBVIRT_URI,\n"
 	"                  else qemu:///system); none: leave libvirt alone\n"
 	"  --libvirt-peer URI   how the other nodes' libvirtd reaches this host's, for migrations\n"
@@ -100,6 +102,15 @@ static void tell_ready(void)
 	close(ready_fd);
 }
 
+static bool number_of(const char *option, uint64_t min, uint64_t max, uint64_t *out)
+{
+	if (text_number_parse(optarg, min, max, out))
+		return true;
+	fprintf(stderr, "pangaead: %s: '%s' is no number from %d to %d\n", option, optarg, (int)min,
+		(int)max);
+	return false;
+}
+
 static int parse(int argc, char **argv, struct agent_options *o)
 {
 	static const struct option options[] = {
@@ -108,6 +119,7 @@ static int parse(int argc, char **argv, struct agent_options *o)
 		{"run-dir", required_argument, NULL, 'r'},
 		{"vmm", required_argument, NULL, 'v'},
 		{"ready-fd", required_argument, NULL, 'f'},
+		{"start-timeout", required_argument, NULL, 's'},
 		{"help", no_argument, NULL, 'h'},
 		{"libvirt", required_argument, NULL, 'l'},
 		{"libvirt-peer", required_argument, NULL, 'p'},
@@ -126,12 +138,14 @@ static int parse(int argc, char **argv, struct agent_options *o)
 		case 'l': o->libvirt = optarg; break;
 		case 'p': o->libvirt_peer = optarg; break;
 		case 'f':
-			if (!text_number_parse(optarg, 0, 1023, &number)) {
-				fprintf(stderr, "pangaead: --ready-fd: '%s' is no number\n",
-					optarg);
+			if (!number_of("--ready-fd", 0, 1023, &number))
 				return -EINVAL;
-			}
 			ready_fd = (int)number;
+			break;
+		case 's':
+			if (!number_of("--start-timeout", 1, AGENT_START_MAX_MS / 1000, &number))
+				return -EINVAL;
+			o->start_ms = (int)number * 1000;
 			break;
 		case 'h': fputs(usage, stdout); return 1;
 		case 'V': puts("pangaead " PANGAEA_VERSION); return 1;

@@ -83,7 +83,7 @@ static int relay_timeout(const struct control_request *req)
 	case CONTROL_VM_RUN:
 		if (req->spec && req->spec->restore[0])
 			return AGENT_SAVE_MS;
-		return AGENT_START_MS + 2 * AGENT_PEER_MS;
+		return AGENT_START_MAX_MS + 2 * AGENT_PEER_MS;
 	case CONTROL_VM_SPREAD:
 	case CONTROL_VM_CONSOLIDATE:
 	case CONTROL_VM_MIGRATE: return AGENT_START_MS + 2 * AGENT_PEER_MS;

@@ -314,7 +314,7 @@ void agent_slice_start(struct agent *a, struct chan_call *call, const struct con
 		agent_vm_free(vm);
 		return;
 	}
-	if (agent_wait(vm, call, AGENT_WAIT_RUN, agent_vm_start_ms(vm)))
+	if (agent_wait_run(vm, call))
 		agent_reply_text(call, CONTROL_OK, "%s", "");
 }
 

@@ -84,7 +84,7 @@ void agent_span_abort(struct agent_vm *vm, enum control_code code, const char *w
 {
 	struct agent_span *span = vm->slice.span;
 
-	if (agent_wait(vm, span->call, AGENT_WAIT_RUN, agent_vm_start_ms(vm)))
+	if (agent_wait_run(vm, span->call))
 		agent_reply_text(span->call, code, "%s: %s", vm->spec.name, why);
 	vm->code = code;
 	vm->state = VMMCTL_FAILED;
@@ -169,7 +169,7 @@ static void span_start(struct agent_vm *vm)
 		return;
 	}
 	vm->slice.span = NULL;
-	if (agent_wait(vm, call, AGENT_WAIT_RUN, agent_vm_start_ms(vm)))
+	if (agent_wait_run(vm, call))
 		agent_reply_text(call, CONTROL_FAILED, "out of memory");
 	rc = start_others(vm, &span->slice);
 	if (rc)

@@ -396,7 +396,7 @@ static void vm_start(struct agent *a, struct chan_call *call, const struct vmspe
 	struct agent_vm *vm = agent_vm_new(a, spec);
 	int rc = vm ? agent_vm_launch(vm) : -ENOMEM;
 
-	if (!rc && agent_wait(vm, call, AGENT_WAIT_RUN, agent_vm_start_ms(vm)) == 0)
+	if (!rc && agent_wait_run(vm, call) == 0)
 		return;
 	if (!rc) {
 		/* It runs, but nobody can be told so later. */

@@ -129,6 +129,8 @@ void agent_vm_dir_remove(const char *dir);
 /* Writes and reads the pid, with the process's start time against reuse. -ESRCH: it is no more. */
 BASE_MUST_CHECK int agent_vm_pid_write(const struct agent_vm *vm);
 BASE_MUST_CHECK int agent_vm_pid_read(const char *dir, pid_t *out);
+/* The processor time that its process has used, in clock ticks. -ESRCH. */
+BASE_MUST_CHECK int agent_vm_ticks(const struct agent_vm *vm, uint64_t *out);
 /* The group of a slice. */
 BASE_MUST_CHECK int agent_vm_group_write(const struct agent_vm *vm);
 BASE_MUST_CHECK int agent_vm_group_read(const char *dir, uint64_t *out);
@@ -147,8 +149,10 @@ enum agent_wait_for {
 /* What a new VM gets until it runs: one that is restored reads its memory first. */
 static inline int agent_vm_start_ms(const struct agent_vm *vm)
 {
-	return vm->spec.restore[0] ? AGENT_SAVE_MS : AGENT_START_MS;
+	return vm->spec.restore[0] ? AGENT_SAVE_MS : AGENT_START_MAX_MS;
 }
+/* Ends the call when the VM runs, which is given up where its process does nothing. */
+BASE_MUST_CHECK int agent_wait_run(struct agent_vm *vm, struct chan_call *call);
 /* Ends the call with the VM's record, or why it failed. */
 BASE_MUST_CHECK int agent_wait(struct agent_vm *vm, struct chan_call *call,
 			       enum agent_wait_for what, uint64_t timeout_ms);

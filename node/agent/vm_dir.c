@@ -53,8 +53,8 @@ void agent_vm_dir_remove(const char *dir)
 		log_warn("%s cannot be removed: %s", dir, strerror(errno));
 }
 
-/* Field 22 of /proc/PID/stat, in clock ticks since boot; the name before it may hold anything. */
-static int start_time(pid_t pid, uint64_t *out)
+/* A number of /proc/PID/stat, by its place in proc(5); the name before it may hold anything. */
+static int stat_field(pid_t pid, int wanted, uint64_t *out)
 {
 	BASE_AUTO_FILE FILE *f = NULL;
 	char path[64], text[1024], *p;
@@ -70,9 +70,27 @@ static int start_time(pid_t pid, uint64_t *out)
 	/* A zombie has ended. */
 	if (!p || strlen(p) < 3 || p[2] == 'Z' || p[2] == 'X')
 		return -ESRCH;
-	for (int field = 2; p && field < 22; field++)
+	for (int field = 2; p && field < wanted; field++)
 		p = strchr(p + 1, ' ');
 	return p && sscanf(p, " %" SCNu64, out) == 1 ? 0 : -ESRCH;
+}
+
+/* In clock ticks since boot. */
+static int start_time(pid_t pid, uint64_t *out)
+{
+	return stat_field(pid, 22, out);
+}
+
+int agent_vm_ticks(const struct agent_vm *vm, uint64_t *out)
+{
+	uint64_t user, system;
+	int rc = stat_field(vm->pid, 14, &user);
+
+	if (!rc)
+		rc = stat_field(vm->pid, 15, &system);
+	if (!rc)
+		*out = user + system;
+	return rc;
 }
 
 int agent_vm_pid_write(const struct agent_vm *vm)

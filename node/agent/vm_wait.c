@@ -15,6 +15,8 @@ struct waiter {
 	struct chan_call *call;
 	enum agent_wait_for what;
 	uint64_t timeout_ms;
+	int64_t give_up_ns; /* RUN: when it ends, however busy the process is */
+	uint64_t ticks;	    /* RUN: its processor time when it was last looked at */
 };
 
 void agent_vm_reply(const struct agent_vm *vm, struct chan_call *call)
@@ -32,12 +34,51 @@ static void waiter_end(struct waiter *w)
 	free(w);
 }
 
+/*
+ * A start is judged by what its process does, not by the clock: on a busy machine it may take minutes. A slice
+ * of a guest over nodes may have to wait for the others, whose agents look at theirs.
+ */
+static bool start_goes_on(struct waiter *w)
+{
+	struct agent_vm *vm = w->vm;
+	uint64_t ticks = w->ticks;
+
+	if (base_clock_ns() >= w->give_up_ns)
+		return false;
+	if (vmspec_spans(&vm->spec) && (vm->slice.index > 0 || vm->slice.starting > 0))
+		return true;
+	if (agent_vm_ticks(vm, &ticks) || ticks == w->ticks)
+		return false;
+	w->ticks = ticks;
+	return true;
+}
+
+static void start_given_up(const struct waiter *w)
+{
+	struct agent_vm *vm = w->vm;
+	bool late = base_clock_ns() >= w->give_up_ns;
+
+	snprintf(vm->reason, sizeof(vm->reason), "its process did not come up: it %s %u s",
+		 late ? "was not ready after" : "has done nothing for",
+		 (late ? (unsigned)agent_vm_start_ms(vm) : (unsigned)w->timeout_ms) / 1000);
+}
+
+static void waiter_arm(struct waiter *w)
+{
+	base_loop_timer(w->vm->agent->loop, &w->timer,
+			base_clock_ns() + (int64_t)w->timeout_ms * BASE_NS_PER_MS);
+}
+
 static void waiter_timeout(struct base_timer *t)
 {
 	struct waiter *w = base_container_of(t, struct waiter, timer);
 	struct agent_vm *vm = w->vm;
 	const char *name = vm->spec.name;
 
+	if (w->what == AGENT_WAIT_RUN && start_goes_on(w)) {
+		waiter_arm(w);
+		return;
+	}
 	if (w->what == AGENT_WAIT_OVER) {
 		agent_vm_reply(vm, w->call);
 		waiter_end(w);
@@ -45,9 +86,7 @@ static void waiter_timeout(struct base_timer *t)
 	}
 	if (w->what != AGENT_WAIT_STOP) {
 		if (w->what == AGENT_WAIT_RUN)
-			snprintf(vm->reason, sizeof(vm->reason),
-				 "its process did not come up within %u s",
-				 (unsigned)(w->timeout_ms / 1000));
+			start_given_up(w);
 		agent_vm_signal(vm, SIGKILL);
 		return;
 	}
@@ -72,9 +111,16 @@ int agent_wait(struct agent_vm *vm, struct chan_call *call, enum agent_wait_for 
 	w->timeout_ms = timeout_ms;
 	w->timer.fire = waiter_timeout;
 	base_list_add_tail(&vm->waiters, &w->link);
-	base_loop_timer(vm->agent->loop, &w->timer,
-			base_clock_ns() + (int64_t)timeout_ms * BASE_NS_PER_MS);
+	w->give_up_ns = base_clock_ns() + (int64_t)timeout_ms * BASE_NS_PER_MS;
+	if (what == AGENT_WAIT_RUN)
+		w->timeout_ms = BASE_MIN(timeout_ms, (uint64_t)vm->agent->start_ms);
+	waiter_arm(w);
 	return 0;
+}
+
+int agent_wait_run(struct agent_vm *vm, struct chan_call *call)
+{
+	return agent_wait(vm, call, AGENT_WAIT_RUN, (uint64_t)agent_vm_start_ms(vm));
 }
 
 void agent_waiters_running(struct agent_vm *vm)

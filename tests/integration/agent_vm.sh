@@ -84,6 +84,21 @@ wait_event "found" f --agent "$n"
 holds && ok "the new agent has it back" || fail "the new agent does not hold $socket"
 expect 0 "killed" "$pangaea" vm kill f --agent "$n"
 expect 0 "f" "$pangaea" events f
+
+# A process that does nothing before it runs is given up; one that is at work is waited for.
+stop_agent b
+cat >"$dir/slow" <<E
+#!/bin/bash
+[ "\$2" != idle ] || exec sleep 100
+while [ \$SECONDS -lt 5 ]; do :; done
+exec "$vmm" "\$@"
+E
+chmod +x "$dir/slow"
+start_agent b --vmm "$dir/slow" --start-timeout 2
+expect 0 "busy: running on node b" "$pangaea" vm run busy "${work[@]}" --node b --agent b
+expect 1 "did not come up: it has done nothing for 2 s" "$pangaea" vm run idle "${work[@]}" --node b --agent b
+expect 0 "killed" "$pangaea" vm kill busy --agent b
+[ -z "$(folders)" ] && ok "nothing is left" || fail "left behind: $(folders)"
 stop_agent a
 stop_agent b
 exit $bad
