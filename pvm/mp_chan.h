@@ -86,6 +86,7 @@ struct mp_chan {
 	_Atomic uint64_t *hot_at; /* where its next stamp will be, */
 	uint64_t hot_stamp;	  /* and what it will be */
 	uint64_t key;
+	bool asked; /* by a quick call that has no answer yet */
 	/* Messages come and nothing is sent: a stream, which is better taken in handfuls. */
 	unsigned sent, sent_at_take;
 };

@@ -139,6 +139,13 @@ BASE_MUST_CHECK bool mp_chan_filled(const struct mp_msg *m);
 BASE_MUST_CHECK bool mp_chan_copy_out(const struct mp_msg *m, void *dst, size_t len);
 void mp_chan_want_poke(void);
 void mp_chan_poked(void);
+/* mp_quick.c: a call without the socket, if it can be. */
+bool mp_quick_ask(uint16_t op, uint32_t req, const struct base_wbuf *args);
+/* It went to sleep, maybe without having seen the call. */
+bool mp_quick_unseen(void);
+/* Its answer, valid until mp_quick_end(); false when it is not there yet. */
+bool mp_quick_answer(uint32_t *req, struct base_rbuf *out);
+void mp_quick_end(void);
 /* Tells the daemon which slots are free again; not while frames are being handed out. */
 void mp_chan_tidy(void);
 

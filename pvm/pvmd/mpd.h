@@ -115,6 +115,7 @@ struct mpd_from {
 	int host; /* 0: a task of ours */
 	int32_t tid;
 	uint32_t req;
+	bool quick;	    /* by the shared memory */
 	uint64_t serial;    /* of our task: it may die before the answer */
 	mpd_reply_fn reply; /* set: this daemon itself asked, and it takes the answer */
 	void *arg;
@@ -288,6 +289,13 @@ void mpd_call_forward(struct mpd *pd, const struct mpd_from *from, int host, uin
 		      const struct base_rbuf *b);
 void mpd_call_answer(struct mpd *pd, int host, uint32_t id, struct base_rbuf *b);
 void mpd_call_host_gone(struct mpd *pd, int host);
+
+/* mpd_quick.c: calls by the shared memory. */
+void mpd_quick_serve(struct mpd *pd);
+void mpd_quick_call(struct mpd_task *t); /* if it has one */
+bool mpd_quick_news(const struct mpd *pd);
+/* False: the answer must go by the socket. */
+bool mpd_quick_answer(struct mpd_task *t, uint32_t req, const struct base_wbuf *b);
 
 /* Handlers of calls, in the files of their subject. */
 typedef void mpd_op_fn(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b);

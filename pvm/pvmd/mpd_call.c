@@ -80,7 +80,8 @@ void mpd_call_reply(struct mpd *pd, const struct mpd_from *from, int rc,
 	} else {
 		struct mpd_task *t = mpd_task_get(pd, from->tid);
 
-		if (t && t->serial == from->serial && t->conn) {
+		if (t && t->serial == from->serial && t->conn &&
+		    !(from->quick && mpd_quick_answer(t, from->req, &b))) {
 			mpd_conn_frame(t->conn, MP_F_REP, from->req, &b, fd);
 			mpd_task_wake(t);
 		}

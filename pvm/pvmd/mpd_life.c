@@ -20,7 +20,7 @@
 #include "pvm/pvmd/mpd.h"
 #include "pvm/pvmd/mpd_addr.h"
 
-enum { BAIL_MS = 60000, END_MS = 500, SPIN_US = 40 };
+enum { BAIL_MS = 60000, END_MS = 500, SPIN_US = 40, LOOKS = 50 };
 
 static void log_line(struct mpd *pd, const char *text, int len)
 {
@@ -357,6 +357,21 @@ int mpd_life_setup(struct mpd *pd)
 	return 0;
 }
 
+/* Sleeps, or looks for a moment. */
+static int turn(struct mpd *pd, bool spin)
+{
+	int rc;
+
+	if (atomic_load(&pd->page->looking) != spin)
+		atomic_store(&pd->page->looking, spin);
+	for (int i = 0; spin && i < LOOKS && !mpd_quick_news(pd); i++)
+		__builtin_ia32_pause();
+	/* Those that saw us looking do not wake us. */
+	rc = base_loop_step(pd->loop, spin || mpd_quick_news(pd) ? 0 : -1);
+	mpd_quick_serve(pd);
+	return rc;
+}
+
 /*
  * After a call of a task the next one is near: for a moment the daemon looks for it without
  * sleeping, unless tasks want all cores. Waking a core costs more than most calls.
@@ -367,8 +382,7 @@ int mpd_life_run(struct mpd *pd)
 	int64_t until = 0;
 
 	while (!pd->halting) {
-		bool spin = base_clock_ns() < until;
-		int rc = base_loop_step(pd->loop, spin ? 0 : -1);
+		int rc = turn(pd, base_clock_ns() < until);
 
 		if (rc)
 			return rc;

@@ -209,6 +209,7 @@ static void task_ctl(struct mpd *pd, struct mpd_task *t, struct base_rbuf *b)
 				break;
 			}
 		break;
+	case MP_C_LOOK: mpd_quick_call(t); break;
 	case MP_C_POKE_TASK:
 		to = mpd_task_get(pd, (int32_t)v);
 		if (to && to->conn)
@@ -318,6 +319,14 @@ static void enrol_segment(struct mpd_task *t, struct mpd_conn *c)
 		return;
 	}
 	t->seg = p;
+	if (t->seg->layout != MP_SEG_LAYOUT) {
+		log_warn("t%x is of another libpvm3: its messages go through the daemon",
+			 (unsigned)t->tid);
+		munmap(p, MP_SEG_HEAD);
+		t->seg = NULL;
+		close(fd);
+		return;
+	}
 	t->seg_fd = fd;
 }
 

@@ -59,6 +59,7 @@ enum mp_ctl {
 	MP_C_POKE = 4,	    /* nothing: look at the shared memory */
 	MP_C_SLOT_FREE = 5, /* task to daemon: u32 slot: its ring is empty, its sender is gone */
 	MP_C_POKE_TASK = 6, /* task to daemon: i32 tid: poke it */
+	MP_C_LOOK = 10,	    /* task to daemon: i32 0: its segment has a call */
 
 	MP_C_NET = 7,	   /* i32 tid; + descriptor: it sends on this connection from now on */
 	MP_C_NET_OPEN = 8, /* i32 tid: it sends on the connection that we asked for, too */

@@ -20,6 +20,22 @@ enum {
 	MP_SEG_HEAD = 4096,
 	MP_SLOTS = 1024,
 	MP_SLOT_WORDS = MP_SLOTS / 32,
+	MP_QUICK_MAX = 2048,
+	MP_QUICK_ASKERS = 512,
+	MP_QUICK_GROUP = 16, /* of them to a bit of asked_any */
+};
+
+/*
+ * A small call while the daemon is awake: the task writes it here and itself into the host page, the
+ * daemon writes the answer over it and rings the bell. No system call on either side.
+ */
+enum mp_quick_state { MP_QUICK_FREE, MP_QUICK_ASKED, MP_QUICK_TAKEN, MP_QUICK_ANSWERED };
+
+struct mp_quick {
+	_Atomic uint32_t state;
+	uint32_t req; /* an answer that is too large comes by the socket */
+	uint32_t len;
+	uint8_t data[MP_QUICK_MAX]; /* as in a frame: u16 op and arguments; u32 result and body */
 };
 
 struct mp_seg_head {
@@ -37,6 +53,7 @@ struct mp_seg_head {
 	_Alignas(64) _Atomic uint32_t dirty[MP_SLOT_WORDS];
 	/* Leases that receivers gave back since the owner last looked. */
 	_Alignas(64) _Atomic uint32_t returned;
+	_Alignas(64) struct mp_quick quick;
 };
 
 _Static_assert(sizeof(struct mp_seg_head) <= MP_SEG_HEAD, "head of a segment is one page");
@@ -45,7 +62,15 @@ struct mp_host_page {
 	uint32_t magic, cores;
 	/* Tasks that are not asleep in libpvm3: above `cores` nobody spins. Advisory. */
 	_Alignas(64) _Atomic int32_t awake;
+	/* The daemon looks at asked_any all the time. It clears this, then looks once more. */
+	_Alignas(64) _Atomic uint32_t looking;
+	/* Bit i: there may be a tid in asked[i * MP_QUICK_GROUP] or in those that follow. */
+	_Alignas(64) _Atomic uint32_t asked_any;
+	_Alignas(64) _Atomic int32_t asked[MP_QUICK_ASKERS];
 };
+
+_Static_assert(sizeof(struct mp_host_page) <= MP_SEG_HEAD, "the host page is one page");
+_Static_assert(MP_QUICK_ASKERS == 32 * MP_QUICK_GROUP, "a bit for each group");
 
 static inline void mp_futex_wake(_Atomic uint32_t *word)
 {

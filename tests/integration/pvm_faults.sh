@@ -1,8 +1,8 @@
 #!/bin/bash
 # labels: pvm
 # timeout: 180
-# What a daemon has to bear: a process that sends nonsense on the task socket, a receiver that is slow, a
-# limit of descriptors. It goes on, and what cannot be done is refused.
+# What a daemon has to bear: a process that sends nonsense on the task socket, tasks that write
+# nonsense into the page that all share, a receiver that is slow, a limit of descriptors. It goes on, and what cannot be done is refused.
 . "$(dirname "$0")/pvm_lib.bash"
 works() { timeout 60 "$B/tests/pvm/pvmtest_managed" alone >"$W/o" 2>&1 || fail "$1: $(cat "$W/o")"; }
 
@@ -18,6 +18,11 @@ timeout 100 "$B/tests/pvm/pvmtest_flood" >"$W/o" || fail "flood: $(cat "$W/o")"
 cat "$W/o"
 PVM_NOSHM=1 PVM_EXPORT=PVM_NOSHM timeout 100 "$B/tests/pvm/pvmtest_flood" >"$W/o" || fail "flood by the daemon: $(cat "$W/o")"
 echo "by the daemon: $(cat "$W/o")"
+for n in 1 2 12; do
+  timeout 60 "$B/tests/pvm/pvmtest_boxes" $n 600 >"$W/o" 2>&1 || fail "mailbox: $(cat "$W/o")"
+  cat "$W/o"
+done
+kill -0 $daemon 2>/dev/null || fail "nonsense in the host page ended the daemon"
 stop
 
 # 24 tasks need more descriptors than there are. Some cannot come, and their parent may wait for them;
