@@ -525,8 +525,8 @@ const struct ctl_command ctl_commands[] = {
 	{"vm", "checkpoint", "NAME FILE", 2, 2, "write a VM's state to a file; it goes on",
 	 "FILE is made on the VM's node: whole or not at all, and only its owner may read it. It\n"
 	 "holds memory and devices, not the disks: these must not change until it is restored.\n"
-	 "A guest that spans nodes stands still meanwhile; its lead's node needs room for all of its\n"
-	 "memory.",
+	 "With --live the guest stops for the last pages only. Of a guest that spans nodes the node of\n"
+	 "its lead needs room for all of its memory.",
 	 "pangaea vm checkpoint web /srv/web.ckpt --live", checkpoint_options, ctl_vm_checkpoint},
 	{"vm", "restore", "FILE", 1, 1, "start a VM from a checkpoint",
 	 "FILE is one of the node. The VM has the name, disks and networks that it had; its clock\n"

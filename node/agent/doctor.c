@@ -125,13 +125,15 @@ static void check_paging(struct doctor *d)
 	if (npt[0] == 'Y' || npt[0] == '1')
 		note(d, "paging", "warn",
 		     "for spanning guests: echo 'options kvm_amd npt=0' > "
-		     "/etc/modprobe.d/pangaea.conf, then reload kvm_amd",
+		     "/etc/modprobe.d/pangaea.conf; then, with no VM on the host, "
+		     "modprobe -r kvm_amd && modprobe kvm_amd",
 		     "kvm_amd npt=1: good for ordinary guests, but each page-table walk counts as a "
 		     "write");
 	else if (ept[0] == 'Y' && (eptad[0] == 'Y' || eptad[0] == '1'))
 		note(d, "paging", "warn",
 		     "for spanning guests: echo 'options kvm_intel eptad=0' > "
-		     "/etc/modprobe.d/pangaea.conf, then reload kvm_intel",
+		     "/etc/modprobe.d/pangaea.conf; then, with no VM on the host, "
+		     "modprobe -r kvm_intel && modprobe kvm_intel",
 		     "kvm_intel eptad=1: good for ordinary guests, but page-table walks write");
 	else if (npt[0] || ept[0])
 		note(d, "paging", "ok", "", "%s", npt[0] ? "kvm_amd npt=0" : "kvm_intel eptad=0");

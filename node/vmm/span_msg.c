@@ -28,8 +28,8 @@ static int on_hello(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 	}
 	if (apart > ours / TSC_TOLERANCE) {
 		snprintf(why, sizeof(why),
-			 "the TSC of slice %u (%s) runs at %llu kHz, here at %llu: a guest cannot "
-			 "span hosts of different rates",
+			 "the TSC of slice %u (%s) runs at %llu kHz, here at %llu: a guest "
+			 "spans hosts of one rate only ('pangaea node doctor' shows them)",
 			 peer, s->slices.peer[peer], (unsigned long long)theirs / 1000,
 			 (unsigned long long)ours / 1000);
 		span_lost(s, why);
