@@ -345,7 +345,8 @@ void mpd_output_log(struct mpd *pd, struct base_rbuf *b);
 BASE_MUST_CHECK int mpd_mbox_new(struct mpd *pd);
 void mpd_mbox_free(struct mpd *pd);
 void mpd_mbox_apply(struct mpd *pd, struct base_rbuf *b);
-void mpd_mbox_task_gone(struct mpd *pd, int32_t tid);
+void mpd_mbox_task_gone(struct mpd *pd, int32_t tid); /* one of ours */
+void mpd_mbox_task_told(struct mpd *pd, int32_t tid, int by);
 void mpd_mbox_host_gone(struct mpd *pd, int host);
 /* The body of the first entry of a class, XDR; valid until the next change. */
 bool mpd_mbox_first(const struct mpd *pd, const char *name, struct base_rbuf *body);

@@ -52,7 +52,7 @@ static void link_ctl(struct mpd *pd, struct mpd_host *h, struct base_rbuf *b)
 		tid = (int32_t)base_rbuf_u32(b);
 		mpd_route_choke(pd, tid, base_rbuf_u32(b) != 0);
 		break;
-	case MP_C_TASK_GONE: mpd_mbox_task_gone(pd, (int32_t)base_rbuf_u32(b)); break;
+	case MP_C_TASK_GONE: mpd_mbox_task_told(pd, (int32_t)base_rbuf_u32(b), h->id); break;
 	case MP_C_TASK_ENDED: mpd_notify_task_ended(pd, (int32_t)base_rbuf_u32(b)); break;
 	case MP_C_LOG: mpd_output_log(pd, b); break;
 	case MP_C_TO_TASK:

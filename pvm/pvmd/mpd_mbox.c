@@ -577,14 +577,19 @@ void mpd_mbox_task_gone(struct mpd *pd, int32_t tid)
 {
 	struct mpd_host *c = mpd_host_get(pd, mpd_coordinator(pd));
 
-	if (!c || !pd->mbox)
-		return;
-	if (c->id == pd->self)
-		mpd_link_all(pd, MP_C_TASK_GONE, &tid, sizeof(tid));
-	else if (mp_tid_host(tid) == pd->self) {
+	if (c && c->id != pd->self)
 		mpd_link_ctl(pd, c, MP_C_TASK_GONE, &tid, sizeof(tid));
+	else if (c)
+		mpd_mbox_task_told(pd, tid, pd->self);
+}
+
+/* By the host of the task, and then others are told; or by the coordinator, and that is the end of it. */
+void mpd_mbox_task_told(struct mpd *pd, int32_t tid, int by)
+{
+	if (!pd->mbox)
 		return;
-	}
+	if (by == mp_tid_host(tid) && mpd_coordinator(pd) == pd->self)
+		mpd_link_all(pd, MP_C_TASK_GONE, &tid, sizeof(tid));
 	sweep(pd, tid, 0);
 }
 

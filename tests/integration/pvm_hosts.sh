@@ -19,6 +19,13 @@ until_text() { # FILE TEXT: waits for the line, at most 10 s
 until_text "$W/d1" sock
 timeout 30 "$S" run 1 "$B/tests/pvm/pvmtest_twohosts" h2 h3 h4 >"$W/o" || fail "$(cat "$W/o")"
 cat "$W/o"
+# With all tasks gone the daemons have little to say to each other.
+turns() { awk '/ctxt/ {n += $2} END {print n}' "/proc/$1/status"; }
+for h in 1 4; do
+  p=$("$S" procs $h | awk '/pvmd3/ {print $2; exit}')
+  before=$(turns "$p"); sleep 1; n=$(($(turns "$p") - before))
+  [ $n -lt 300 ] || fail "the daemon of h$h does not come to rest: $n turns in a second"
+done
 for h in 1 4; do
   timeout 20 "$S" run $h sh -c "echo conf -l | '$B/pvm/pvm'" >"$W/o" 2>&1
   [ "$(grep -cE ' h[1-4] .* [0-9]+ +[0-9]+\.[0-9]+ +[0-9]+$' "$W/o")" = 4 ] || fail "load as h$h shows it: $(cat "$W/o")"

@@ -3,6 +3,7 @@
  * with our libpvm3 and with Debian's. Arguments: case, iterations, host for the other task ("." here),
  * and of group cases how many there are.
  */
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,19 @@ static void fail(const char *what)
 {
 	fprintf(stderr, "pvm worker: %s\n", what);
 	exit(1);
+}
+
+/* With PVM_BENCH_PIN the two tasks run on a core each, as the raw peer does. */
+static void pin(int core)
+{
+	cpu_set_t set;
+
+	if (!getenv("PVM_BENCH_PIN"))
+		return;
+	CPU_ZERO(&set);
+	CPU_SET(core, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		fail("a core to run on");
 }
 
 static void send_bytes(int tid, int n)
@@ -189,6 +203,7 @@ static int slave(const char *what)
 {
 	int parent = pvm_parent(), n;
 
+	pin(1);
 	if (!strcmp(what, "report")) {
 		pvm_initsend(PvmDataRaw);
 		pvm_send(parent, TAG);
@@ -209,6 +224,8 @@ int main(int argc, char **argv)
 	int tids[MEMBERS_MAX], n, count, groups, where;
 	double v;
 
+	if (argc > 2)
+		pin(0);
 	buf = calloc(16, MIB);
 	if (!buf || pvm_mytid() < 0)
 		fail("no memory or no daemon");
