@@ -1,7 +1,8 @@
 /*
  * Throughput of disk and network of a Debian guest, under pangaea-vmm and under QEMU (-M microvm,
  * virtio over MMIO too), in turn; the peer qemu has its interrupt controllers in the kernel, the peer
- * qemu_user in user space, as ours are. Runs as root where /dev/kvm can run Linux, for example in a lab host:
+ * qemu_user in user space, as ours are. That one can have no clock of KVM, and its guest is told the rate of
+ * its TSC where this host was told (tsc_early_khz, as in the lab). Runs as root where /dev/kvm can run Linux, for example in a lab host:
  *   lab up 1 --with qemu-system-x86 --with seabios && lab exec h1 /build/tests/bench/virtio
  * GUEST_KERNEL and GUEST_INITRD name the files (/guest/cloud/vmlinuz and initrd of the lab). The disk is a
  * file of 64 MiB in /tmp, read and written past the guest's cache; the network is a TAP whose other end
@@ -36,7 +37,9 @@ enum {
 	MIB = 32,
 	DISK_MIB = 64,
 	SCRIPT_BYTES = 4096,
-	QEMU_MACHINE = 6, /* its place in the command line */
+	/* Places in QEMU's command line. */
+	QEMU_MACHINE = 6,
+	QEMU_CPU = 8,
 	PORT_SINK = 5001,
 	PORT_SOURCE = 5002,
 	CHUNK = 1 << 16,
@@ -44,18 +47,21 @@ enum {
 
 static const char *const cases[CASES] = {"blk_read", "blk_write", "net_tx", "net_rx"};
 
-/* Each line names its case, and how many MiB a second. */
-static const char script[] =
+/* Prints the case and how many MiB a second it moves; then a line for each case. */
+static const char script_head[] =
 	"t() { n=$1; shift; read -r a x </proc/uptime; eval \"$@\" >/dev/null 2>&1; read -r b x </proc/uptime\n"
-	"  awk \"BEGIN { print \\\"bench: $n\\\", 32 / ($b - $a) }\"; }\n"
-	"t blk_read dd if=/dev/vda of=/dev/null bs=1M count=32 iflag=direct\n"
-	"t blk_write dd if=/dev/zero of=/dev/vda bs=1M count=32 seek=32 oflag=direct\n"
-	"t net_tx 'dd if=/dev/zero bs=64k count=512 | nc " HOST " 5001'\n"
-	"t net_rx 'nc " HOST " 5002 </dev/null'\n"
-	"echo bench: end\n";
+	"  awk \"BEGIN { print \\\"bench: $n\\\", 32 / ($b - $a) }\"; }\n";
+static const char *const script_lines[CASES] = {
+	"t blk_read dd if=/dev/vda of=/dev/null bs=1M count=32 iflag=direct\n",
+	"t blk_write dd if=/dev/zero of=/dev/vda bs=1M count=32 seek=32 oflag=direct\n",
+	"t net_tx 'dd if=/dev/zero bs=64k count=512 | nc " HOST " 5001'\n",
+	"t net_rx 'nc " HOST " 5002 </dev/null'\n",
+};
 
-static const char *const machines[PEERS] = {"microvm,accel=kvm",
-					    "microvm,accel=kvm,kernel-irqchip=off"};
+static const struct {
+	const char *machine, *cpu, *append;
+} machines[PEERS] = {{"microvm,accel=kvm", "host", ""},
+		     {"microvm,accel=kvm,kernel-irqchip=off", "host,kvm=off", " no_timer_check"}};
 static const char *const peer_names[PEERS] = {"qemu", "qemu_user"};
 static struct bench_samples ours[CASES], peers[PEERS][CASES];
 static struct bench_output output;
@@ -125,14 +131,24 @@ static bool network_up(void)
 
 /* ---- the disks ---- */
 
-static bool disks_make(void)
+static void script_write(const struct bench *b, char text[SCRIPT_BYTES])
+{
+	size_t n = (size_t)snprintf(text, SCRIPT_BYTES, "%s", script_head);
+
+	for (int i = 0; i < CASES; i++)
+		if (bench_wants(b, cases[i]))
+			n += (size_t)snprintf(text + n, SCRIPT_BYTES - n, "%s", script_lines[i]);
+	n += (size_t)snprintf(text + n, SCRIPT_BYTES - n, "echo bench: end\n");
+	memset(text + n, '\n', SCRIPT_BYTES - n);
+}
+
+static bool disks_make(const struct bench *b)
 {
 	char text[SCRIPT_BYTES];
 	int fd = mkostemp(disk, O_CLOEXEC), script_fd = mkostemp(script_disk, O_CLOEXEC);
 	bool ok = fd >= 0 && script_fd >= 0;
 
-	memset(text, '\n', sizeof(text));
-	memcpy(text, script, sizeof(script) - 1);
+	script_write(b, text);
 	ok = ok && posix_fallocate(fd, 0, (off_t)DISK_MIB << 20) == 0;
 	ok = ok && write(script_fd, text, sizeof(text)) == sizeof(text);
 	close(fd);
@@ -163,11 +179,27 @@ static const char *env_or(const char *name, const char *fallback)
 	return v ? v : fallback;
 }
 
+/* " tsc_early_khz=N" as this host's kernel was told, or "". */
+static const char *tsc_rate(void)
+{
+	static char text[64];
+	char line[4096] = "";
+	FILE *f = fopen("/proc/cmdline", "re");
+	const char *at = f && fgets(line, sizeof(line), f) ? strstr(line, "tsc_early_khz=") : NULL;
+	unsigned khz;
+
+	if (at && sscanf(at, "tsc_early_khz=%u", &khz) == 1)
+		snprintf(text, sizeof(text), " tsc_early_khz=%u", khz);
+	if (f)
+		fclose(f);
+	return text;
+}
+
 static int compare(struct bench *b)
 {
 	const char *kernel = env_or("GUEST_KERNEL", "/guest/cloud/vmlinuz");
 	const char *initrd = env_or("GUEST_INITRD", "/guest/cloud/initrd");
-	char drive0[128], drive1[128];
+	char drive0[128], drive1[128], append[512];
 	const char *const our_argv[] = {env_or("PANGAEA_VMM", "pangaea-vmm"),
 					"--name",
 					"bench",
@@ -198,7 +230,7 @@ static int compare(struct bench *b)
 				   "-M",
 				   NULL, /* the machine */
 				   "-cpu",
-				   "host",
+				   NULL,
 				   "-m",
 				   "256",
 				   "-kernel",
@@ -206,7 +238,7 @@ static int compare(struct bench *b)
 				   "-initrd",
 				   initrd,
 				   "-append",
-				   CMDLINE,
+				   append,
 				   "-nodefaults",
 				   "-no-user-config",
 				   "-display",
@@ -239,7 +271,10 @@ static int compare(struct bench *b)
 			return 1;
 		}
 		for (int k = 0; k < PEERS; k++) {
-			qemu_argv[QEMU_MACHINE] = machines[k];
+			qemu_argv[QEMU_MACHINE] = machines[k].machine;
+			qemu_argv[QEMU_CPU] = machines[k].cpu;
+			snprintf(append, sizeof(append), "%s%s%s", CMDLINE, machines[k].append,
+				 machines[k].append[0] ? tsc_rate() : "");
 			err = works[k] ? measure(qemu_argv, peers[k]) : 0;
 			if (err) {
 				bench_note("no peer %s: %s\n%s", peer_names[k], strerror(-err),
@@ -262,7 +297,7 @@ int main(int argc, char **argv)
 	int rc = 1;
 
 	bench_init(&b, argc, argv, "blk_read blk_write net_tx net_rx");
-	if (network_up() && disks_make())
+	if (network_up() && disks_make(&b))
 		rc = compare(&b);
 	else
 		bench_note("the network or the disks could not be made (root? the program ip?)");
