@@ -30,7 +30,7 @@
 
 enum {
 	RUNS = 5,
-	RUNS_QUICK = 2,
+	RUNS_QUICK = 3,
 	TIMEOUT_MS = 300000,
 	CASES = 4,
 	PEERS = 2,
