@@ -6,6 +6,8 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <sodium.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,10 +21,12 @@ enum {
 	HELLO_LEN = 4 + 2 + 2 + MIG_ID_LEN + 32,
 	MAC_LEN = 32,
 	IOV_BATCH = MIG_CHUNK_PAGES + 4,
+	NONCE_LEN = 12,
+	TAG_LEN = 16,
 };
 
 struct mig_seal {
-	crypto_aead_aes256gcm_state tx, rx;
+	EVP_CIPHER_CTX *tx, *rx;
 	uint8_t *tx_buf, *rx_buf;
 	size_t tx_cap, rx_cap;
 	size_t rx_len, rx_pos; /* the opened frame and how much of it was taken */
@@ -190,19 +194,28 @@ static int seal_new(struct mig_chan *c, const struct mig_params *p, const struct
 		    bool source)
 {
 	uint8_t to_dst[32], to_src[32];
+	int rc = -EIO;
 
-	if (!crypto_aead_aes256gcm_is_available())
-		return -EOPNOTSUPP;
-	/* The cipher state wants 16-byte alignment. */
-	c->seal = aligned_alloc(64, (sizeof(*c->seal) + 63) & ~(size_t)63);
+	/* A VM's process may open no file by now, so the library's configuration is not looked for. */
+	if (!OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL))
+		return -EIO;
+	c->seal = calloc(1, sizeof(*c->seal));
 	if (!c->seal)
 		return -ENOMEM;
-	memset(c->seal, 0, sizeof(*c->seal));
+	c->seal->tx = EVP_CIPHER_CTX_new();
+	c->seal->rx = EVP_CIPHER_CTX_new();
+	if (!c->seal->tx || !c->seal->rx)
+		return -ENOMEM;
 	hello_key(to_dst, p, h, "seal to destination");
 	hello_key(to_src, p, h, "seal to source");
-	crypto_aead_aes256gcm_beforenm(&c->seal->tx, source ? to_dst : to_src);
-	crypto_aead_aes256gcm_beforenm(&c->seal->rx, source ? to_src : to_dst);
-	return 0;
+	if (EVP_EncryptInit_ex(c->seal->tx, EVP_aes_256_gcm(), NULL, source ? to_dst : to_src,
+			       NULL) == 1 &&
+	    EVP_DecryptInit_ex(c->seal->rx, EVP_aes_256_gcm(), NULL, source ? to_src : to_dst,
+			       NULL) == 1)
+		rc = 0;
+	sodium_memzero(to_dst, sizeof(to_dst));
+	sodium_memzero(to_src, sizeof(to_src));
+	return rc;
 }
 
 int mig_chan_open(struct mig_chan *c, int fd, const struct mig_params *p, unsigned index,
@@ -228,9 +241,10 @@ int mig_chan_open(struct mig_chan *c, int fd, const struct mig_params *p, unsign
 void mig_chan_close(struct mig_chan *c)
 {
 	if (c->seal) {
+		EVP_CIPHER_CTX_free(c->seal->tx);
+		EVP_CIPHER_CTX_free(c->seal->rx);
 		free(c->seal->tx_buf);
 		free(c->seal->rx_buf);
-		sodium_memzero(c->seal, sizeof(*c->seal));
 		free(c->seal);
 	}
 	free(c->meta);
@@ -288,34 +302,51 @@ static int grow(uint8_t **buf, size_t *cap, size_t want)
 	return 0;
 }
 
-static void seal_nonce(uint8_t nonce[crypto_aead_aes256gcm_NPUBBYTES], uint64_t number)
+static void seal_nonce(uint8_t nonce[NONCE_LEN], uint64_t number)
 {
 	uint64_t le = htole64(number);
 
-	memset(nonce, 0, crypto_aead_aes256gcm_NPUBBYTES);
+	memset(nonce, 0, NONCE_LEN);
 	memcpy(nonce, &le, sizeof(le));
+}
+
+/*
+ * {length, sealed bytes, tag} into tx_buf. The guest may write to what is sealed meanwhile; each byte is
+ * read once, and the tag is that of what was read.
+ */
+static bool seal_frame(struct mig_seal *s, uint64_t number, const struct iovec *iov, int count)
+{
+	uint8_t nonce[NONCE_LEN];
+	uint8_t *to = s->tx_buf + 4;
+	int n;
+
+	seal_nonce(nonce, number);
+	if (EVP_EncryptInit_ex(s->tx, NULL, NULL, NULL, nonce) != 1 ||
+	    EVP_EncryptUpdate(s->tx, NULL, &n, s->tx_buf, 4) != 1)
+		return false;
+	for (int i = 0; i < count; i++) {
+		if (!iov[i].iov_len)
+			continue;
+		if (EVP_EncryptUpdate(s->tx, to, &n, iov[i].iov_base, (int)iov[i].iov_len) != 1)
+			return false;
+		to += n;
+	}
+	return EVP_EncryptFinal_ex(s->tx, to, &n) == 1 &&
+	       EVP_CIPHER_CTX_ctrl(s->tx, EVP_CTRL_AEAD_GET_TAG, TAG_LEN, to) == 1;
 }
 
 static int send_sealed(struct mig_chan *c, const struct iovec *iov, int count, size_t len)
 {
 	struct mig_seal *s = c->seal;
-	size_t sealed = len + crypto_aead_aes256gcm_ABYTES, at = 4;
-	uint8_t nonce[crypto_aead_aes256gcm_NPUBBYTES];
+	size_t sealed = len + TAG_LEN;
 	uint32_t le = htole32((uint32_t)sealed);
 	int rc = grow(&s->tx_buf, &s->tx_cap, sealed + 4);
 
 	if (rc)
 		return rc;
 	memcpy(s->tx_buf, &le, 4);
-	for (int i = 0; i < count; i++) {
-		if (!iov[i].iov_len)
-			continue;
-		memcpy(s->tx_buf + at, iov[i].iov_base, iov[i].iov_len);
-		at += iov[i].iov_len;
-	}
-	seal_nonce(nonce, c->tx_number);
-	crypto_aead_aes256gcm_encrypt_afternm(s->tx_buf + 4, NULL, s->tx_buf + 4, len, s->tx_buf, 4,
-					      NULL, nonce, &s->tx);
+	if (!seal_frame(s, c->tx_number, iov, count))
+		return -EIO;
 	return send_buf(c, s->tx_buf, sealed + 4);
 }
 
@@ -347,10 +378,24 @@ int mig_chan_send(struct mig_chan *c, uint8_t type, const void *meta, uint32_t m
 	return rc;
 }
 
+/* What is in rx_buf, in its place; false: not from who has the key. */
+static bool open_frame(struct mig_seal *s, uint64_t number, const uint8_t prefix[4], size_t len)
+{
+	uint8_t nonce[NONCE_LEN];
+	int n;
+
+	seal_nonce(nonce, number);
+	return EVP_DecryptInit_ex(s->rx, NULL, NULL, NULL, nonce) == 1 &&
+	       EVP_CIPHER_CTX_ctrl(s->rx, EVP_CTRL_AEAD_SET_TAG, TAG_LEN, s->rx_buf + len) == 1 &&
+	       EVP_DecryptUpdate(s->rx, NULL, &n, prefix, 4) == 1 &&
+	       EVP_DecryptUpdate(s->rx, s->rx_buf, &n, s->rx_buf, (int)len) == 1 &&
+	       EVP_DecryptFinal_ex(s->rx, s->rx_buf + n, &n) == 1;
+}
+
 static int recv_sealed(struct mig_chan *c)
 {
 	struct mig_seal *s = c->seal;
-	uint8_t nonce[crypto_aead_aes256gcm_NPUBBYTES], prefix[4];
+	uint8_t prefix[4];
 	uint32_t len;
 	int rc = recv_buf(c, prefix, 4);
 
@@ -358,19 +403,17 @@ static int recv_sealed(struct mig_chan *c)
 		return rc;
 	memcpy(&len, prefix, 4);
 	len = le32toh(len);
-	if (len < HEAD_LEN + HASH_LEN + crypto_aead_aes256gcm_ABYTES ||
-	    len > HEAD_LEN + MIG_META_MAX + HASH_LEN + MIG_STATE_MAX + crypto_aead_aes256gcm_ABYTES)
+	if (len < HEAD_LEN + HASH_LEN + TAG_LEN ||
+	    len > HEAD_LEN + MIG_META_MAX + HASH_LEN + MIG_STATE_MAX + TAG_LEN)
 		return -EBADMSG;
 	rc = grow(&s->rx_buf, &s->rx_cap, len);
 	if (!rc)
 		rc = recv_buf(c, s->rx_buf, len);
 	if (rc)
 		return rc;
-	seal_nonce(nonce, c->rx_number);
-	if (crypto_aead_aes256gcm_decrypt_afternm(s->rx_buf, NULL, NULL, s->rx_buf, len, prefix, 4,
-						  nonce, &s->rx))
+	if (!open_frame(s, c->rx_number, prefix, len - TAG_LEN))
 		return -EBADMSG;
-	s->rx_len = len - crypto_aead_aes256gcm_ABYTES;
+	s->rx_len = len - TAG_LEN;
 	s->rx_pos = 0;
 	return 0;
 }

@@ -96,16 +96,39 @@ struct mig_page_entry mig_dest_entry(const struct receiver *r, uint32_t i)
 	return e;
 }
 
+/* Where the bytes of the chunk's page `n` go. */
+static uint8_t *receiver_place(struct receiver *r, uint64_t index, unsigned n)
+{
+	uint8_t *page = mig_page_host(&r->d->memory, index);
+
+	if (page)
+		return page;
+	return mig_dest_bounce(r) ? NULL : r->bounce + (size_t)n * MIG_PAGE_SIZE;
+}
+
+/* Neighbours become one piece. */
+static int iov_add_page(struct iovec *iov, int count, uint8_t *page)
+{
+	if (count && (uint8_t *)iov[count - 1].iov_base + iov[count - 1].iov_len == page) {
+		iov[count - 1].iov_len += MIG_PAGE_SIZE;
+		return count;
+	}
+	iov[count] = (struct iovec){page, MIG_PAGE_SIZE};
+	return count + 1;
+}
+
 /* Checks all entries and applies the zero runs; the data pages' places go to iov. */
 static int receiver_entries(struct receiver *r, const struct mig_head *h, struct iovec *iov,
-			    struct mig_page_entry *data, unsigned *data_count)
+			    int *iov_count, struct mig_page_entry *data, unsigned *data_count)
 {
+	int pieces = 0;
 	unsigned n = 0;
 
 	if (h->meta_len % sizeof(struct mig_page_entry))
 		return -EBADMSG;
 	for (uint32_t i = 0; i < h->meta_len / sizeof(struct mig_page_entry); i++) {
 		struct mig_page_entry e = mig_dest_entry(r, i);
+		uint8_t *page;
 
 		if (e.index & MIG_ENTRY_ZERO) {
 			int rc = receiver_zero(r, e.index & ~MIG_ENTRY_ZERO, e.hash);
@@ -117,13 +140,13 @@ static int receiver_entries(struct receiver *r, const struct mig_head *h, struct
 		if (n == MIG_CHUNK_PAGES || !receiver_owns(r, e.index, 1) ||
 		    e.hash <= MIG_HASH_ZERO_PAGE)
 			return -EBADMSG;
-		iov[n] = (struct iovec){mig_page_host(&r->d->memory, e.index), MIG_PAGE_SIZE};
-		if (!iov[n].iov_base && mig_dest_bounce(r))
+		page = receiver_place(r, e.index, n);
+		if (!page)
 			return -ENOMEM;
-		if (!iov[n].iov_base)
-			iov[n].iov_base = r->bounce + (size_t)n * MIG_PAGE_SIZE;
+		pieces = iov_add_page(iov, pieces, page);
 		data[n++] = e;
 	}
+	*iov_count = pieces;
 	*data_count = n;
 	return h->data_len == n * MIG_PAGE_SIZE ? 0 : -EBADMSG;
 }
@@ -155,10 +178,11 @@ static int receiver_pages(struct receiver *r, const struct mig_head *h)
 	struct mig_page_entry data[MIG_CHUNK_PAGES];
 	struct iovec iov[MIG_CHUNK_PAGES];
 	unsigned n = 0;
-	int rc = receiver_entries(r, h, iov, data, &n);
+	int pieces = 0;
+	int rc = receiver_entries(r, h, iov, &pieces, data, &n);
 
 	if (!rc && n)
-		rc = mig_chan_recv_data(&r->chan, iov, (int)n);
+		rc = mig_chan_recv_data(&r->chan, iov, pieces);
 	if (rc)
 		return rc;
 	r->frames++;
@@ -612,12 +636,12 @@ int mig_dest_new(const struct mig_params *params, const struct mig_memory *memor
 	d->control.fd = d->fault_fd = -1;
 	d->filler.d = d;
 	d->receivers = calloc(params->channels, sizeof(*d->receivers));
-	d->hash = calloc(pages, sizeof(*d->hash));
-	d->bad = calloc(pages, 1);
+	d->hash = mig_table_new(pages, sizeof(*d->hash));
+	d->bad = mig_table_new(pages, sizeof(*d->bad));
 	if (!d->receivers || !d->hash || !d->bad) {
 		free(d->receivers);
-		free(d->hash);
-		free(d->bad);
+		mig_table_free(d->hash, pages, sizeof(*d->hash));
+		mig_table_free(d->bad, pages, sizeof(*d->bad));
 		free(d);
 		return -ENOMEM;
 	}
@@ -653,7 +677,7 @@ void mig_dest_free(struct mig_dest *d)
 	free(d->missing);
 	free(d->asked);
 	free(d->receivers);
-	free(d->hash);
-	free(d->bad);
+	mig_table_free(d->hash, d->page_count, sizeof(*d->hash));
+	mig_table_free(d->bad, d->page_count, sizeof(*d->bad));
 	free(d);
 }

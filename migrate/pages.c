@@ -1,9 +1,28 @@
 #include "migrate/pages.h"
 
 #include <immintrin.h>
+#include <sys/mman.h>
 
 #define PAGES_HASH mig_hash_plain
 #include "migrate/pages_hash.h"
+
+void *mig_table_new(uint64_t pages, size_t entry_bytes)
+{
+	void *p = mmap(NULL, pages * entry_bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	/* Only quicker: a kernel without them refuses. */
+	madvise(p, pages * entry_bytes, MADV_HUGEPAGE);
+	return p;
+}
+
+void mig_table_free(void *table, uint64_t pages, size_t entry_bytes)
+{
+	if (table)
+		munmap(table, pages * entry_bytes);
+}
 
 bool mig_page_is_zero(const uint8_t *page)
 {

@@ -59,9 +59,9 @@ static int worker_send_chunk(struct worker *w)
 	rc = source_wait_budget(w->s, meta_len + (uint64_t)w->data_count * MIG_PAGE_SIZE);
 	if (!rc)
 		rc = mig_chan_send(&w->chan, MIG_FRAME_PAGES, w->entries, meta_len, w->iov,
-				   w->data_count);
+				   w->iov_count);
 	w->frames++;
-	w->entry_count = w->data_count = 0;
+	w->entry_count = w->data_count = w->iov_count = 0;
 	return rc;
 }
 
@@ -90,10 +90,16 @@ static void worker_add_zero(struct worker *w, uint64_t index)
 
 static void worker_add_data(struct worker *w, uint64_t index, uint8_t *page, uint64_t hash)
 {
+	struct iovec *last = w->iov_count ? &w->iov[w->iov_count - 1] : NULL;
+
 	w->pages_sent++;
 	worker_set_hash(w, index, hash);
 	w->entries[w->entry_count++] = (struct mig_page_entry){htole64(index), htole64(hash)};
-	w->iov[w->data_count++] = (struct iovec){page, MIG_PAGE_SIZE};
+	w->data_count++;
+	if (last && (uint8_t *)last->iov_base + last->iov_len == page)
+		last->iov_len += MIG_PAGE_SIZE;
+	else
+		w->iov[w->iov_count++] = (struct iovec){page, MIG_PAGE_SIZE};
 }
 
 /*
@@ -285,7 +291,7 @@ int mig_source_start_workers(struct mig_source *s)
 		w->index = s->started;
 		w->done = s->work_number;
 		w->frames = 0;
-		w->entry_count = w->data_count = 0;
+		w->entry_count = w->data_count = w->iov_count = 0;
 		w->chan.fd = -1;
 		if (!w->blocks && s->first_block < s->page_count)
 			w->blocks = aligned_alloc(MIG_PAGE_SIZE,

@@ -680,10 +680,10 @@ int mig_source_new(const struct mig_params *params, const struct mig_memory *mem
 	s->progress.pages_total = pages;
 	s->control.fd = -1;
 	s->workers = calloc(params->channels, sizeof(*s->workers));
-	s->sent_hash = calloc(pages, sizeof(*s->sent_hash));
+	s->sent_hash = mig_table_new(pages, sizeof(*s->sent_hash));
 	if (!s->workers || !s->sent_hash) {
 		free(s->workers);
-		free(s->sent_hash);
+		mig_table_free(s->sent_hash, pages, sizeof(*s->sent_hash));
 		free(s);
 		return -ENOMEM;
 	}
@@ -714,6 +714,6 @@ void mig_source_free(struct mig_source *s)
 	pthread_mutex_destroy(&s->lock);
 	free(s->missing);
 	free(s->workers);
-	free(s->sent_hash);
+	mig_table_free(s->sent_hash, s->page_count, sizeof(*s->sent_hash));
 	free(s);
 }

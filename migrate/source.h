@@ -21,7 +21,8 @@ struct worker {
 	struct mig_page_entry entries[META_ENTRIES];
 	struct iovec iov[MIG_CHUNK_PAGES];
 	unsigned entry_count, data_count;
-	uint8_t *blocks; /* MIG_CHUNK_PAGES pages: bytes of disks, at their place in iov */
+	int iov_count;	 /* neighbours are one piece */
+	uint8_t *blocks; /* MIG_CHUNK_PAGES pages: bytes of disks, in the order of the chunk */
 	uint64_t pages_sent, pages_zero, pages_unchanged; /* of this round */
 };
 
