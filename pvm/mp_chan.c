@@ -37,7 +37,7 @@ struct mp_chan mp_chan = {.hot = -1, .warm = -1};
 enum {
 	LOOK = 100, /* looks before the clock is read: a few microseconds */
 	LOOK_NET = 4,
-	PAUSES_STREAM = 32,
+	PAUSES_STREAM = 8,
 	TAKEN_NS = 50000, /* others had the processor: */
 	CALM_MIN = 64,	  /* for so many waits nobody spins */
 	CALM_MAX = 4096,
