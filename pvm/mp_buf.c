@@ -54,7 +54,7 @@ static inline void *spare_take(struct spare *s, size_t size)
 
 static inline void spare_give(struct spare *s, void *p)
 {
-	if (s->count >= SPARE_MAX) {
+	if (s->count + 1 > SPARE_MAX) {
 		free(p);
 		return;
 	}
