@@ -2,7 +2,8 @@
 # labels: pvm
 # timeout: 180
 # What a daemon has to bear: a process that sends nonsense on the task socket, tasks that write
-# nonsense into the page that all share, a receiver that is slow, a limit of descriptors. It goes on, and what cannot be done is refused.
+# nonsense into the memory that they share, a receiver that is slow, a limit of descriptors. It goes on,
+# and what cannot be done is refused.
 . "$(dirname "$0")/pvm_lib.bash"
 works() { timeout 60 "$B/tests/pvm/pvmtest_managed" alone >"$W/o" 2>&1 || fail "$1: $(cat "$W/o")"; }
 
@@ -21,6 +22,10 @@ echo "by the daemon: $(cat "$W/o")"
 for n in 1 2 12; do
   timeout 60 "$B/tests/pvm/pvmtest_boxes" $n 600 >"$W/o" 2>&1 || fail "mailbox: $(cat "$W/o")"
   cat "$W/o"
+done
+for seed in 1 2 3 4; do
+  timeout 60 "$B/tests/pvm/pvmtest_scribbler" $seed >"$W/o" 2>&1 || fail "nonsense in a ring: $(cat "$W/o")"
+  grep PASS "$W/o"
 done
 kill -0 $daemon 2>/dev/null || fail "nonsense in the host page ended the daemon"
 stop
