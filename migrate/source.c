@@ -385,18 +385,47 @@ static int source_wait_ready(struct mig_source *s, struct plan *plan, const stru
 	return -EIO;
 }
 
-static int source_final(struct mig_source *s, struct plan *plan, struct base_wbuf *state)
+/* Where the downtime goes. */
+enum stand { STAND_PAUSE, STAND_DIRTY, STAND_PAGES, STAND_SAVE, STAND_LOAD, STAND_COMMIT, STANDS };
+
+struct stood {
+	int64_t last_ns, ns[STANDS];
+};
+
+static void stood_for(struct stood *t, enum stand what)
+{
+	int64_t now = base_clock_ns();
+
+	t->ns[what] = now - t->last_ns;
+	t->last_ns = now;
+}
+
+static void stood_log(const struct stood *t)
+{
+	log_info(
+		"migration: the guest stood %.1f ms for the pause, %.1f for the dirty log, %.1f for "
+		"the last pages, %.1f for its state, %.1f until that was loaded, %.1f until it ran",
+		(double)t->ns[STAND_PAUSE] / 1e6, (double)t->ns[STAND_DIRTY] / 1e6,
+		(double)t->ns[STAND_PAGES] / 1e6, (double)t->ns[STAND_SAVE] / 1e6,
+		(double)t->ns[STAND_LOAD] / 1e6, (double)t->ns[STAND_COMMIT] / 1e6);
+}
+
+static int source_final(struct mig_source *s, struct plan *plan, struct base_wbuf *state,
+			struct stood *t)
 {
 	int rc = s->ops->dirty_last ? s->ops->dirty_last(s->guest, plan->now)
 				    : s->ops->dirty_fetch(s->guest, plan->now);
 
+	stood_for(t, STAND_DIRTY);
 	if (!rc)
 		rc = s->missing ? mig_serve_announce(s, plan->now)
 				: source_send_pages(s, plan->now, false);
+	stood_for(t, STAND_PAGES);
 	if (!rc)
 		rc = s->ops->save(s->guest, state);
 	if (!rc)
 		rc = state->error;
+	stood_for(t, STAND_SAVE);
 	return rc;
 }
 
@@ -435,19 +464,25 @@ static int source_hand_over(struct mig_source *s, struct plan *plan)
 {
 	struct base_wbuf state;
 	int64_t paused_ns = base_clock_ns();
+	struct stood t = {.last_ns = paused_ns};
 	int rc = s->ops->pause(s->guest);
 
+	stood_for(&t, STAND_PAUSE);
 	base_wbuf_init(&state, MIG_STATE_MAX);
 	if (!rc)
 		rc = mig_source_event(s, s->missing ? MIG_EV_SWITCH_POSTCOPY : MIG_EV_SWITCH);
 	if (!rc)
-		rc = source_final(s, plan, &state);
+		rc = source_final(s, plan, &state, &t);
 	if (!rc)
 		rc = mig_source_event(s, MIG_EV_FINAL_SENT);
 	if (!rc)
 		rc = source_wait_ready(s, plan, &state);
+	stood_for(&t, STAND_LOAD);
 	if (!rc)
 		rc = source_commit(s);
+	stood_for(&t, STAND_COMMIT);
+	if (!rc)
+		stood_log(&t);
 	base_wbuf_fini(&state);
 	pthread_mutex_lock(&s->lock);
 	s->progress.downtime_ns = base_clock_ns() - paused_ns;

@@ -76,8 +76,7 @@ static int main_run(struct vmm_migration *m)
 		return 0;
 	}
 	m->vm->incoming = false;
-	vmm_populate_free(m->vm->populate);
-	m->vm->populate = NULL;
+	vmm_populate_stop(m->vm->populate);
 	add_downtime(m);
 	err = vmm_vm_resume(m->vm);
 	m->ran = !err;

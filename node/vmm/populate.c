@@ -11,7 +11,7 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-static const uint64_t STEP_BYTES = 8 << 20;
+static const uint64_t STEP_BYTES = 2 << 20;
 
 struct vmm_populate {
 	struct vmm_mem *mem;
@@ -65,6 +65,12 @@ int vmm_populate_start(struct vmm_mem *mem, uint64_t bytes, struct vmm_populate 
 uint64_t vmm_populate_done(const struct vmm_populate *p)
 {
 	return p ? p->done : 0;
+}
+
+void vmm_populate_stop(struct vmm_populate *p)
+{
+	if (p)
+		p->stop = true;
 }
 
 void vmm_populate_free(struct vmm_populate *p)

@@ -16,7 +16,9 @@ BASE_MUST_CHECK int vmm_populate_start(struct vmm_mem *mem, uint64_t bytes,
 				       struct vmm_populate **out);
 /* Bytes that are there already. Any thread. */
 uint64_t vmm_populate_done(const struct vmm_populate *p);
-/* Ends it where it is. NULL is fine. */
+/* It ends soon; does not wait for that, which the kernel may take milliseconds for. NULL is fine. */
+void vmm_populate_stop(struct vmm_populate *p);
+/* Ends it where it is, and waits. NULL is fine. */
 void vmm_populate_free(struct vmm_populate *p);
 
 #endif
