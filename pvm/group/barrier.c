@@ -56,17 +56,19 @@ static void tell_all(const struct gs_members *m, int me)
 /* Somebody has left after `rounds`, or (no number) has died. */
 static void take_end(struct gs_members *m)
 {
-	int tid = 0, rounds = 0, inst;
+	int tid = 0, rounds = 0, inst, report;
 
 	if (pvm_upkint(&tid, 1, 1))
 		return;
-	if (pvm_getrbuf() && pvm_upkint(&rounds, 1, 1)) {
+	report = pvm_setopt(PvmAutoErr, 0);
+	if (pvm_upkint(&rounds, 1, 1)) {
 		inst = gs_members_inst(m, tid);
 		if (inst >= 0)
 			m->gone[inst] = true;
 		/* It may have been in this one. */
 		rounds = m->rounds + 1;
 	}
+	pvm_setopt(PvmAutoErr, report);
 	m->last_round = BASE_MIN(m->last_round, rounds);
 }
 

@@ -20,5 +20,6 @@ hears() {
   else
     failures=$((failures + 1))
     printf 'FAILED: %s: no "%s" in %s s\n%s\n' "$1" "$2" "$3" "$session_shown" | tail -n 30
+    again_if_lost
   fi
 }

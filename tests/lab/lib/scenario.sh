@@ -5,6 +5,7 @@ scenario_top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 PANGAEA_LAB=$(mktemp -d "${TMPDIR:-/tmp}/lab.XXXXXX")
 export PANGAEA_LAB
 failures=0
+scenario_args=("$@")
 lab() { "$scenario_top/tests/lab/lab" "$@"; }
 # A child that a signal ends right after its fork runs this as well, and there || and && go astray.
 trap 'case $BASHPID in $$) lab down; rm -rf "$PANGAEA_LAB" ;; esac' EXIT
@@ -29,11 +30,41 @@ check() {
   else
     failures=$((failures + 1))
     printf 'FAILED: %s (%s)\n%s\n' "$check_what" "$*" "$check_output" | head -40
+    again_if_lost
   fi
 }
 # refuse WHAT CMD...: CMD must fail.
 refuse() { check "$1" not "${@:2}"; }
 not() { ! "$@"; }
+
+# The emulated machines that have failed themselves, a line each: their kernel died, or they run and answer
+# nothing any more. QEMU's emulation of two processors with SVM does that to Debian's kernel now and then;
+# programs cannot.
+hosts_lost() {
+  local host state
+  lab status 2>/dev/null | while read -r host state _; do
+    grep -qs -- '-accel tcg' "$PANGAEA_LAB/$host/start" || continue
+    if grep -aqs 'Kernel panic - not syncing' "$PANGAEA_LAB/$host/console.log"; then
+      echo "the kernel of $host died"
+    elif [ "$state" = running ] && ! timeout 60 "$scenario_top/tests/lab/lab" exec "$host" true </dev/null >/dev/null 2>&1; then
+      echo "$host answers nothing"
+    fi
+  done
+}
+# Then nothing is known of what was to be tested: all of it once more, and only once.
+again_if_lost() {
+  local lost
+  [ "$BASHPID" = $$ ] && [ -z "${PANGAEA_LAB_AGAIN-}" ] || return 0
+  lost=$(hosts_lost)
+  [ -n "$lost" ] || return 0
+  hosts_said
+  echo "an emulated machine has failed ($lost): once more from the start"
+  # shellcheck disable=SC2046
+  kill $(jobs -p) 2>/dev/null
+  lab down
+  rm -rf "$PANGAEA_LAB"
+  PANGAEA_LAB_AGAIN=1 exec "$0" "${scenario_args[@]}"
+}
 
 # What the hosts say themselves, where something failed: a kernel that has died, an agent that is gone.
 hosts_said() {
@@ -49,7 +80,7 @@ hosts_said() {
 
 # lab_end: the verdict.
 lab_end() {
-  [ "$failures" = 0 ] || hosts_said
+  [ "$failures" = 0 ] || { again_if_lost; hosts_said; }
   echo "$failures failed"
   [ "$failures" = 0 ]
   exit
