@@ -536,11 +536,6 @@ int mp_rt_notice(uint16_t what, const void *p, size_t len)
 	return mp_rt_write(iov, 2, -1);
 }
 
-static bool is_quick(uint16_t op)
-{
-	return op == MP_OP_MBOX_PUT || op == MP_OP_MBOX_GET || op == MP_OP_MBOX_DEL;
-}
-
 static int call_write(uint16_t op, uint32_t req, const struct base_wbuf *args, int pass_fd)
 {
 	struct mp_frame f = {.type = MP_F_REQ, .req = req, .len = 2 + (args ? args->len : 0)};
@@ -581,7 +576,7 @@ static int call(uint16_t op, const struct base_wbuf *args, struct base_wbuf *bod
 			    .body = body,
 			    .want_fd = fd != NULL,
 			    .fd = -1};
-	bool quick = !fd && is_quick(op);
+	bool quick = !fd && mp_op_is_quick(op);
 	int rc = 0;
 
 	if (args && args->error)

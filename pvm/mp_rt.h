@@ -120,7 +120,7 @@ void mp_chan_close(void);
 void mp_chan_forked(void);
 /* 1: sent; 0: not by this way; below 0: an error. */
 BASE_MUST_CHECK int mp_chan_send(int dst, const struct mp_msg *m, const struct mp_msghdr *h);
-/* Takes in what is in the rings, or for now a handful of it; how many messages. */
+/* Takes in all that is in the rings, or MP_CHAN_HANDFUL of it at most; how many messages. */
 int mp_chan_poll(bool all);
 void mp_chan_peer(uint32_t slot, int tid, int fd);
 void mp_chan_peer_gone(int tid, int slot);

@@ -4,11 +4,6 @@
 
 #include "pvm/pvmd/mpd.h"
 
-static bool is_quick(uint16_t op)
-{
-	return op == MP_OP_MBOX_PUT || op == MP_OP_MBOX_GET || op == MP_OP_MBOX_DEL;
-}
-
 void mpd_quick_call(struct mpd_task *t)
 {
 	struct mpd_from from = {.tid = t->tid, .serial = t->serial, .quick = true};
@@ -30,7 +25,7 @@ void mpd_quick_call(struct mpd_task *t)
 	base_rbuf_init(&b, call, len);
 	op = base_rbuf_u16(&b);
 	t->pd->calls_served++;
-	if (is_quick(op))
+	if (mp_op_is_quick(op))
 		mpd_call_serve(t->pd, &from, op, &b);
 	else
 		mpd_call_reply(t->pd, &from, PvmBadParam, NULL, -1);

@@ -5,6 +5,9 @@
 #ifndef PVM_WIRE_MP_OPS_H
 #define PVM_WIRE_MP_OPS_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 /* Calls of a task; most are also forwarded between daemons, with the caller's tid before the
  * arguments. */
 enum mp_op {
@@ -77,6 +80,12 @@ enum mp_ctl {
 	MP_C_TO_TASK = 39,    /* i32 tid, u16 ctl, rest: a notice for a task of that host */
 	MP_C_TASK_ENDED = 40, /* i32 tid: whom a task of that host wanted to know about */
 };
+
+/* Those that may go by the shared memory, see mp_seg.h. */
+static inline bool mp_op_is_quick(uint16_t op)
+{
+	return op == MP_OP_MBOX_PUT || op == MP_OP_MBOX_GET || op == MP_OP_MBOX_DEL;
+}
 
 /* A class of the mailbox that every daemon answers itself, by the number of a host: what it knows of
  * that host's load, as XDR: cores, cores in use per mille, tasks. */

@@ -4,16 +4,18 @@
  * order; the bad one is done with when it ends.
  */
 #include <pvm3.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "pvm/mp_chan.h"
 #include "pvm/mp_heap.h"
 
-enum { TAG_NUMBER = 1, TAG_GONE, TAG_HELLO, RECORDS = 3000, NUMBERS = 3000, PATIENCE = 200 };
+enum { TAG_NUMBER = 1, TAG_GONE, TAG_HELLO, RECORDS = 3000, NUMBERS = 3000, PATIENCE_MS = 200 };
 
 static uint64_t seed;
 
@@ -76,6 +78,19 @@ static struct mp_record nonsense(size_t to_end)
 	return r;
 }
 
+/* False: the reader does not read on, it has had enough. */
+static bool reader_follows(struct mp_ring *g, uint64_t pos)
+{
+	int64_t end = base_clock_ns() + PATIENCE_MS * BASE_NS_PER_MS;
+
+	while (pos - atomic_load(&g->tail) > MP_RING_DATA / 2) {
+		if (base_clock_ns() > end)
+			return false;
+		sched_yield();
+	}
+	return true;
+}
+
 static void write_nonsense(uint8_t *seg, uint32_t slot)
 {
 	struct mp_seg_head *h = (struct mp_seg_head *)seg;
@@ -87,15 +102,11 @@ static void write_nonsense(uint8_t *seg, uint32_t slot)
 		struct mp_record r = nonsense(MP_RING_DATA - at);
 		struct mp_ref ref = {.off = seed >> roll(40),
 				     .lease = roll(2) ? roll(4096) : (uint32_t)seed};
-		int left = PATIENCE;
 
 		/* So that it sees them one by one, too. */
 		if (roll(4) == 0)
-			usleep(20);
-		/* When it does not read on it has had enough. */
-		while (pos - atomic_load(&g->tail) > MP_RING_DATA / 2 && left--)
-			usleep(1000);
-		if (left < 0)
+			sched_yield();
+		if (!reader_follows(g, pos))
 			return;
 		memcpy(g->data + at + sizeof(r.stamp), &r.bytes,
 		       sizeof(r) - offsetof(struct mp_record, bytes));
