@@ -41,6 +41,8 @@ enum {
 	TAKEN_NS = 50000, /* others had the processor: */
 	CALM_MIN = 64,	  /* for so many waits nobody spins */
 	CALM_MAX = 4096,
+	CROWD_FAILS = 4, /* waits in vain, after which so many more do without: */
+	CROWD_CALM_SHIFT_MAX = 10,
 };
 
 struct mp_seg_head *mp_chan_self(void)
@@ -196,13 +198,20 @@ static bool news(uint32_t bell)
 	       atomic_load_explicit(&mp_chan_self()->bell, memory_order_acquire) != bell;
 }
 
-/* With more runnable tasks than cores, or where it was in vain lately, nobody spins for long. */
+/* More runnable tasks than cores. */
+static bool crowded(void)
+{
+	return mp_rt.poll_type != PvmPollConstant && mp_chan.page &&
+	       atomic_load_explicit(&mp_chan.page->awake, memory_order_relaxed) >
+		       (int32_t)mp_chan.page->cores;
+}
+
+/* In a crowd, or where it was in vain lately, nobody spins for long. */
 static int64_t spin_ns(void)
 {
 	if (mp_rt.poll_type == PvmPollConstant)
 		return MP_CHAN_SLEEP_MAX_MS * BASE_NS_PER_MS;
-	if (mp_chan.page && atomic_load_explicit(&mp_chan.page->awake, memory_order_relaxed) >
-				    (int32_t)mp_chan.page->cores)
+	if (crowded())
 		return 0;
 	return (int64_t)mp_rt.poll_us * BASE_NS_PER_US >> BASE_MIN(mp_chan.spin_fails / 4, 3u);
 }
@@ -257,6 +266,7 @@ static bool spin(uint32_t bell, int64_t now, int64_t deadline_ns)
 		int64_t before = now;
 
 		sched_yield();
+		mp_chan.together = news(bell);
 		if (look_first(bell, true))
 			return true;
 		now = base_clock_ns();
@@ -269,6 +279,35 @@ static bool spin(uint32_t bell, int64_t now, int64_t deadline_ns)
 	}
 	mp_chan.spin_fails++;
 	return news(bell);
+}
+
+/*
+ * More tasks than cores, and they come and go: those that we wait for are mostly runnable themselves, and
+ * to offer them the processor costs a fraction of sleeping and being woken. As long as spinning would be
+ * allowed, and not where it has been in vain.
+ */
+static bool crowd(uint32_t bell, int64_t now, int64_t deadline_ns)
+{
+	int64_t end = now + (int64_t)mp_rt.poll_us * BASE_NS_PER_US;
+	bool net = mp_net_active();
+
+	if (deadline_ns >= 0)
+		end = BASE_MIN(end, deadline_ns);
+	if (mp_chan.crowd_calm) {
+		mp_chan.crowd_calm--;
+		return false;
+	}
+	while (now < end) {
+		sched_yield();
+		if (news(bell) || (net && mp_net_ready())) {
+			mp_chan.crowd_fails = 0;
+			return true;
+		}
+		now = base_clock_ns();
+	}
+	if (++mp_chan.crowd_fails >= CROWD_FAILS)
+		mp_chan.crowd_calm = 1u << BASE_MIN(mp_chan.crowd_fails, CROWD_CALM_SHIFT_MAX);
+	return false;
 }
 
 static void awake_add(int n)
@@ -299,10 +338,13 @@ bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns)
 	int64_t now, left = MP_CHAN_SLEEP_MAX_MS * BASE_NS_PER_MS, begun;
 	bool active = may_spin();
 
-	if (look_first(bell, active))
+	/* Whom we wait for may have been on this core the last time: then looking is of no use. */
+	if (look_first(bell, active && !mp_chan.together))
 		return true;
 	begun = base_clock_ns();
 	if (active && spin(bell, begun, deadline_ns))
+		return true;
+	if (!active && crowded() && crowd(bell, begun, deadline_ns))
 		return true;
 	now = base_clock_ns();
 	if (deadline_ns >= 0) {

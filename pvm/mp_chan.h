@@ -77,6 +77,8 @@ struct mp_chan {
 	struct mp_host_page *page;
 	unsigned spin_fails;
 	unsigned calm, calm_last; /* waits that do not spin: left, and how many the last time */
+	unsigned crowd_fails, crowd_calm; /* the same where tasks outnumber cores */
+	bool together;			  /* what was waited for last came by a yield */
 	bool in_poll;
 	/*
 	 * The ring that is looked at itself: its dirty bit stays set, so that its sender need not
