@@ -38,10 +38,14 @@ enum mig_frame_type {
 	MIG_FRAME_TYPES,
 };
 
-enum { MIG_CAN_POSTCOPY = 1 };
+enum { MIG_CAN_POSTCOPY = 1, MIG_CAN_CHUNK = 2 /* frames of MIG_CHUNK_PAGES */ };
 
 enum {
-	MIG_CHUNK_PAGES = 64,
+	/* Fewer and larger frames: each wakes the receiver several times. Above 1 MiB the bytes leave
+	 * the cache before they are hashed. */
+	MIG_CHUNK_PAGES = 256,
+	MIG_CHUNK_PAGES_OLD = 64,  /* what every destination takes */
+	MIG_CHUNK_PAGES_PUSH = 16, /* in post-copy a page waits for the rest of its frame */
 	MIG_META_MAX = 64 << 10,
 	MIG_WIRE_VERSION = 1,
 };
@@ -65,6 +69,12 @@ struct mig_chan {
 BASE_MUST_CHECK int mig_chan_open(struct mig_chan *c, int fd, const struct mig_params *p,
 				  unsigned index, bool source);
 void mig_chan_close(struct mig_chan *c);
+
+/*
+ * What is under way in the socket's buffers of a direction is what a page that is wanted now waits for,
+ * if it is among it: little of it from here on. Speed over a long way suffers.
+ */
+void mig_chan_keep_short(int fd, bool sender);
 
 /* data may be NULL. -EPIPE, -ETIMEDOUT, -ECONNRESET... */
 BASE_MUST_CHECK int mig_chan_send(struct mig_chan *c, uint8_t type, const void *meta,

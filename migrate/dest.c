@@ -335,7 +335,7 @@ static int dest_config(struct mig_dest *d)
 			return rc;
 		}
 	}
-	can = htole64(mig_fill_possible(d) ? MIG_CAN_POSTCOPY : 0);
+	can = htole64(MIG_CAN_CHUNK | (mig_fill_possible(d) ? MIG_CAN_POSTCOPY : 0));
 	return mig_dest_send(d, MIG_FRAME_CONFIG_OK, &can, sizeof(can));
 }
 

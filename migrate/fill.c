@@ -376,6 +376,8 @@ int mig_fill_start(struct mig_dest *d)
 	}
 	if (rc)
 		return rc;
+	for (unsigned i = 0; i < d->p.channels; i++)
+		mig_chan_keep_short(d->fds[1 + i], false);
 	d->mail = 0;
 	d->filler.bad = 0;
 	atomic_store(&d->filler_quit, false);

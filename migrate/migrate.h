@@ -123,7 +123,7 @@ struct mig_params {
 	unsigned postcopy_rounds;
 };
 
-/* 50 ms of downtime, 2 channels, no limit, 30 s stall, 30 rounds, pre-copy, AUTO after 3 rounds. */
+/* 50 ms of downtime, 4 channels, no limit, 30 s stall, 30 rounds, pre-copy, AUTO after 3 rounds. */
 void mig_params_default(struct mig_params *p);
 
 struct mig_progress {

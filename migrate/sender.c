@@ -134,7 +134,7 @@ static int worker_page(struct worker *w, uint64_t index)
 		else
 			worker_add_data(w, index, page, hash);
 	}
-	if (w->entry_count == META_ENTRIES || w->data_count == MIG_CHUNK_PAGES)
+	if (w->entry_count == META_ENTRIES || w->data_count == w->s->chunk_pages)
 		return worker_send_chunk(w);
 	return 0;
 }
@@ -225,6 +225,7 @@ static int worker_push(struct worker *w)
 	uint64_t frames;
 	int rc = 0;
 
+	mig_chan_keep_short(w->chan.fd, true);
 	w->pages_sent = w->pages_zero = w->pages_unchanged = 0;
 	for (; left && !rc; left--) {
 		uint64_t hint = atomic_exchange(&s->hint[w->index], 0);

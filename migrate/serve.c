@@ -89,8 +89,8 @@ int mig_serve_sync(struct mig_source *s)
 /* ---- giving out ---- */
 
 struct answer {
-	struct mig_page_entry entries[MIG_CHUNK_PAGES];
-	struct iovec iov[MIG_CHUNK_PAGES];
+	struct mig_page_entry entries[MIG_CHUNK_PAGES_OLD];
+	struct iovec iov[MIG_CHUNK_PAGES_OLD];
 	unsigned entry_count, data_count;
 };
 
@@ -144,7 +144,7 @@ static int serve_request(struct mig_source *s, const struct mig_head *h, bool ag
 			     index / MIG_GROUP_PAGES + 1);
 		if (again || take_page(s, index))
 			answer_add(s, &a, index);
-		if (a.entry_count == MIG_CHUNK_PAGES)
+		if (a.entry_count == MIG_CHUNK_PAGES_OLD)
 			rc = answer_send(s, &a);
 	}
 	return rc ? rc : answer_send(s, &a);
@@ -205,6 +205,7 @@ static void serve_start_push(struct mig_source *s)
 	pthread_mutex_lock(&s->lock);
 	s->cancelled = false; /* too late */
 	s->pushing = s->force = true;
+	s->chunk_pages = MIG_CHUNK_PAGES_PUSH;
 	s->work = NULL;
 	s->work_number++;
 	s->busy = s->p.channels;

@@ -21,7 +21,7 @@ enum {
 void mig_params_default(struct mig_params *p)
 {
 	*p = (struct mig_params){
-		.channels = 2,
+		.channels = 4,
 		.max_downtime_ms = 50,
 		.stall_ms = 30000,
 		.max_rounds = 30,
@@ -528,6 +528,9 @@ static int source_connect(struct mig_source *s)
 	if (!rc && h.meta_len == sizeof(meta)) {
 		memcpy(&meta, s->control.meta, sizeof(meta));
 		s->can_postcopy = le64toh(meta) & MIG_CAN_POSTCOPY;
+		/* With a limit a frame waits until all of it may go: small ones flow more evenly. */
+		if (le64toh(meta) & MIG_CAN_CHUNK && !s->p.bandwidth)
+			s->chunk_pages = MIG_CHUNK_PAGES;
 	}
 	return rc ? rc : source_check_mode(s);
 }
@@ -709,6 +712,7 @@ int mig_source_new(const struct mig_params *params, const struct mig_memory *mem
 	s->config = config;
 	s->config_len = config_len;
 	s->page_count = pages;
+	s->chunk_pages = MIG_CHUNK_PAGES_OLD;
 	s->words = (pages + 63) / 64;
 	s->first_block = mig_first_block(memory);
 	s->fsm.state = s->progress.state = MIG_SRC_PRECOPY;

@@ -43,7 +43,8 @@ struct mig_source {
 	struct worker *workers;
 	unsigned started;
 	bool logging;
-	uint64_t *sent_hash; /* by page; each belongs to the worker of its channel */
+	unsigned chunk_pages; /* of data in a frame, at most */
+	uint64_t *sent_hash;  /* by page; each belongs to the worker of its channel */
 
 	/* Post-copy; serve.c. */
 	bool can_postcopy;	   /* the destination's word */

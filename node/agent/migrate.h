@@ -25,7 +25,7 @@
 
 enum {
 	MIGRATE_PREAMBLE_LEN = CONTROL_MIGRATE_ID + 2, /* id, then the connection's number (LE) */
-	MIGRATE_CHANNELS_DEFAULT = 2,
+	MIGRATE_CHANNELS_DEFAULT = 4,
 	MIGRATE_CONNECT_MS = 10000,
 	MIGRATE_ASK_MS = 500, /* between two questions for the verdict */
 };

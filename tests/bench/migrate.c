@@ -176,13 +176,15 @@ static bool scene_wanted(const struct bench *b, const struct scene *s)
 	       (s->down_case && bench_wants(b, s->down_case));
 }
 
-/* $PANGAEA_QEMU, or what tests/bench/qemu_peer fetches. */
+/* $PANGAEA_QEMU (empty: none), or what tests/bench/qemu_peer fetches. */
 static void find_qemu(void)
 {
 	FILE *f;
 
 	qemu = getenv("PANGAEA_QEMU");
-	if (qemu)
+	if (qemu && !*qemu)
+		qemu = NULL;
+	if (getenv("PANGAEA_QEMU"))
 		return;
 	f = popen(BENCH_SOURCE "/tests/bench/qemu_peer", "re");
 	if (f && fgets(qemu_path, sizeof(qemu_path), f)) {

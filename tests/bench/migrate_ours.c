@@ -240,6 +240,24 @@ static int ours_move(struct ours *o, const struct move_job *job, struct move_res
 	return err;
 }
 
+/* What the source wrote of where the downtime went. */
+static void show_downtime(const struct move_pair *p)
+{
+	char path[128], line[512], *at;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/0.log", p->dir);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		at = strstr(line, "the guest stood");
+		line[strcspn(line, "\n")] = 0;
+		if (at)
+			bench_note("ours: %s", at);
+	}
+	if (f)
+		fclose(f);
+}
+
 int move_ours(const char *build, const struct move_job *job, struct move_result *r)
 {
 	struct ours o = {.control = {-1, -1}, .session = {-1, -1}};
@@ -253,6 +271,8 @@ int move_ours(const char *build, const struct move_job *job, struct move_result 
 		err = move_watch(&o.pair);
 	if (!err)
 		err = ours_move(&o, job, r);
+	if (!err && getenv("BENCH_VERBOSE"))
+		show_downtime(&o.pair);
 	for (int i = 0; i < 2; i++) {
 		if (o.control[i] >= 0)
 			close(o.control[i]);

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-enum { MOVE_TIMEOUT_MS = 20000, MOVE_CHANNELS = 2, MOVE_TEXT = 4096 };
+enum { MOVE_TIMEOUT_MS = 20000, MOVE_CHANNELS = 4, MOVE_TEXT = 4096 };
 
 struct move_job {
 	unsigned memory_mib, fill_mib, rate_mb;

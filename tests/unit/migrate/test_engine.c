@@ -1,5 +1,6 @@
 /* Migrates a guest whose memory is written between two engines in one process. */
 #include "guest.h"
+#include "migrate/chan.h"
 
 static void idle_guest(void **state)
 {
@@ -346,6 +347,68 @@ static void each_byte_of_control(void **state)
 	setup(state);
 }
 
+/* A destination that says what it can do, and looks at the frames of the first data connection. */
+struct looker {
+	uint64_t can;
+	unsigned largest; /* pages in a frame */
+};
+
+static void *looker_main(void *arg)
+{
+	struct looker *l = arg;
+	struct mig_chan control = {.fd = -1}, data = {.fd = -1};
+	uint64_t can = htole64(l->can);
+	uint8_t *bytes = malloc(MIG_CHUNK_PAGES * MIG_PAGE_SIZE);
+	struct mig_head h = {0};
+	struct iovec iov;
+	bool ok = bytes && !mig_chan_open(&control, dst_fds[0], &params, 0, false) &&
+		  !mig_chan_recv(&control, &h) && h.type == MIG_FRAME_CONFIG;
+
+	iov = (struct iovec){bytes, h.data_len};
+	ok = ok && !mig_chan_recv_data(&control, &iov, 1) &&
+	     !mig_chan_send(&control, MIG_FRAME_CONFIG_OK, &can, sizeof(can), NULL, 0) &&
+	     !mig_chan_open(&data, dst_fds[1], &params, 1, false);
+	while (ok && !mig_chan_recv(&data, &h) && h.type == MIG_FRAME_PAGES) {
+		ok = h.data_len <= MIG_CHUNK_PAGES * MIG_PAGE_SIZE;
+		l->largest = BASE_MAX(l->largest, h.data_len / MIG_PAGE_SIZE);
+		iov = (struct iovec){bytes, h.data_len};
+		ok = ok && !mig_chan_recv_data(&data, &iov, 1);
+	}
+	for (int i = 0; i <= CHANNELS; i++)
+		shutdown(dst_fds[i], SHUT_RDWR);
+	mig_chan_close(&control);
+	mig_chan_close(&data);
+	free(bytes);
+	return NULL;
+}
+
+static unsigned largest_frame(uint64_t can)
+{
+	struct looker l = {.can = can};
+	struct mig_source *s;
+	pthread_t t;
+
+	assert_int_equal(
+		mig_source_new(&params, &src.memory, &src_ops, &src, "same", 4, src_fds, &s), 0);
+	assert_int_equal(pthread_create(&t, NULL, looker_main, &l), 0);
+	assert_int_not_equal(mig_source_run(s), 0);
+	pthread_join(t, NULL);
+	mig_source_free(s);
+	for (int i = 0; i <= CHANNELS; i++)
+		close(dst_fds[i]);
+	pairs();
+	return l.largest;
+}
+
+/* Who does not say that it takes large frames gets those of the first version. */
+static void frames_that_the_destination_takes(void **state)
+{
+	assert_int_equal(largest_frame(0), MIG_CHUNK_PAGES_OLD);
+	assert_int_equal(largest_frame(MIG_CAN_CHUNK), MIG_CHUNK_PAGES);
+	params.bandwidth = UINT64_C(1) << 40;
+	assert_int_equal(largest_frame(MIG_CAN_CHUNK), MIG_CHUNK_PAGES_OLD);
+}
+
 /* Both sides of a migration whose links are cut, again and again, until all is over. */
 struct side {
 	struct mig_source *s;
@@ -441,6 +504,7 @@ int main(void)
 		T(cancelled),
 		T(no_convergence),
 		T(flipped_bit_in_a_page),
+		T(frames_that_the_destination_takes),
 		T(each_byte_of_control),
 		T(postcopy_at_once),
 		T(postcopy_after_rounds),
