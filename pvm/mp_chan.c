@@ -189,17 +189,23 @@ uint32_t mp_chan_bell(void)
 	return mp_chan.open ? atomic_load_explicit(&mp_chan_self()->bell, memory_order_acquire) : 0;
 }
 
+static bool word_changed(void)
+{
+	const struct mp_chan_word *w = &mp_chan.word;
+
+	return w->at && atomic_load(&w->at->value) != w->seen;
+}
+
 static bool news(uint32_t bell)
 {
 	if (!mp_chan.open)
 		return false;
-	return mp_chan_hot_news() ||
+	return mp_chan_hot_news() || word_changed() ||
 	       atomic_load_explicit(&mp_chan_self()->summary, memory_order_acquire) ||
 	       atomic_load_explicit(&mp_chan_self()->bell, memory_order_acquire) != bell;
 }
 
-/* More runnable tasks than cores. */
-static bool crowded(void)
+bool mp_chan_crowded(void)
 {
 	return mp_rt.poll_type != PvmPollConstant && mp_chan.page &&
 	       atomic_load_explicit(&mp_chan.page->awake, memory_order_relaxed) >
@@ -211,7 +217,7 @@ static int64_t spin_ns(void)
 {
 	if (mp_rt.poll_type == PvmPollConstant)
 		return MP_CHAN_SLEEP_MAX_MS * BASE_NS_PER_MS;
-	if (crowded())
+	if (mp_chan_crowded())
 		return 0;
 	return (int64_t)mp_rt.poll_us * BASE_NS_PER_US >> BASE_MIN(mp_chan.spin_fails / 4, 3u);
 }
@@ -316,20 +322,57 @@ static void awake_add(int n)
 		atomic_fetch_add_explicit(&mp_chan.page->awake, n, memory_order_relaxed);
 }
 
+/* Waiting for two words at once is newer than the rest (Linux 5.16), and some sandboxes refuse it. */
+static bool have_waitv(void)
+{
+	static int have = -1;
+
+	if (have < 0)
+		have = syscall(SYS_futex_waitv, NULL, 0, 0, NULL, 0) < 0 && errno == EINVAL;
+	return have;
+}
+
+static void sleep_on(_Atomic uint32_t *bell, uint32_t seen, int64_t ns)
+{
+	struct timespec ts = base_clock_timespec(ns);
+	struct futex_waitv both[2] = {
+		{.val = seen, .uaddr = (uintptr_t)bell, .flags = FUTEX_32},
+		{.val = mp_chan.word.seen, .flags = FUTEX_32},
+	};
+
+	if (!mp_chan.word.at || !have_waitv()) {
+		mp_futex_wait(bell, seen, &ts);
+		return;
+	}
+	ts = base_clock_timespec(base_clock_ns() + ns);
+	both[1].uaddr = (uintptr_t)&mp_chan.word.at->value;
+	syscall(SYS_futex_waitv, both, 2, 0, &ts, CLOCK_MONOTONIC);
+}
+
+/* How who changes the word wakes us. */
+static void word_sleeper(bool net, uint32_t n)
+{
+	struct mp_shared_word *w = mp_chan.word.at;
+
+	if (w)
+		atomic_fetch_add(net || !have_waitv() ? &w->by_message : &w->asleep, n);
+}
+
 /* `asleep` says how to wake us: 1 the futex, 2 the bell of mp_net.c. */
 static void block(uint32_t bell, int64_t ns, int out_fd)
 {
 	struct mp_seg_head *h = mp_chan_self();
-	struct timespec ts = base_clock_timespec(ns);
 	bool net = mp_net_active() || out_fd >= 0;
 
 	awake_add(-1);
+	word_sleeper(net, 1);
 	atomic_store(&h->asleep, net ? 2 : 1);
 	if (net && !news(bell))
 		mp_net_block(ns, out_fd);
-	else if (!net && !atomic_load(&h->summary))
-		mp_futex_wait(&h->bell, bell, &ts);
+	else if (!net && !atomic_load(&h->summary) && !word_changed())
+		sleep_on(&h->bell, bell, ns);
 	atomic_store(&h->asleep, 0);
+	word_sleeper(net, -1u);
 	awake_add(1);
 }
 
@@ -344,7 +387,7 @@ bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns)
 	begun = base_clock_ns();
 	if (active && spin(bell, begun, deadline_ns))
 		return true;
-	if (!active && crowded() && crowd(bell, begun, deadline_ns))
+	if (!active && mp_chan_crowded() && crowd(bell, begun, deadline_ns))
 		return true;
 	now = base_clock_ns();
 	if (deadline_ns >= 0) {

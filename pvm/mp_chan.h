@@ -5,6 +5,7 @@
 #include "base/list.h"
 #include "pvm/mp_buf.h"
 #include "pvm/mp_heap.h"
+#include "pvm/mp_shared.h"
 
 enum {
 	MP_CHAN_LINE = 64,	   /* a record begins a cache line */
@@ -57,6 +58,7 @@ struct mp_peer {
 	/* sending */
 	int slot; /* -1: none */
 	bool refused;
+	bool by_ref; /* also before it is known that it has our segment mapped */
 	unsigned by_daemon;
 	uint64_t key, head, tail_seen, sent_ref;
 	/* receiving */
@@ -67,8 +69,15 @@ struct mp_peer {
 	uint64_t partial_left;
 };
 
+/* What is waited for beside news; NULL: nothing. */
+struct mp_chan_word {
+	struct mp_shared_word *at;
+	uint32_t seen;
+};
+
 struct mp_chan {
 	bool open;
+	struct mp_chan_word word;
 	struct base_list buckets[MP_CHAN_PEER_BUCKETS];
 	struct mp_peer *by_slot[MP_SLOTS];
 	uint32_t slot_free[MP_SLOT_WORDS]; /* to be told to the daemon */
@@ -102,6 +111,10 @@ void mp_peer_unref(struct mp_peer *p);
 void mp_peer_drop(struct mp_peer *p);
 /* Wakes it if it sleeps. */
 void mp_peer_ring(struct mp_peer *p);
+/* More runnable tasks than cores. */
+bool mp_chan_crowded(void);
+/* The bytes are the sender's own. */
+bool mp_chan_is_foreign(const struct mp_block *b);
 /* Takes the descriptor; true when its segment is mapped. */
 bool mp_peer_map(struct mp_peer *p, int fd);
 

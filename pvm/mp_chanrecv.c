@@ -52,6 +52,11 @@ static void foreign_free(struct mp_block *b)
 	free(b);
 }
 
+bool mp_chan_is_foreign(const struct mp_block *b)
+{
+	return b->free_fn == foreign_free;
+}
+
 static struct mp_block *foreign_new(struct mp_peer *p, const struct mp_ref *r, uint64_t total)
 {
 	struct mp_block *b = malloc(sizeof(*b));

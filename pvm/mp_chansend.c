@@ -270,7 +270,8 @@ static int put_segment(struct mp_peer *p, const struct mp_msg *m, const struct m
 	uint64_t off;
 	int lease, rc;
 
-	if (s->len < MP_SHM_MIN || !atomic_load(&mp_seg_ring(p->seg, (uint32_t)p->slot)->ready))
+	if (s->len < MP_SHM_MIN ||
+	    !(p->by_ref || atomic_load(&mp_seg_ring(p->seg, (uint32_t)p->slot)->ready)))
 		return put_inline(p, m, h, at, s->len);
 	if (!s->block || !mp_heap_offset(s->data, s->len, &off))
 		return put_copied(p, m, h, s->data, at, s->len);

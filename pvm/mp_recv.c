@@ -52,6 +52,7 @@ void mp_rt_arrived(struct mp_msg *m)
 		mp_msg_unref(m);
 		return;
 	}
+	mp_rt.arrivals++;
 	if (!base_list_empty(&mp_rt.handlers) && handler_for(m))
 		base_list_add_tail(&mp_rt.todo, &it->link);
 	else

@@ -37,6 +37,7 @@ struct mp_rt {
 	struct base_list queue;	  /* mp_item, in order of arrival */
 	struct base_list partial; /* of messages that come in pieces */
 	struct base_list spare;	  /* mp_item to use again */
+	unsigned arrivals;	  /* messages so far */
 	struct mp_wait *waits;
 	uint32_t next_req;
 	int flags; /* of our spawn */

@@ -70,13 +70,20 @@ int gs_do_gsize(char *group)
 
 int gs_do_freezegroup(char *group, int size)
 {
-	int rc = gs_name_check(group);
+	struct gs_members *m;
+	int rc = gs_name_check(group), me;
 
 	if (rc)
 		return rc;
 	if (gs_members_static(group))
 		return PvmDupGroup;
-	return gs_members_ask(GS_FREEZE, group, size);
+	rc = gs_members_ask(GS_FREEZE, group, size);
+	m = rc < 0 ? NULL : gs_members_static(group);
+	me = m ? gs_members_inst(m, pvm_mytid()) : -1;
+	/* Only where every member is in this call, or the others would be waited for. */
+	if (me >= 0 && rc == m->slots && (size == -1 || size == rc))
+		gs_barrier_setup(m, me);
+	return rc;
 }
 
 /* Of all members of a static group among themselves, else by the server. */
@@ -88,6 +95,8 @@ int gs_do_barrier(char *group, int count)
 	if (rc)
 		return rc;
 	m = gs_members_static(group);
+	if (m && m->shared && (count == -1 || count == m->slots) && m->tids[m->me] == pvm_mytid())
+		return gs_barrier_static(m, m->me);
 	me = m ? gs_members_inst(m, pvm_mytid()) : -1;
 	if (me >= 0 && gs_members_count(m) == m->slots && (count == -1 || count == m->slots))
 		return gs_barrier_static(m, me);

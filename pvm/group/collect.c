@@ -30,6 +30,7 @@ struct op {
 	struct gs_aside aside;
 	int *tids;
 	int n, me, root; /* indices in tids */
+	int cores;	 /* that the members share, 0: each has its own */
 	int tag, type, count;
 	size_t bytes;
 };
@@ -42,6 +43,7 @@ static int op_ranks(struct op *op, const struct gs_members *m, int root)
 		return mine;
 	if (root < 0 || root >= m->slots || m->tids[root] <= 0)
 		return PvmNoInst;
+	op->cores = m->shared ? gs_shared_cores(m) : 0;
 	op->tids = calloc((size_t)m->slots + 1, sizeof(int));
 	if (!op->tids)
 		return PvmNoMem;
@@ -102,26 +104,52 @@ static int get(const struct op *op, int from, void *data)
 	return (size_t)count == op->bytes || count == op->count ? PvmOk : PvmMismatch;
 }
 
-/* The root is rank 0 of a binomial tree. */
-static int reduce_tree(struct op *op, gs_reduce_fn fn, void *data, void *incoming, int type)
+/* A reduce: what it is done with, and the caller's rank, 0 for the root. */
+struct reduction {
+	struct op *op;
+	gs_reduce_fn fn;
+	void *data, *incoming;
+	int type, rank;
+};
+
+static int send_to(const struct reduction *r, int rank)
 {
-	int rank = (op->me - op->root + op->n) % op->n;
+	return put(r->op, (rank + r->op->root) % r->op->n, r->data);
+}
 
-	for (int step = 1; step < op->n; step <<= 1) {
-		int other = rank ^ step, info = 0, rc;
+static int take_from(struct reduction *r, int rank)
+{
+	int rc = get(r->op, (rank + r->op->root) % r->op->n, r->incoming), info = 0;
 
-		if (rank & step)
-			return put(op, (other + op->root) % op->n, data);
-		if (other >= op->n)
-			continue;
-		rc = get(op, (other + op->root) % op->n, incoming);
-		if (rc < 0)
-			return rc;
-		fn(&type, data, incoming, &op->count, &info);
-		if (info < 0)
-			return info;
+	if (rc < 0)
+		return rc;
+	r->fn(&r->type, r->data, r->incoming, &r->op->count, &info);
+	return BASE_MIN(info, 0);
+}
+
+/*
+ * A binomial tree over the ranks that are multiples of `width`, each of which first takes from those up to
+ * the next one. So each core has one such group: members that share a core do not wait for one another in
+ * turns, which costs a switch each.
+ */
+static int reduce_tree(struct reduction *r)
+{
+	int n = r->op->n, width = r->op->cores ? (n + r->op->cores - 1) / r->op->cores : 1;
+	int rc = 0, first = r->rank - r->rank % width;
+
+	if (r->rank != first)
+		return send_to(r, first);
+	for (int i = first + 1; i < first + width && i < n && !rc; i++)
+		rc = take_from(r, i);
+	for (int step = 1; step * width < n && !rc; step <<= 1) {
+		int other = (first / width ^ step) * width;
+
+		if (first / width & step)
+			return send_to(r, other);
+		if (other < n)
+			rc = take_from(r, other);
 	}
-	return PvmOk;
+	return rc;
 }
 
 int gs_do_reduce(gs_reduce_fn fn, void *data, int count, int type, int tag, char *group, int root)
@@ -139,8 +167,15 @@ int gs_do_reduce(gs_reduce_fn fn, void *data, int count, int type, int tag, char
 		incoming = malloc(op.bytes);
 		rc = mine && incoming ? PvmOk : PvmNoMem;
 		if (!rc) {
+			struct reduction r = {.op = &op,
+					      .fn = fn,
+					      .data = mine,
+					      .incoming = incoming,
+					      .type = type,
+					      .rank = (op.me - op.root + op.n) % op.n};
+
 			memcpy(mine, data, op.bytes);
-			rc = reduce_tree(&op, fn, mine, incoming, type);
+			rc = reduce_tree(&r);
 		}
 		if (!rc && op.me == op.root)
 			memcpy(data, mine, op.bytes);

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "pvm/gs/gs_proto.h"
 #include "pvm/include/pvm3.h"
+#include "pvm/mp_shared.h"
 
 int lpvmerr(const char *function, int code); /* of libpvm3 */
 
@@ -28,13 +29,30 @@ struct gs_members {
 	int generation;
 	bool is_static;
 	/* static: */
-	bool broken;	/* its barriers are over */
-	bool watching;	/* for the ends of those that this one hears from */
-	int rounds;	/* barriers among members done */
-	int last_round; /* that can still be */
-	bool *gone;	/* who has died; NULL before the first */
+	bool broken;	    /* its barriers are over */
+	bool watching;	    /* for the ends of those that this one hears from */
+	int64_t rounds;	    /* barriers among members done */
+	int64_t last_round; /* that can still be */
+	bool *gone;	    /* who has died; NULL before the first */
+	/* Of those that are on one host; NULL: their barriers go by messages. */
+	struct gs_shared *shared;
+	struct mp_msg *shared_keep;
+	unsigned arrivals; /* when messages were looked at last */
+	int me, members;   /* with `shared` */
 	int slots;
 	int *tids;
+};
+
+/*
+ * What the members share, made by instance 0. A round is over when all have come; who comes last says so.
+ */
+struct gs_shared {
+	struct mp_shared_word done; /* the last round that is over, its low 32 bits */
+	_Atomic uint32_t cores;
+	_Alignas(64) _Atomic uint64_t came; /* over all rounds */
+	struct {
+		_Alignas(64) _Atomic int64_t rounds; /* that it has come to */
+	} at[];					     /* by instance */
 };
 
 /*
@@ -49,6 +67,21 @@ BASE_MUST_CHECK int gs_members_get(const char *group, const struct gs_members **
 struct gs_members *gs_members_static(const char *group);
 /* A barrier of all; the caller is instance `me`. */
 int gs_barrier_static(struct gs_members *m, int me);
+/*
+ * After the freeze, in which all have taken part: the members agree on what they share. A member that
+ * leaves or dies meanwhile breaks the group, as in a barrier.
+ */
+void gs_barrier_setup(struct gs_members *m, int me);
+/* Of a group with `shared`. */
+int gs_shared_round(struct gs_members *m);
+/* Instance `inst` has ended: the rounds that it was in. */
+int64_t gs_shared_rounds(const struct gs_members *m, int inst);
+/* Of the host that they are on, the same for all of them. */
+int gs_shared_cores(const struct gs_members *m);
+/* Receives the news of those who have left or died. */
+void gs_barrier_news(struct gs_members *m);
+/* All are woken that wait for messages alone. */
+void gs_barrier_go(struct gs_members *m);
 /* The others hear of it. */
 void gs_barrier_leave(struct gs_members *m, int me);
 int gs_members_ask(enum gs_op op, const char *group, int arg);

@@ -47,6 +47,7 @@ void gs_members_forget(const char *group)
 		free(m->name);
 		free(m->tids);
 		free(m->gone);
+		mp_shared_drop(m->shared_keep);
 		free(m);
 		return;
 	}

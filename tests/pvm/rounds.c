@@ -2,7 +2,7 @@
  * Barriers of groups: `rounds MEMBERS` spawns the members and looks at what they say. Nobody leaves a
  * barrier before all are in it, of a dynamic group as of a static one; when a member of a static group
  * leaves or dies the others are told so and do not wait for ever; those who end after the last one do
- * not spoil it.
+ * not spoil it. `rounds MEMBERS kill` kills one in the midst of them.
  */
 #include <fcntl.h>
 #include <pvm3.h>
@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -84,6 +85,37 @@ static int member(void)
 	return fail("good", 0);
 }
 
+/* Round after round, until one is killed. */
+static int endless(void)
+{
+	char killed[] = "rounds_killed";
+	int rc = freeze(killed) < 0 ? -1 : 0;
+
+	if (rc || pvm_barrier(killed, -1))
+		return fail("a static group", rc);
+	/* The parent kills one after it has heard of all. */
+	pvm_initsend(PvmDataDefault);
+	pvm_send(pvm_parent(), TAG + 2);
+	while (!rc)
+		rc = pvm_barrier(killed, -1);
+	if (rc != PvmNoGroup || pvm_barrier(killed, -1) != PvmNoGroup)
+		return fail("a barrier in which one is killed", rc);
+	return fail("good", 0);
+}
+
+static int kill_one(int *tids)
+{
+	for (int i = 0; i < members; i++) {
+		struct timeval limit = {WAIT_S, 0};
+
+		if (pvm_trecv(-1, TAG + 2, &limit) <= 0) {
+			printf("%d of the members are in no round\n", members - i);
+			return 1;
+		}
+	}
+	return pvm_sendsig(tids[members / 2], SIGKILL) != 0;
+}
+
 static int watch(int *tids)
 {
 	char what[256];
@@ -112,20 +144,20 @@ static int watch(int *tids)
 		}
 		good++;
 	}
-	printf("%d members, %d rounds\n", members, 3 * ROUNDS);
+	printf("%d members are done\n", members);
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
 	char path[64] = "/tmp/pvm_rounds.XXXXXX", count[16], self[512] = "";
-	char *args[] = {count, path, NULL};
+	char *args[] = {count, path, NULL, NULL};
 	int tids[MEMBERS_MAX], fd, rc, parent = pvm_parent();
 
 	members = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 0;
 	if (members < 3 || members > MEMBERS_MAX)
 		return 2;
-	fd = argc > 2 ? open(argv[2], O_RDWR) : mkstemp(path);
+	fd = parent > 0 && argc > 2 ? open(argv[2], O_RDWR) : mkstemp(path);
 	if (fd < 0 || ftruncate(fd, 4096))
 		return 1;
 	rounds = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -133,12 +165,17 @@ int main(int argc, char **argv)
 		return 1;
 	pvm_setopt(PvmAutoErr, 0);
 	if (parent > 0)
-		return member();
+		return argc > 3 ? endless() : member();
+	if (argc > 2 && strcmp(argv[2], "kill"))
+		return 2;
+	args[2] = argc > 2 ? argv[2] : NULL;
 	snprintf(count, sizeof(count), "%d", members);
 	if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0 ||
 	    pvm_spawn(self, args, PvmTaskDefault, NULL, members, tids) != members)
 		return 1;
-	rc = watch(tids);
+	rc = args[2] ? kill_one(tids) : 0;
+	if (!rc)
+		rc = watch(tids);
 	if (rc)
 		for (int i = 0; i < members; i++)
 			pvm_kill(tids[i]);
