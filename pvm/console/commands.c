@@ -55,7 +55,7 @@ static void cmd_unalias(int argc, char **argv)
 }
 
 /* What the daemon places new tasks by. */
-static void print_load(int dtid)
+void con_load_print(int dtid)
 {
 	char class[] = MP_LOAD_CLASS;
 	int v[3] = {0}, mid = pvm_recvinfo(class, mp_tid_host(dtid), PvmMboxDefault);
@@ -83,12 +83,12 @@ static void cmd_conf(int argc, char **argv)
 		return;
 	printf("%d host%s, %d data format%s\n", n, n == 1 ? "" : "s", narch, narch == 1 ? "" : "s");
 	printf("%24s %8s %8s %7s %10s%s\n", "HOST", "DTID", "ARCH", "SPEED", "DSIG",
-	       load ? " CORES   BUSY TASKS" : "");
+	       load ? CON_LOAD_HEAD : "");
 	for (int i = 0; i < n; i++) {
 		printf("%24s %8x %8s %7d 0x%08x", hosts[i].hi_name, (unsigned)hosts[i].hi_tid,
 		       hosts[i].hi_arch, hosts[i].hi_speed, (unsigned)hosts[i].hi_dsig);
 		if (load)
-			print_load(hosts[i].hi_tid);
+			con_load_print(hosts[i].hi_tid);
 		putchar('\n');
 	}
 }
@@ -246,7 +246,7 @@ const struct con_command con_commands[] = {
 	{"names", "List message mailbox names", "names [ pattern ]", 0, 1, con_cmd_names},
 	{"ps", "List tasks",
 	 "ps [ -axh ]\n"
-	 "Options:  -a       all hosts (default is local)\n"
+	 "Options:  -a       all hosts (default is local), and what tasks are placed by\n"
 	 "          -hhost   specific host tid\n"
 	 "          -nhost   specific host name\n"
 	 "          -l       long (show process id)\n"

@@ -72,6 +72,9 @@ void con_jobs_print(bool is_long);
 /* Handles messages that have come, without waiting. */
 void con_jobs_poll(void);
 
+/* What the daemon places new tasks by: the columns of CON_LOAD_HEAD, or nothing when it is not known. */
+#define CON_LOAD_HEAD " CORES   BUSY TASKS"
+void con_load_print(int dtid);
 void con_ps_head(bool is_long);
 void con_ps_row(const struct pvmtaskinfo *t, const char *host, bool is_long);
 /* Name of the host with this daemon tid, "?" when there is none. */

@@ -110,6 +110,21 @@ static void ps_letters(struct ps_args *a, const char *p)
 	}
 }
 
+static void hosts_load(void)
+{
+	struct pvmhostinfo *hosts;
+	int n = 0, narch = 0;
+
+	if (pvm_config(&n, &narch, &hosts))
+		return;
+	printf("%24s%s\n", "HOST", CON_LOAD_HEAD);
+	for (int i = 0; i < n; i++) {
+		printf("%24s", hosts[i].hi_name);
+		con_load_print(hosts[i].hi_tid);
+		putchar('\n');
+	}
+}
+
 void con_cmd_ps(int argc, char **argv)
 {
 	struct ps_args a = {0};
@@ -130,6 +145,8 @@ void con_cmd_ps(int argc, char **argv)
 	for (int i = 0; i < n && !rc; i++)
 		if (a.hidden || (tasks[i].ti_a_out && *tasks[i].ti_a_out))
 			con_ps_row(&tasks[i], con_host_name(tasks[i].ti_host), a.is_long);
+	if (a.all)
+		hosts_load();
 }
 
 void con_cmd_names(int argc, char **argv)

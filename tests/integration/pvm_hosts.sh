@@ -27,8 +27,10 @@ for h in 1 4; do
   [ $n -lt 300 ] || fail "the daemon of h$h does not come to rest: $n turns in a second"
 done
 for h in 1 4; do
-  timeout 20 "$S" run $h sh -c "echo conf -l | '$B/pvm/pvm'" >"$W/o" 2>&1
-  [ "$(grep -cE ' h[1-4] .* [0-9]+ +[0-9]+\.[0-9]+ +[0-9]+$' "$W/o")" = 4 ] || fail "load as h$h shows it: $(cat "$W/o")"
+  for c in 'conf -l' 'ps -a'; do
+    timeout 20 "$S" run $h sh -c "echo $c | '$B/pvm/pvm'" >"$W/o" 2>&1
+    [ "$(grep -cE ' h[1-4] .* [0-9]+ +[0-9]+\.[0-9]+ +[0-9]+$' "$W/o")" = 4 ] || fail "load as $c of h$h shows it: $(cat "$W/o")"
+  done
 done
 # The daemon that began it dies; h2 coordinates now.
 timeout 20 "$S" run 2 "$B/tests/pvm/pvmtest_hostwatch" 40000 >"$W/w1" &
