@@ -35,10 +35,18 @@ enum mig_frame_type {
 	MIG_FRAME_MISSING_OK,
 	MIG_FRAME_REQUEST, /* meta: u64 page indices; the pages come on the control connection */
 	MIG_FRAME_COMPLETE,
+	/* With MIG_CAN_SYNC. meta: u64 number of flushes before it. The answer comes once those pages are
+	 * in place, and before it an ALIVE now and then. */
+	MIG_FRAME_SYNC,
+	MIG_FRAME_SYNCED,
 	MIG_FRAME_TYPES,
 };
 
-enum { MIG_CAN_POSTCOPY = 1, MIG_CAN_CHUNK = 2 /* frames of MIG_CHUNK_PAGES */ };
+enum {
+	MIG_CAN_POSTCOPY = 1,
+	MIG_CAN_CHUNK = 2, /* frames of MIG_CHUNK_PAGES */
+	MIG_CAN_SYNC = 4,
+};
 
 enum {
 	/* Fewer and larger frames: each wakes the receiver several times. Above 1 MiB the bytes leave

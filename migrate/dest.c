@@ -335,14 +335,13 @@ static int dest_config(struct mig_dest *d)
 			return rc;
 		}
 	}
-	can = htole64(MIG_CAN_CHUNK | (mig_fill_possible(d) ? MIG_CAN_POSTCOPY : 0));
+	can = htole64(MIG_CAN_CHUNK | MIG_CAN_SYNC | (mig_fill_possible(d) ? MIG_CAN_POSTCOPY : 0));
 	return mig_dest_send(d, MIG_FRAME_CONFIG_OK, &can, sizeof(can));
 }
 
-/* Waits until every channel has delivered what was sent before its flush number `want`. */
-int mig_dest_wait_flushed(struct mig_dest *d, uint64_t want)
+static int dest_wait_flushed(struct mig_dest *d, uint64_t want, int64_t timeout_ms)
 {
-	int64_t deadline = base_clock_ns() + d->p.stall_ms * BASE_NS_PER_MS;
+	int64_t deadline = base_clock_ns() + timeout_ms * BASE_NS_PER_MS;
 	struct timespec t = base_clock_timespec(deadline);
 	int rc = 0;
 
@@ -357,6 +356,12 @@ int mig_dest_wait_flushed(struct mig_dest *d, uint64_t want)
 	}
 	pthread_mutex_unlock(&d->lock);
 	return rc;
+}
+
+/* Waits until every channel has delivered what was sent before its flush number `want`. */
+int mig_dest_wait_flushed(struct mig_dest *d, uint64_t want)
+{
+	return dest_wait_flushed(d, want, d->p.stall_ms);
 }
 
 static int dest_ask_again(struct mig_dest *d)
@@ -411,6 +416,7 @@ static int dest_prepare(struct mig_dest *d, const struct mig_head *h)
 	BASE_AUTO_FREE uint8_t *state = malloc(h->data_len + 1);
 	struct iovec iov = {state, h->data_len};
 	uint64_t meta[4] = {0};
+	int64_t start = base_clock_ns(), flushed = start, checked = start;
 	bool post;
 	int rc;
 
@@ -427,14 +433,56 @@ static int dest_prepare(struct mig_dest *d, const struct mig_head *h)
 		rc = -EBADMSG;
 	if (!rc)
 		rc = mig_dest_wait_flushed(d, le64toh(meta[2]));
+	flushed = base_clock_ns();
 	if (!rc)
 		rc = dest_check_memory(d, le64toh(meta[0]));
+	checked = base_clock_ns();
 	atomic_store(&d->loading, post);
 	if (!rc && post)
 		rc = mig_fill_start(d);
 	if (!rc)
 		rc = dest_load(d, state, h->data_len);
+	if (!rc)
+		log_info("migration: the last pages were waited for %.1f ms, the memory was "
+			 "checked in %.1f, the state loaded in %.1f",
+			 (double)(flushed - start) / 1e6, (double)(checked - flushed) / 1e6,
+			 (double)(base_clock_ns() - checked) / 1e6);
 	return rc ? rc : mig_dest_event(d, post ? MIG_EV_RX_PREPARE_POSTCOPY : MIG_EV_RX_PREPARE);
+}
+
+static uint64_t dest_frames(struct mig_dest *d)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < d->p.channels; i++)
+		n += atomic_load(&d->receivers[i].frames);
+	return n;
+}
+
+/* On a slow link that takes its time; as long as pages come the source hears that they do. */
+static int dest_sync(struct mig_dest *d, const struct mig_head *h)
+{
+	int64_t step_ms = BASE_MAX(d->p.stall_ms / 4, 1u);
+	unsigned still = 0;
+	uint64_t flushes;
+	int rc;
+
+	if (h->meta_len != sizeof(flushes) || h->data_len || d->fsm.state != MIG_DST_RECEIVE)
+		return -EBADMSG;
+	memcpy(&flushes, d->control.meta, sizeof(flushes));
+	for (;;) {
+		uint64_t frames = dest_frames(d);
+
+		rc = dest_wait_flushed(d, le64toh(flushes), step_ms);
+		if (rc != -ETIMEDOUT)
+			break;
+		still = dest_frames(d) == frames ? still + 1 : 0;
+		if (still < 4)
+			rc = still ? 0 : mig_dest_send(d, MIG_FRAME_ALIVE, NULL, 0);
+		if (rc)
+			break;
+	}
+	return rc ? rc : mig_dest_send(d, MIG_FRAME_SYNCED, NULL, 0);
 }
 
 /* What ended a receiver, so that the source hears of it at its next sign of life; a lost connection
@@ -463,6 +511,7 @@ static int dest_frame(struct mig_dest *d)
 	case MIG_FRAME_ALIVE: return h.data_len ? -EBADMSG : 0;
 	case MIG_FRAME_MISSING:
 		return d->fsm.state == MIG_DST_RECEIVE ? mig_fill_missing(d, &h) : -EBADMSG;
+	case MIG_FRAME_SYNC: return dest_sync(d, &h);
 	case MIG_FRAME_MISSING_END: return mig_dest_send(d, MIG_FRAME_MISSING_OK, NULL, 0);
 	case MIG_FRAME_PREPARE:
 		if (d->fsm.state != MIG_DST_RECEIVE)

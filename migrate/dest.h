@@ -12,11 +12,11 @@ struct receiver {
 	struct mig_chan chan;
 	pthread_t thread;
 	unsigned index;
-	uint64_t frames;
-	uint64_t digest;  /* over this channel's pages */
-	uint64_t bad;	  /* of them, those whose bytes did not match */
-	unsigned flushes; /* guarded by the lock */
-	uint8_t *bounce;  /* MIG_CHUNK_PAGES pages, for post-copy and disks */
+	atomic_uint_fast64_t frames; /* taken in; others see that it goes on */
+	uint64_t digest;	     /* over this channel's pages */
+	uint64_t bad;		     /* of them, those whose bytes did not match */
+	unsigned flushes;	     /* guarded by the lock */
+	uint8_t *bounce;	     /* MIG_CHUNK_PAGES pages, for post-copy and disks */
 };
 
 struct mig_dest {

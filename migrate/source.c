@@ -126,8 +126,48 @@ static uint64_t bitmap_count(const uint64_t *bitmap, size_t words)
 	return n;
 }
 
+/* Until there is something to read. */
+static int source_await(struct mig_source *s)
+{
+	int64_t deadline = base_clock_ns() + s->p.stall_ms * BASE_NS_PER_MS;
+	struct pollfd p = {.fd = s->control.fd, .events = POLLIN};
+	bool cancelled = false;
+
+	while (!cancelled && poll(&p, 1, ALIVE_INTERVAL_MS) <= 0) {
+		if (base_clock_ns() > deadline)
+			return -ETIMEDOUT;
+		pthread_mutex_lock(&s->lock);
+		cancelled = s->cancelled;
+		pthread_mutex_unlock(&s->lock);
+	}
+	return cancelled ? -ECANCELED : 0;
+}
+
+/*
+ * What the sockets took is still under way, and megabytes of it on a slow link: until the destination has
+ * it in place it is neither sent nor says how fast the link is, and the last pages would wait behind it
+ * while the guest stands still.
+ */
+static int source_sync(struct mig_source *s)
+{
+	uint64_t flushes = htole64(s->work_number);
+	struct mig_head h;
+	int rc;
+
+	if (!s->can_sync)
+		return 0;
+	rc = mig_chan_send(&s->control, MIG_FRAME_SYNC, &flushes, sizeof(flushes), NULL, 0);
+	do {
+		if (!rc)
+			rc = source_await(s);
+		if (!rc)
+			rc = mig_source_recv(s, &h);
+	} while (!rc && h.type == MIG_FRAME_ALIVE);
+	return !rc && h.type != MIG_FRAME_SYNCED ? -EBADMSG : rc;
+}
+
 /* Sends the pages of the bitmap on all channels; the bitmap must stay until it returns. */
-static int source_send_pages(struct mig_source *s, const uint64_t *bitmap, bool force)
+static int source_send_pages(struct mig_source *s, const uint64_t *bitmap, bool force, bool sync)
 {
 	uint64_t bytes = mig_source_bytes(s);
 	int64_t start = base_clock_ns(), took;
@@ -144,6 +184,8 @@ static int source_send_pages(struct mig_source *s, const uint64_t *bitmap, bool 
 	pthread_cond_broadcast(&s->cond);
 	pthread_mutex_unlock(&s->lock);
 	rc = source_wait_round(s);
+	if (!rc && sync)
+		rc = source_sync(s);
 	bytes = mig_source_bytes(s) - bytes;
 	took = base_clock_ns() - start;
 	pthread_mutex_lock(&s->lock);
@@ -292,7 +334,7 @@ static int source_precopy(struct mig_source *s, struct plan *plan)
 		pthread_mutex_lock(&s->lock);
 		s->progress.round++;
 		pthread_mutex_unlock(&s->lock);
-		rc = source_send_pages(s, plan->now, false);
+		rc = source_send_pages(s, plan->now, false, true);
 		if (!rc)
 			rc = source_fetch(s, plan, start);
 		if (rc)
@@ -359,7 +401,7 @@ static int source_resend(struct mig_source *s, const struct mig_head *h, struct 
 	pthread_mutex_lock(&s->lock);
 	s->progress.pages_resent += h->meta_len / 8;
 	pthread_mutex_unlock(&s->lock);
-	return source_send_pages(s, plan->now, true);
+	return source_send_pages(s, plan->now, true, false);
 }
 
 static int source_wait_ready(struct mig_source *s, struct plan *plan, const struct base_wbuf *state)
@@ -419,7 +461,7 @@ static int source_final(struct mig_source *s, struct plan *plan, struct base_wbu
 	stood_for(t, STAND_DIRTY);
 	if (!rc)
 		rc = s->missing ? mig_serve_announce(s, plan->now)
-				: source_send_pages(s, plan->now, false);
+				: source_send_pages(s, plan->now, false, false);
 	stood_for(t, STAND_PAGES);
 	if (!rc)
 		rc = s->ops->save(s->guest, state);
@@ -531,6 +573,7 @@ static int source_connect(struct mig_source *s)
 		/* With a limit a frame waits until all of it may go: small ones flow more evenly. */
 		if (le64toh(meta) & MIG_CAN_CHUNK && !s->p.bandwidth)
 			s->chunk_pages = MIG_CHUNK_PAGES;
+		s->can_sync = le64toh(meta) & MIG_CAN_SYNC;
 	}
 	return rc ? rc : source_check_mode(s);
 }

@@ -48,6 +48,7 @@ struct mig_source {
 
 	/* Post-copy; serve.c. */
 	bool can_postcopy;	   /* the destination's word */
+	bool can_sync;		   /* its word, too; see source_sync() */
 	_Atomic uint64_t *missing; /* bit by page: not sent since the switch; NULL: pre-copy */
 	atomic_uint_fast64_t hint[MIG_CHANNELS_MAX]; /* 1 + the group that is wanted now; 0: none */
 

@@ -236,6 +236,7 @@ struct relay {
 	int from, to;
 	size_t flip_at, cut_at; /* byte offsets; 0: never */
 	pthread_t thread;
+	bool much, stood; /* lag_main(): it carried much, while the guest stood still */
 };
 
 static void *relay_main(void *arg)
@@ -260,7 +261,8 @@ static void *relay_main(void *arg)
 }
 
 /* Puts relays into channel `index`: there and back. */
-static void relay_insert(struct relay r[2], int index, size_t flip_at, size_t cut_at)
+static void relay_start(struct relay r[2], int index, size_t flip_at, size_t cut_at,
+			void *(*there)(void *))
 {
 	int a[2], b[2];
 
@@ -272,10 +274,16 @@ static void relay_insert(struct relay r[2], int index, size_t flip_at, size_t cu
 	dst_fds[index] = b[0];
 	assert_int_equal(mig_socket_prepare(a[0], params.stall_ms), 0);
 	assert_int_equal(mig_socket_prepare(b[0], params.stall_ms), 0);
-	r[0] = (struct relay){a[1], b[1], flip_at, cut_at, 0};
-	r[1] = (struct relay){b[1], a[1], 0, 0, 0};
+	r[0] = (struct relay){.from = a[1], .to = b[1], .flip_at = flip_at, .cut_at = cut_at};
+	r[1] = (struct relay){.from = b[1], .to = a[1]};
 	for (int i = 0; i < 2; i++)
-		assert_int_equal(pthread_create(&r[i].thread, NULL, relay_main, &r[i]), 0);
+		assert_int_equal(pthread_create(&r[i].thread, NULL, i ? relay_main : there, &r[i]),
+				 0);
+}
+
+static void relay_insert(struct relay r[2], int index, size_t flip_at, size_t cut_at)
+{
+	relay_start(r, index, flip_at, cut_at, relay_main);
 }
 
 static void relay_remove(struct relay r[2])
@@ -299,6 +307,50 @@ static void flipped_bit_in_a_page(void **state)
 	assert_int_equal(res.progress.pages_resent, 1);
 }
 
+/* A link that takes all that is sent at once, and brings it when nothing more comes. */
+static void *lag_main(void *arg)
+{
+	enum { QUIET_MS = 300, MUCH = 1 << 20 };
+	struct relay *r = arg;
+	size_t cap = (size_t)2 * PAGES * MIG_PAGE_SIZE, len = 0, total = 0;
+	uint8_t *held = malloc(cap);
+	struct pollfd p = {.fd = r->from, .events = POLLIN};
+	ssize_t n = 1;
+
+	while (held && n > 0) {
+		if (poll(&p, 1, QUIET_MS) > 0) {
+			n = recv(r->from, held + len, cap - len, 0);
+			len += n > 0 ? (size_t)n : 0;
+			continue;
+		}
+		if (total <= MUCH && total + len > MUCH)
+			r->stood = atomic_load(&src.paused);
+		total += len;
+		for (size_t out = 0; out < len && n > 0; out += n > 0 ? (size_t)n : 0)
+			n = send(r->to, held + out, len - out, MSG_NOSIGNAL);
+		len = 0;
+	}
+	r->much = total > MUCH;
+	shutdown(r->to, SHUT_RDWR);
+	shutdown(r->from, SHUT_RDWR);
+	free(held);
+	return NULL;
+}
+
+/* What is under way is not there: the guest does not stand still until it is. */
+static void guest_runs_while_pages_are_under_way(void **state)
+{
+	struct relay r[2];
+	struct result res;
+
+	relay_start(r, 1, 0, 0, lag_main);
+	res = migrate();
+	relay_remove(r);
+	check_moved(&res);
+	assert_true(r[0].much);
+	assert_false(r[0].stood);
+}
+
 /*
  * The control connection is damaged or cut at each of its bytes in turn (PREPARE, COMMIT...): never
  * two that run, and never none but one in doubt or held.
@@ -316,7 +368,7 @@ static void each_byte_of_control(void **state)
 	stall_ms = 150;
 #endif
 	/* Always finely where a loss leaves a doubt: around COMMIT. */
-	for (size_t at = 57; at < 420; at += at >= 183 && at < 228 ? 9 : coarse) {
+	for (size_t at = 57; at < 420; at += at >= 183 && at < 264 ? 9 : coarse) {
 		for (int cut = 0; cut < 2; cut++) {
 			struct relay r[2];
 			struct result res;
@@ -505,6 +557,7 @@ int main(void)
 		T(no_convergence),
 		T(flipped_bit_in_a_page),
 		T(frames_that_the_destination_takes),
+		T(guest_runs_while_pages_are_under_way),
 		T(each_byte_of_control),
 		T(postcopy_at_once),
 		T(postcopy_after_rounds),
