@@ -43,6 +43,8 @@ enum {
 	CALM_MAX = 4096,
 	CROWD_FAILS = 4, /* waits in vain, after which so many more do without: */
 	CROWD_CALM_SHIFT_MAX = 10,
+	TOGETHER_MIN = 8,
+	TOGETHER_MAX = 8192,
 };
 
 struct mp_seg_head *mp_chan_self(void)
@@ -257,6 +259,28 @@ static bool look_first(uint32_t bell, bool active)
 	return true;
 }
 
+static void together(bool so)
+{
+	mp_chan.together = so;
+	mp_chan.together_run = so ? mp_chan.together_run + 1 : 0;
+	if (!so)
+		mp_chan.together_max = TOGETHER_MIN;
+}
+
+/*
+ * Two that share a core while another one is free stay so for many milliseconds if they only yield; who is
+ * woken is given a free one. Where that does not help it is tried ever more rarely.
+ */
+static bool part(void)
+{
+	if (mp_chan.together_run < BASE_MAX(mp_chan.together_max, (unsigned)TOGETHER_MIN))
+		return false;
+	mp_chan.together_run = 0;
+	mp_chan.together_max = BASE_MIN(BASE_MAX(mp_chan.together_max, (unsigned)TOGETHER_MIN) * 2,
+					(unsigned)TOGETHER_MAX);
+	return true;
+}
+
 /*
  * Between looks the processor is offered to others: the one that we wait for may be on it. Where
  * they keep it for long it is not ours to burn.
@@ -272,7 +296,7 @@ static bool spin(uint32_t bell, int64_t now, int64_t deadline_ns)
 		int64_t before = now;
 
 		sched_yield();
-		mp_chan.together = news(bell);
+		together(news(bell));
 		if (look_first(bell, true))
 			return true;
 		now = base_clock_ns();
@@ -385,7 +409,7 @@ bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns)
 	if (look_first(bell, active && !mp_chan.together))
 		return true;
 	begun = base_clock_ns();
-	if (active && spin(bell, begun, deadline_ns))
+	if (active && !part() && spin(bell, begun, deadline_ns))
 		return true;
 	if (!active && mp_chan_crowded() && crowd(bell, begun, deadline_ns))
 		return true;

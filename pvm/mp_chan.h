@@ -87,7 +87,9 @@ struct mp_chan {
 	unsigned spin_fails;
 	unsigned calm, calm_last; /* waits that do not spin: left, and how many the last time */
 	unsigned crowd_fails, crowd_calm; /* the same where tasks outnumber cores */
-	bool together;			  /* what was waited for last came by a yield */
+	bool together;			  /* what was waited for last came by a yield, */
+	unsigned together_run;		  /* and so many times in turn; */
+	unsigned together_max;		  /* after so many it is slept for once */
 	bool in_poll;
 	/*
 	 * The ring that is looked at itself: its dirty bit stays set, so that its sender need not

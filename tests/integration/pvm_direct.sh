@@ -16,6 +16,8 @@ up() { # ENVIRONMENT: two hosts, our daemon on the first
   "$S" upnet 2 || fail "namespaces"
 }
 daemon() {
+  # What the one before said is no sign of this one.
+  rm -f "$W/d"; : >"$W/d"
   "$S" run 1 setsid "$B/pvm/pvmd3" >"$W/d" 2>&1 </dev/null &
   timeout 10 sh -c "until grep -q sock '$W/d'; do sleep 0.05; done" || fail "no daemon: $(cat "$W/d")"
 }
