@@ -133,6 +133,23 @@ void virtio_console_resize(struct virtio_console *con, uint16_t cols, uint16_t r
 	virtio_config_set(&con->vd, 0, size, sizeof(size));
 }
 
+/*
+ * Linux reads the size when it is told of a change, never by itself: one from before its driver is news to
+ * it. What was loaded had its interrupt.
+ */
+static void console_activate(struct virtio_device *vd)
+{
+	uint8_t size[2 * sizeof(uint16_t)];
+
+	if (vd->paused)
+		return;
+	pthread_mutex_lock(&vd->config_lock);
+	memcpy(size, vd->config, sizeof(size));
+	pthread_mutex_unlock(&vd->config_lock);
+	if (size[0] | size[1] | size[2] | size[3])
+		virtio_config_set(vd, 0, size, sizeof(size));
+}
+
 static void console_config_write(struct virtio_device *vd, unsigned offset, unsigned len,
 				 const uint8_t *data)
 {
@@ -188,6 +205,7 @@ static const struct virtio_ops console_ops = {
 	.device = VIRTIO_DEVICE_OPS("virtio-console", 1),
 	.id = VIRTIO_ID_CONSOLE,
 	.kick = console_kick,
+	.activate = console_activate,
 	.reset = console_reset,
 	.config_write = console_config_write,
 	.save = console_save,

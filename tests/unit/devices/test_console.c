@@ -160,6 +160,10 @@ static void size_and_its_changes(void **state)
 	drv_config(&d, 0, size, 4);
 	assert_int_equal(size[0], 80);
 	assert_int_equal(size[1], 25);
+	/* It had a size before there was a driver. */
+	assert_int_equal(drv_read(&d, VIRTIO_MMIO_INTERRUPT_STATUS), 2);
+	drv_write(&d, VIRTIO_MMIO_INTERRUPT_ACK, 2);
+	assert_int_equal(drv_read(&d, VIRTIO_MMIO_INTERRUPT_STATUS), 0);
 	generation = drv_read(&d, VIRTIO_MMIO_CONFIG_GENERATION);
 	virtio_console_resize(virtio_console_of(d.dev), 132, 50);
 	assert_int_equal(drv_read(&d, VIRTIO_MMIO_INTERRUPT_STATUS), 2);
