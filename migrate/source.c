@@ -10,7 +10,6 @@
 #include "base/log.h"
 
 enum {
-	RESENDS_MAX = 8, /* times that damaged pages are sent again before giving up */
 	ALIVE_INTERVAL_MS = 200,
 	THROTTLE_STEP = 20,
 	ANNOUNCES_MAX = 16,
@@ -146,7 +145,7 @@ static int source_await(struct mig_source *s)
 /*
  * What the sockets took is still under way, and megabytes of it on a slow link: until the destination has
  * it in place it is neither sent nor says how fast the link is, and the last pages would wait behind it
- * while the guest stands still.
+ * while the guest stands still. For those PREPARE waits.
  */
 static int source_sync(struct mig_source *s)
 {
@@ -154,7 +153,7 @@ static int source_sync(struct mig_source *s)
 	struct mig_head h;
 	int rc;
 
-	if (!s->can_sync)
+	if (!(s->can & MIG_CAN_SYNC) || s->fsm.state != MIG_SRC_PRECOPY)
 		return 0;
 	rc = mig_chan_send(&s->control, MIG_FRAME_SYNC, &flushes, sizeof(flushes), NULL, 0);
 	do {
@@ -166,8 +165,7 @@ static int source_sync(struct mig_source *s)
 	return !rc && h.type != MIG_FRAME_SYNCED ? -EBADMSG : rc;
 }
 
-/* Sends the pages of the bitmap on all channels; the bitmap must stay until it returns. */
-static int source_send_pages(struct mig_source *s, const uint64_t *bitmap, bool force, bool sync)
+int mig_source_send_pages(struct mig_source *s, const uint64_t *bitmap, bool force)
 {
 	uint64_t bytes = mig_source_bytes(s);
 	int64_t start = base_clock_ns(), took;
@@ -184,7 +182,7 @@ static int source_send_pages(struct mig_source *s, const uint64_t *bitmap, bool 
 	pthread_cond_broadcast(&s->cond);
 	pthread_mutex_unlock(&s->lock);
 	rc = source_wait_round(s);
-	if (!rc && sync)
+	if (!rc)
 		rc = source_sync(s);
 	bytes = mig_source_bytes(s) - bytes;
 	took = base_clock_ns() - start;
@@ -334,7 +332,7 @@ static int source_precopy(struct mig_source *s, struct plan *plan)
 		pthread_mutex_lock(&s->lock);
 		s->progress.round++;
 		pthread_mutex_unlock(&s->lock);
-		rc = source_send_pages(s, plan->now, false, true);
+		rc = mig_source_send_pages(s, plan->now, false);
 		if (!rc)
 			rc = source_fetch(s, plan, start);
 		if (rc)
@@ -361,177 +359,6 @@ static int source_precopy(struct mig_source *s, struct plan *plan)
 	return rc;
 }
 
-/* ---- the hand-over ---- */
-
-static uint64_t source_digest(const struct mig_source *s)
-{
-	uint64_t d = 0;
-
-	for (unsigned i = 0; i < s->p.channels; i++)
-		d ^= s->workers[i].digest;
-	return d;
-}
-
-static int source_send_prepare(struct mig_source *s, const struct base_wbuf *state)
-{
-	struct iovec data = {state->data, state->len};
-	uint64_t meta[4] = {htole64(source_digest(s)),
-			    htole64(mig_block_hash(state->data, state->len)),
-			    htole64(s->work_number), htole64(1)};
-
-	return mig_chan_send(&s->control, MIG_FRAME_PREPARE, meta,
-			     s->missing ? sizeof(meta) : sizeof(meta) - 8, &data, 1);
-}
-
-/* The destination found pages whose bytes did not match: sends them again. */
-static int source_resend(struct mig_source *s, const struct mig_head *h, struct plan *plan)
-{
-	const uint8_t *list = s->control.meta;
-
-	memset(plan->now, 0, s->words * sizeof(uint64_t));
-	for (uint32_t i = 0; i < h->meta_len / 8; i++) {
-		uint64_t index;
-
-		memcpy(&index, list + i * 8, 8);
-		index = le64toh(index);
-		if (index >= s->page_count)
-			return -EBADMSG;
-		plan->now[index / 64] |= UINT64_C(1) << (index % 64);
-	}
-	pthread_mutex_lock(&s->lock);
-	s->progress.pages_resent += h->meta_len / 8;
-	pthread_mutex_unlock(&s->lock);
-	return source_send_pages(s, plan->now, true, false);
-}
-
-static int source_wait_ready(struct mig_source *s, struct plan *plan, const struct base_wbuf *state)
-{
-	for (int tries = 0; tries <= RESENDS_MAX; tries++) {
-		struct mig_head h;
-		int rc = source_send_prepare(s, state);
-
-		if (!rc)
-			rc = mig_serve_recv(s, &h);
-		if (rc)
-			return rc;
-		if (h.type == MIG_FRAME_READY)
-			return 0;
-		if (h.type != MIG_FRAME_RESEND)
-			return -EBADMSG;
-		rc = source_resend(s, &h, plan);
-		if (rc)
-			return rc;
-	}
-	mig_source_fail(s, "the connection damages data: pages still differ after %d tries",
-			RESENDS_MAX);
-	return -EIO;
-}
-
-/* Where the downtime goes. */
-enum stand { STAND_PAUSE, STAND_DIRTY, STAND_PAGES, STAND_SAVE, STAND_LOAD, STAND_COMMIT, STANDS };
-
-struct stood {
-	int64_t last_ns, ns[STANDS];
-};
-
-static void stood_for(struct stood *t, enum stand what)
-{
-	int64_t now = base_clock_ns();
-
-	t->ns[what] = now - t->last_ns;
-	t->last_ns = now;
-}
-
-static void stood_log(const struct stood *t)
-{
-	log_info(
-		"migration: the guest stood %.1f ms for the pause, %.1f for the dirty log, %.1f for "
-		"the last pages, %.1f for its state, %.1f until that was loaded, %.1f until it ran",
-		(double)t->ns[STAND_PAUSE] / 1e6, (double)t->ns[STAND_DIRTY] / 1e6,
-		(double)t->ns[STAND_PAGES] / 1e6, (double)t->ns[STAND_SAVE] / 1e6,
-		(double)t->ns[STAND_LOAD] / 1e6, (double)t->ns[STAND_COMMIT] / 1e6);
-}
-
-static int source_final(struct mig_source *s, struct plan *plan, struct base_wbuf *state,
-			struct stood *t)
-{
-	int rc = s->ops->dirty_last ? s->ops->dirty_last(s->guest, plan->now)
-				    : s->ops->dirty_fetch(s->guest, plan->now);
-
-	stood_for(t, STAND_DIRTY);
-	if (!rc)
-		rc = s->missing ? mig_serve_announce(s, plan->now)
-				: source_send_pages(s, plan->now, false, false);
-	stood_for(t, STAND_PAGES);
-	if (!rc)
-		rc = s->ops->save(s->guest, state);
-	if (!rc)
-		rc = state->error;
-	stood_for(t, STAND_SAVE);
-	return rc;
-}
-
-static enum mig_event source_event_of(int rc)
-{
-	switch (rc) {
-	case -ECONNABORTED: return MIG_EV_RX_ABORT;
-	case -ECONNRESET:
-	case -EPIPE:
-	case -ETIMEDOUT:
-	case -EBADMSG: return MIG_EV_LINK_LOST;
-	default: return MIG_EV_CANCEL;
-	}
-}
-
-/* From COMMIT on; the guest is paused and only the destination's word counts. */
-static int source_commit(struct mig_source *s)
-{
-	struct mig_head h;
-	int rc = mig_source_event(s, MIG_EV_RX_READY);
-
-	if (!rc)
-		rc = mig_serve_recv(s, &h);
-	if (!rc && h.type != MIG_FRAME_RUNNING)
-		rc = -EBADMSG;
-	if (!rc)
-		return mig_source_event(s, MIG_EV_RX_RUNNING);
-	/* Whatever it was, COMMIT may have arrived. */
-	mig_source_fail(s, "the connection broke while the guest was handed over (%s)",
-			strerror(-rc));
-	(void)!mig_source_event(s, rc == -ECONNABORTED ? MIG_EV_RX_ABORT : MIG_EV_LINK_LOST);
-	return s->fsm.state == MIG_SRC_DOUBT ? -EINPROGRESS : rc;
-}
-
-static int source_hand_over(struct mig_source *s, struct plan *plan)
-{
-	struct base_wbuf state;
-	int64_t paused_ns = base_clock_ns();
-	struct stood t = {.last_ns = paused_ns};
-	int rc = s->ops->pause(s->guest);
-
-	stood_for(&t, STAND_PAUSE);
-	base_wbuf_init(&state, MIG_STATE_MAX);
-	if (!rc)
-		rc = mig_source_event(s, s->missing ? MIG_EV_SWITCH_POSTCOPY : MIG_EV_SWITCH);
-	if (!rc)
-		rc = source_final(s, plan, &state, &t);
-	if (!rc)
-		rc = mig_source_event(s, MIG_EV_FINAL_SENT);
-	if (!rc)
-		rc = source_wait_ready(s, plan, &state);
-	stood_for(&t, STAND_LOAD);
-	if (!rc)
-		rc = source_commit(s);
-	stood_for(&t, STAND_COMMIT);
-	if (!rc)
-		stood_log(&t);
-	base_wbuf_fini(&state);
-	pthread_mutex_lock(&s->lock);
-	s->progress.downtime_ns = base_clock_ns() - paused_ns;
-	pthread_mutex_unlock(&s->lock);
-	return rc;
-}
-
 static int source_check_mode(struct mig_source *s)
 {
 	if (s->p.mode != MIG_MODE_PRECOPY && s->first_block < s->page_count) {
@@ -539,7 +366,7 @@ static int source_check_mode(struct mig_source *s)
 				   "migrate with --mode precopy");
 		return -EOPNOTSUPP;
 	}
-	if (s->p.mode == MIG_MODE_PRECOPY || s->can_postcopy)
+	if (s->p.mode == MIG_MODE_PRECOPY || s->can & MIG_CAN_POSTCOPY)
 		return 0;
 	if (s->p.mode == MIG_MODE_POSTCOPY) {
 		mig_source_fail(s, "the destination cannot do post-copy: its process may not use "
@@ -569,13 +396,24 @@ static int source_connect(struct mig_source *s)
 		rc = -EBADMSG;
 	if (!rc && h.meta_len == sizeof(meta)) {
 		memcpy(&meta, s->control.meta, sizeof(meta));
-		s->can_postcopy = le64toh(meta) & MIG_CAN_POSTCOPY;
-		/* With a limit a frame waits until all of it may go: small ones flow more evenly. */
-		if (le64toh(meta) & MIG_CAN_CHUNK && !s->p.bandwidth)
-			s->chunk_pages = MIG_CHUNK_PAGES;
-		s->can_sync = le64toh(meta) & MIG_CAN_SYNC;
+		s->can = le64toh(meta);
 	}
+	/* With a limit a frame waits until all of it may go: small ones flow more evenly. */
+	if (s->can & MIG_CAN_CHUNK && !s->p.bandwidth)
+		s->chunk_pages = MIG_CHUNK_PAGES;
 	return rc ? rc : source_check_mode(s);
+}
+
+static enum mig_event source_event_of(int rc)
+{
+	switch (rc) {
+	case -ECONNABORTED: return MIG_EV_RX_ABORT;
+	case -ECONNRESET:
+	case -EPIPE:
+	case -ETIMEDOUT:
+	case -EBADMSG: return MIG_EV_LINK_LOST;
+	default: return MIG_EV_CANCEL;
+	}
 }
 
 /* Past the commit, or failed: run() has nothing more to decide. */
@@ -613,7 +451,7 @@ int mig_source_run(struct mig_source *s)
 	if (!rc)
 		rc = source_precopy(s, &plan);
 	if (!rc)
-		rc = source_hand_over(s, &plan);
+		rc = mig_handover_run(s, plan.now);
 	if (!rc && s->fsm.state == MIG_SRC_SERVE)
 		rc = mig_serve_run(s);
 	if (rc && !source_decided(s)) {

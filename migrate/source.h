@@ -1,4 +1,4 @@
-/* The inside of the source: shared by source.c (rounds, hand-over) and sender.c (data channels). */
+/* The inside of the source: source.c (rounds), handover.c, sender.c (data channels) and serve.c (post-copy). */
 #ifndef MIG_SOURCE_H
 #define MIG_SOURCE_H
 
@@ -43,12 +43,11 @@ struct mig_source {
 	struct worker *workers;
 	unsigned started;
 	bool logging;
+	uint64_t can;	      /* MIG_CAN_*: the destination's word */
 	unsigned chunk_pages; /* of data in a frame, at most */
 	uint64_t *sent_hash;  /* by page; each belongs to the worker of its channel */
 
 	/* Post-copy; serve.c. */
-	bool can_postcopy;	   /* the destination's word */
-	bool can_sync;		   /* its word, too; see source_sync() */
 	_Atomic uint64_t *missing; /* bit by page: not sent since the switch; NULL: pre-copy */
 	atomic_uint_fast64_t hint[MIG_CHANNELS_MAX]; /* 1 + the group that is wanted now; 0: none */
 
@@ -73,6 +72,16 @@ void mig_source_fail(struct mig_source *s, const char *fmt, ...) BASE_PRINTF(2, 
 BASE_MUST_CHECK int mig_source_recv(struct mig_source *s, struct mig_head *h);
 BASE_MUST_CHECK int mig_source_event(struct mig_source *s, enum mig_event ev);
 uint64_t mig_source_bytes(struct mig_source *s);
+/*
+ * Sends the pages of the bitmap on all channels; the bitmap must stay until it returns. force: also those
+ * that have not changed since. In pre-copy it returns when the destination has them in place, if it can tell.
+ */
+BASE_MUST_CHECK int mig_source_send_pages(struct mig_source *s, const uint64_t *bitmap, bool force);
+
+/* ---- handover.c ---- */
+
+/* In `bitmap`, of s->words: what is still to be sent; it is overwritten. 0: the guest runs at the other side. */
+BASE_MUST_CHECK int mig_handover_run(struct mig_source *s, uint64_t *bitmap);
 
 /* ---- serve.c ---- */
 
