@@ -161,6 +161,7 @@ void mp_chan_enrolled(int tid, int page_fd, bool accepted)
 	mp_chan.key = mp_chan_self()->key;
 	if (mp_chan.page)
 		atomic_fetch_add(&mp_chan.page->awake, 1);
+	mp_chan.together_max = TOGETHER_MIN;
 	mp_chan.open = true;
 }
 
@@ -273,11 +274,10 @@ static void together(bool so)
  */
 static bool part(void)
 {
-	if (mp_chan.together_run < BASE_MAX(mp_chan.together_max, (unsigned)TOGETHER_MIN))
+	if (mp_chan.together_run < mp_chan.together_max)
 		return false;
 	mp_chan.together_run = 0;
-	mp_chan.together_max = BASE_MIN(BASE_MAX(mp_chan.together_max, (unsigned)TOGETHER_MIN) * 2,
-					(unsigned)TOGETHER_MAX);
+	mp_chan.together_max = BASE_MIN(mp_chan.together_max * 2, (unsigned)TOGETHER_MAX);
 	return true;
 }
 

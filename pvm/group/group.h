@@ -38,7 +38,7 @@ struct gs_members {
 	struct gs_shared *shared;
 	struct mp_msg *shared_keep;
 	unsigned arrivals; /* when messages were looked at last */
-	int me, members;   /* with `shared` */
+	int me;		   /* with `shared` */
 	int slots;
 	int *tids;
 };
