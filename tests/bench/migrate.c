@@ -179,13 +179,13 @@ static bool scene_wanted(const struct bench *b, const struct scene *s)
 /* $PANGAEA_QEMU (empty: none), or what tests/bench/qemu_peer fetches. */
 static void find_qemu(void)
 {
+	const char *given = getenv("PANGAEA_QEMU");
 	FILE *f;
 
-	qemu = getenv("PANGAEA_QEMU");
-	if (qemu && !*qemu)
-		qemu = NULL;
-	if (getenv("PANGAEA_QEMU"))
+	if (given) {
+		qemu = *given ? given : NULL;
 		return;
+	}
 	f = popen(BENCH_SOURCE "/tests/bench/qemu_peer", "re");
 	if (f && fgets(qemu_path, sizeof(qemu_path), f)) {
 		qemu_path[strcspn(qemu_path, "\n")] = 0;
