@@ -9,6 +9,8 @@
 #include "ctl/guest.h"
 #include "ctl/stats.h"
 
+enum { LOOKS_KEPT = 10 };
+
 static uint64_t value_before(const struct control_reply *before, const char *name)
 {
 	for (size_t i = 0; before && i < before->item_count; i++)
@@ -111,8 +113,74 @@ static void sample_fini(struct stats_sample *s)
 	s->count = 0;
 }
 
-static int stats_span(struct ctl *c, const char *vm, struct sysmap *map)
+/* ---- the guest's memory ---- */
+
+struct memory {
+	struct ctl *c;
+	const char *vm;
+	const struct stats_sample *slices;
+	size_t last; /* the slice that had the page before */
+	bool failed; /* and that has been said: no more is asked for */
+};
+
+static ssize_t memory_ask(struct memory *m, size_t slice, uint64_t address, unsigned pages,
+			  uint8_t *out)
 {
+	struct control_request req = {
+		.op = CONTROL_VM_PEEK, .address = address, .cols = (uint16_t)pages};
+	struct control_reply r;
+	ssize_t len;
+
+	snprintf(req.vm, sizeof(req.vm), "%s", m->vm);
+	memcpy(req.node, m->slices->node[slice], sizeof(req.node));
+	if (ctl_call(m->c, &req, NULL, NULL, &r)) {
+		m->failed = true;
+		return -EIO;
+	}
+	len = r.code == CONTROL_OK && r.data_len <= (size_t)pages * KERNEL_PAGE
+		      ? (ssize_t)r.data_len
+		      : -EIO;
+	if (len > 0)
+		memcpy(out, r.data, (size_t)len);
+	control_reply_fini(&r);
+	return len;
+}
+
+/* Whichever slice has it, so that no page moves for this. */
+static ssize_t memory_read(void *ctx, uint64_t address, unsigned pages, uint8_t *out)
+{
+	struct memory *m = ctx;
+	size_t first = m->last;
+	ssize_t len = 0;
+
+	for (size_t i = 0; i < m->slices->count && !m->failed; i++) {
+		size_t slice = (first + i) % m->slices->count;
+
+		if (!m->slices->there[slice])
+			continue;
+		len = memory_ask(m, slice, address, pages, out);
+		if (len > 0) {
+			m->last = slice;
+			return len;
+		}
+	}
+	return len;
+}
+
+/* Looks for the guest's kernel once, when there is a page to be named. */
+static void names_find(struct stats_names *names, struct memory *m, char why[KERNEL_WHY_MAX])
+{
+	if (!names->map || names->kernel || names->why || !stats_has_hot(m->slices))
+		return;
+	if (kernel_new(names->map, memory_read, m, &names->kernel, why))
+		names->why = why;
+}
+
+static int stats_span(struct ctl *c, const char *vm, const struct sysmap *map)
+{
+	struct stats_names names = {.map = map};
+	struct memory memory = {.c = c, .vm = vm};
+	char why[KERNEL_WHY_MAX];
 	BASE_AUTO_FREE struct stats_sample *now = calloc(2, sizeof(*now));
 	struct timespec pause = base_clock_timespec((int64_t)c->interval_ms * BASE_NS_PER_MS);
 	struct stats_sample *before;
@@ -121,18 +189,26 @@ static int stats_span(struct ctl *c, const char *vm, struct sysmap *map)
 	if (!now)
 		return ctl_fail(c, CONTROL_FAILED, "out of memory");
 	before = &now[1];
-	do {
+	memory.slices = now;
+	for (unsigned looks = 0;; looks++) {
 		code = sample_slices(c, vm, now);
 		if (code)
 			break;
+		names_find(&names, &memory, why);
+		/* To whom a page belongs changes slowly, and asking is not for nothing. */
+		if (names.kernel && looks % LOOKS_KEPT == 0)
+			kernel_refresh(names.kernel);
 		if (c->json)
-			stats_json(vm, now, before->count ? before : NULL, map);
+			stats_json(vm, now, before->count ? before : NULL, &names);
 		else
-			stats_print(c, now, before->count ? before : NULL, map);
+			stats_print(c, now, before->count ? before : NULL, &names);
 		sample_fini(before);
 		*before = *now;
-	} while (c->watch && !nanosleep(&pause, NULL));
+		if (!c->watch || nanosleep(&pause, NULL))
+			break;
+	}
 	sample_fini(before);
+	kernel_free(names.kernel);
 	return code;
 }
 

@@ -334,7 +334,8 @@ static const struct ctl_option stats_options[] = {
 	NODE_OPTION,
 	{"watch", 'w', NULL, "again and again, with what each grows by in a second", take_watch},
 	{"interval", 0, "SECONDS", "between two looks (default 1)", take_interval},
-	{"system-map", 0, "FILE", "the guest kernel's System.map: names what is in hot pages",
+	{"system-map", 0, "FILE",
+	 "the guest kernel's symbols (System.map, /proc/kallsyms): names what is in hot pages",
 	 take_system_map},
 	END,
 };
@@ -481,9 +482,11 @@ const struct ctl_command ctl_commands[] = {
 	{"vm", "stats", "NAME", 1, 1, "show counters: exits, run times, I/O, shared memory",
 	 "Of a guest over several nodes: the faults of each slice by kind, their latency, the pages\n"
 	 "and bytes between the slices, and the hottest pages, with --system-map by the kernel's\n"
-	 "names (right for a guest booted with nokaslr). --json has all counters of every slice.",
+	 "names, or by the process or file they belong to (right for a guest booted with nokaslr).\n"
+	 "Debian keeps no System.map in /boot: take the guest's /proc/kallsyms, as root reads it.\n"
+	 "--json has all counters of every slice.",
 	 "pangaea vm stats web --watch\npangaea vm stats web --json\n"
-	 "pangaea vm stats big --watch --system-map /boot/System.map-6.1.0-18-amd64",
+	 "pangaea vm stats big --watch --system-map guest-kallsyms",
 	 stats_options, ctl_vm_stats},
 	{"vm", "heatmap", "NAME", 1, 1, "draw which slice owns what memory over time",
 	 "Looks four times a second for --seconds and writes an SVG: a column a look, a row a part\n"

@@ -7,7 +7,14 @@
 
 static const char *const kinds[] = {"local", "read", "write", "upgrade"};
 
-enum { PAGE = 4096, HOT_MAX = 16, NAME_CAP = 64, SUMS_MAX = 512, SYMBOL_CAP = 300 };
+enum {
+	PAGE = 4096,
+	HOT_MAX = 16,
+	NAME_CAP = 64,
+	SUMS_MAX = 512,
+	SYMBOL_CAP = 300,
+	HOLDS_CAP = 600
+};
 
 /* As node/vmm/mem.h lays memory out: up to 3 GiB, and from 4 GiB on. */
 #define HOLE_START UINT64_C(0xc0000000)
@@ -157,6 +164,14 @@ static size_t hot_pages(const struct stats_sample *s, struct hot out[HOT_MAX * V
 	return BASE_MIN(count, (size_t)HOT_MAX);
 }
 
+bool stats_has_hot(const struct stats_sample *s)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (find(s, i, "dsm.hot.0.gfn"))
+			return true;
+	return false;
+}
+
 /* Which of the guest's processors has its kernel's data at or below this address, nearest. */
 static const struct control_item *percpu_area(const struct stats_sample *s, uint64_t address,
 					      unsigned *vcpu)
@@ -180,18 +195,40 @@ static const struct control_item *percpu_area(const struct stats_sample *s, uint
 	return best;
 }
 
-static const char *hot_symbol(const struct stats_sample *s, const struct sysmap *map,
-			      uint64_t address, char *out, size_t cap)
+/* What is known of a page; all empty: nothing. */
+struct holds {
+	char symbol[SYMBOL_CAP + 32];
+	struct kernel_page page;
+};
+
+static void hot_holds(const struct stats_sample *s, const struct stats_names *names,
+		      uint64_t address, struct holds *out)
 {
 	const struct control_item *area;
 	char name[SYMBOL_CAP];
 	unsigned vcpu;
 
-	if (*sysmap_page(map, address, out, cap))
-		return out;
+	memset(out, 0, sizeof(*out));
+	if (!names->map || *sysmap_page(names->map, address, out->symbol, sizeof(out->symbol)))
+		return;
 	area = percpu_area(s, address, &vcpu);
-	if (area && *sysmap_percpu_page(map, address - area->value, name, sizeof(name)))
-		snprintf(out, cap, "per-cpu %u: %s", vcpu, name);
+	if (area && *sysmap_percpu_page(names->map, address - area->value, name, sizeof(name)))
+		snprintf(out->symbol, sizeof(out->symbol), "per-cpu %u: %s", vcpu, name);
+	else if (names->kernel && !kernel_page(names->kernel, address, &out->page))
+		memset(&out->page, 0, sizeof(out->page));
+}
+
+static const char *holds_text(const struct holds *h, char *out, size_t cap)
+{
+	const struct kernel_page *p = &h->page;
+	int n = snprintf(out, cap, "%s%s%s%s%s", h->symbol, p->slab[0] ? "slab " : "", p->slab,
+			 p->file[0] ? "file " : "", p->file);
+
+	if (p->process[0] && n >= 0 && (size_t)n < cap)
+		n += snprintf(out + n, cap - (size_t)n, "%sprocess %s (%" PRIu32 ")",
+			      p->file[0] ? " of " : "", p->process, p->pid);
+	if (p->others && n >= 0 && (size_t)n < cap)
+		snprintf(out + n, cap - (size_t)n, " and %u more", p->others);
 	return out;
 }
 
@@ -230,11 +267,26 @@ static void json_sums(struct print_json *j, const struct stats_sample *now,
 	print_json_close(j, '}');
 }
 
-static void json_hot(struct print_json *j, const struct stats_sample *s, const struct sysmap *map)
+static void json_holds(struct print_json *j, const struct holds *h)
+{
+	print_json_text(j, "symbol", h->symbol);
+	if (h->page.process[0]) {
+		print_json_text(j, "process", h->page.process);
+		print_json_number(j, "pid", h->page.pid);
+		print_json_number(j, "others", h->page.others);
+	}
+	if (h->page.file[0])
+		print_json_text(j, "file", h->page.file);
+	if (h->page.slab[0])
+		print_json_text(j, "slab", h->page.slab);
+}
+
+static void json_hot(struct print_json *j, const struct stats_sample *s,
+		     const struct stats_names *names)
 {
 	struct hot hot[HOT_MAX * VMSPEC_MAX_PARTS];
 	size_t count = hot_pages(s, hot);
-	char symbol[SYMBOL_CAP + 32];
+	struct holds holds;
 
 	print_json_open(j, "hot", '[');
 	for (size_t i = 0; i < count; i++) {
@@ -244,16 +296,19 @@ static void json_hot(struct print_json *j, const struct stats_sample *s, const s
 		print_json_text(j, "node", s->node[hot[i].slice]);
 		print_json_number(j, "address", address);
 		print_json_number(j, "taken", hot[i].count);
-		if (map)
-			print_json_text(j, "symbol",
-					hot_symbol(s, map, address, symbol, sizeof(symbol)));
+		if (names->map) {
+			hot_holds(s, names, address, &holds);
+			json_holds(j, &holds);
+		}
 		print_json_close(j, '}');
 	}
 	print_json_close(j, ']');
+	if (names->why)
+		print_json_text(j, "no_processes", names->why);
 }
 
 void stats_json(const char *vm, const struct stats_sample *now, const struct stats_sample *before,
-		const struct sysmap *map)
+		const struct stats_names *names)
 {
 	struct print_json j = {.f = stdout};
 
@@ -265,7 +320,7 @@ void stats_json(const char *vm, const struct stats_sample *now, const struct sta
 			json_slice(&j, now, i);
 	print_json_close(&j, ']');
 	json_sums(&j, now, before);
-	json_hot(&j, now, map);
+	json_hot(&j, now, names);
 	print_json_close(&j, '}');
 	putchar('\n');
 	fflush(stdout);
@@ -397,29 +452,33 @@ static void print_links(const struct ctl *c, const struct stats_sample *now,
 	print_table_end(&t, stdout);
 }
 
-static void print_hot(const struct ctl *c, const struct stats_sample *s, const struct sysmap *map)
+static void print_hot(const struct ctl *c, const struct stats_sample *s,
+		      const struct stats_names *names)
 {
-	static const char *const headings[] = {">TAKEN", "FROM", "ADDRESS", "KERNEL SYMBOLS"};
+	static const char *const headings[] = {">TAKEN", "FROM", "ADDRESS", "WHAT IT HOLDS"};
 	struct hot hot[HOT_MAX * VMSPEC_MAX_PARTS];
 	size_t count = hot_pages(s, hot);
 	struct print_table t;
+	struct holds holds;
 
 	if (!count)
 		return;
-	print_table_init(&t, c->colour, headings, map ? 4 : 3);
+	print_table_init(&t, c->colour, headings, names->map ? 4 : 3);
 	for (size_t i = 0; i < count; i++) {
 		uint64_t at = stats_gfn_address(hot[i].gfn);
-		char taken[24], address[24], symbol[SYMBOL_CAP + 32] = "";
-		const char *cells[] = {taken, s->node[hot[i].slice], address, symbol};
+		char taken[24], address[24], text[HOLDS_CAP];
+		const char *cells[] = {taken, s->node[hot[i].slice], address, text};
 
 		snprintf(taken, sizeof(taken), "%" PRIu64, hot[i].count);
 		snprintf(address, sizeof(address), "0x%" PRIx64, at);
-		if (map)
-			hot_symbol(s, map, at, symbol, sizeof(symbol));
+		hot_holds(s, names, at, &holds);
+		holds_text(&holds, text, sizeof(text));
 		print_table_row(&t, cells);
 	}
 	putchar('\n');
 	print_table_end(&t, stdout);
+	if (names->why)
+		printf("processes are not named: %s\n", names->why);
 }
 
 /* All else that has been counted, over all slices. */
@@ -451,14 +510,14 @@ static void print_rest(const struct ctl *c, const struct stats_sample *now,
 }
 
 void stats_print(const struct ctl *c, const struct stats_sample *now,
-		 const struct stats_sample *before, const struct sysmap *map)
+		 const struct stats_sample *before, const struct stats_names *names)
 {
 	if (c->colour && c->watch)
 		fputs("\033[H\033[2J", stdout);
 	print_faults(c, now, before);
 	print_classes(c, now, before);
 	print_links(c, now, before);
-	print_hot(c, now, map);
+	print_hot(c, now, names);
 	print_rest(c, now, before);
 	if (c->watch && !c->colour)
 		putchar('\n');

@@ -3,6 +3,7 @@
 #define CTL_STATS_H
 
 #include "ctl/ctl.h"
+#include "ctl/kernel.h"
 #include "ctl/sysmap.h"
 
 /* One look at all slices. */
@@ -14,12 +15,21 @@ struct stats_sample {
 	struct control_reply reply[VMSPEC_MAX_PARTS]; /* items; where `there` */
 };
 
-/* `before`: an earlier look, for rates, or NULL. `map` may be NULL. */
+/* What names the guest's pages. */
+struct stats_names {
+	const struct sysmap *map; /* NULL: no names at all */
+	struct kernel *kernel;	  /* NULL: no processes, */
+	const char *why;	  /* because of that; NULL: nobody has looked */
+};
+
+/* `before`: an earlier look, for rates, or NULL. */
 void stats_print(const struct ctl *c, const struct stats_sample *now,
-		 const struct stats_sample *before, const struct sysmap *map);
+		 const struct stats_sample *before, const struct stats_names *names);
 /* One line. */
 void stats_json(const char *vm, const struct stats_sample *now, const struct stats_sample *before,
-		const struct sysmap *map);
+		const struct stats_names *names);
+/* There are pages that were taken often. */
+bool stats_has_hot(const struct stats_sample *s);
 /* Where page number gfn (in the order of guest memory) lies for the guest. */
 uint64_t stats_gfn_address(uint64_t gfn);
 

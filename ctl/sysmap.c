@@ -117,6 +117,17 @@ void sysmap_free(struct sysmap *m)
 	free(m);
 }
 
+int sysmap_find(const struct sysmap *m, const char *name, uint64_t *address)
+{
+	for (size_t i = 0; i < m->image.count; i++) {
+		if (strcmp(m->image.symbols[i].name, name) != 0)
+			continue;
+		*address = m->image.symbols[i].address - IMAGE_BASE;
+		return 0;
+	}
+	return -ENOENT;
+}
+
 /* How many symbols begin below this address. */
 static size_t below(const struct table *t, uint64_t address)
 {

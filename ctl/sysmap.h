@@ -13,6 +13,10 @@ struct sysmap;
 BASE_MUST_CHECK int sysmap_read(const char *path, struct sysmap **out);
 void sysmap_free(struct sysmap *m);
 /*
+ * Where a symbol of the image lies in guest memory, in an image that is not moved. -ENOENT: it is none.
+ */
+BASE_MUST_CHECK int sysmap_find(const struct sysmap *m, const char *name, uint64_t *address);
+/*
  * What of the kernel's image lies in the page at this guest-physical address, where x86-64 puts an
  * image that is not moved (nokaslr): "name", "first..last", or "" for memory outside the image.
  */

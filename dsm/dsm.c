@@ -291,6 +291,13 @@ void dsm_owners(struct dsm *d, uint64_t gfn, uint64_t count, uint8_t *owner)
 	}
 }
 
+bool dsm_has(struct dsm *d, uint64_t gfn)
+{
+	const struct dsm_page *p = dsm_engine_page(d->engine, gfn);
+
+	return dsm_is_released(d) || (p->state != DSM_I && p->has_bytes);
+}
+
 int dsm_quiesce(struct dsm *d, unsigned timeout_ms)
 {
 	struct timespec until = base_clock_timespec(base_clock_ns() + timeout_ms * BASE_NS_PER_MS);

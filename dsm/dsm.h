@@ -91,6 +91,8 @@ void dsm_stats_get(struct dsm *d, struct dsm_stats *out, struct xp_counters per_
 /* owner[i]: who owns page gfn+i as its home here knows, DSM_NODE_NONE: nobody yet, or the home is
  * elsewhere. For the heat map. Races with the traffic are harmless. */
 void dsm_owners(struct dsm *d, uint64_t gfn, uint64_t count, uint8_t *owner);
+/* The memory file of this slice holds what the guest sees in the page. It may lose it at any moment. */
+bool dsm_has(struct dsm *d, uint64_t gfn);
 /* Waits until no request of this slice is under way (its vCPUs and devices must be paused, or there
  * will be new ones). -ETIMEDOUT. */
 BASE_MUST_CHECK int dsm_quiesce(struct dsm *d, unsigned timeout_ms);

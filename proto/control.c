@@ -309,6 +309,7 @@ int control_request_encode(const struct control_request *r, uint8_t **out, size_
 	pb.overcommit = r->overcommit;
 	pb.cols = r->cols;
 	pb.rows = r->rows;
+	pb.address = r->address;
 	pb.path = lend(r->path);
 	pb.places = lend(r->places);
 	pb.live = r->live;
@@ -413,6 +414,7 @@ static bool get_request(const PB(Request) * pb, struct control_request *r, struc
 	r->overcommit = pb->overcommit;
 	r->cols = (uint16_t)pb->cols;
 	r->rows = (uint16_t)pb->rows;
+	r->address = pb->address;
 	r->live = pb->live;
 	if (!vmspec_set_text(r->places, sizeof(r->places), "places", pb->places, why))
 		return false;

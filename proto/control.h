@@ -20,6 +20,8 @@
  *   VM_START      vm: a libvirt domain that is off
  *   VM_CHANNEL    vm; a stream: data both ways, of the guest channel (guest_line.h)
  *   VM_PAGEMAP    vm, node: of one slice; cols: how many parts of its memory -> data
+ *   VM_PEEK       vm, node: of one slice; address, cols: so many pages of its memory, if it has
+ *                 them (VMMCTL_PEEK)                                   -> data
  *   VM_SPREAD     vm, places: a=1,b=1; a stream, as VM_MIGRATE: vCPUs of a spanning guest move
  *   VM_CONSOLIDATE  vm, migrate: target, places: the node to leave (""): all others; a stream
  * Between agents:
@@ -84,6 +86,7 @@ enum control_op {
 	CONTROL_VM_PAGEMAP,
 	CONTROL_VM_SPREAD,
 	CONTROL_VM_CONSOLIDATE,
+	CONTROL_VM_PEEK = 56,
 	CONTROL_OP_END,
 };
 
@@ -93,7 +96,7 @@ enum {
 	CONTROL_MAX_ITEMS = 2048,
 	CONTROL_MAX_CHECKS = 4096,
 	CONTROL_MAX_NODES = 64,
-	CONTROL_DATA_MAX = 16384, /* console bytes in one message */
+	CONTROL_DATA_MAX = 16384, /* bytes of a console or of memory in one message */
 };
 
 enum { CONTROL_MIGRATE_ID = 16, CONTROL_MIGRATE_KEY = 32, CONTROL_MIGRATE_CHANNELS = 16 };
@@ -139,6 +142,7 @@ struct control_request {
 	uint64_t timeout_ms;
 	bool follow, overcommit;
 	uint16_t cols, rows;
+	uint64_t address;
 };
 
 /*

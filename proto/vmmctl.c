@@ -30,7 +30,8 @@ static bool op_valid(PB(Op) op)
 	return (op >= VMMCTL__PB__OP__OP_STATUS && op <= VMMCTL__PB__OP__OP_REGISTERS) ||
 	       op == VMMCTL__PB__OP__OP_MIGRATE_OUT || op == VMMCTL__PB__OP__OP_MIGRATE_IN ||
 	       (op >= VMMCTL__PB__OP__OP_PAGEMAP && op <= VMMCTL__PB__OP__OP_PLACES) ||
-	       op == VMMCTL__PB__OP__OP_MIGRATE_ATTACH || op == VMMCTL__PB__OP__OP_SAVE_LIVE;
+	       op == VMMCTL__PB__OP__OP_PEEK || op == VMMCTL__PB__OP__OP_MIGRATE_ATTACH ||
+	       op == VMMCTL__PB__OP__OP_SAVE_LIVE;
 }
 
 /* ---- encode ---- */
@@ -135,6 +136,7 @@ int vmmctl_encode(const struct vmmctl_msg *m, uint8_t out[VMMCTL_MAX_BYTES], siz
 		request.cols = m->request.cols;
 		request.rows = m->request.rows;
 		request.rate = m->request.rate;
+		request.address = m->request.address;
 		pb.body_case = VMMCTL__PB__MESSAGE__BODY_REQUEST;
 		pb.request = &request;
 		break;
@@ -231,6 +233,7 @@ static bool decode_request(const PB(Request) * in, struct decoded *d)
 	d->msg.request.cols = (uint16_t)in->cols;
 	d->msg.request.rows = (uint16_t)in->rows;
 	d->msg.request.rate = in->rate;
+	d->msg.request.address = in->address;
 	return true;
 }
 

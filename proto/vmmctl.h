@@ -42,7 +42,8 @@ enum {
 	VMMCTL_PAGEMAP_MAX = 4096, /* parts */
 	/* Of each part: the slice that owns most (255: none), and what share of it, 0 to 255. */
 	VMMCTL_PAGEMAP_STEP = 2,
-	VMMCTL_DATA_MAX = VMMCTL_PAGEMAP_MAX * VMMCTL_PAGEMAP_STEP,
+	VMMCTL_PEEK_MAX = 4, /* pages of 4 KiB */
+	VMMCTL_DATA_MAX = VMMCTL_PEEK_MAX * 4096,
 };
 
 /* The numbers are those of the wire. */
@@ -79,6 +80,12 @@ enum vmmctl_op {
 	 */
 	VMMCTL_EMPTY,
 	VMMCTL_PLACES, /* stats: vcpuN.slice, sliceN.gone, partN.home, and how far EMPTY is */
+	/*
+	 * `cols` pages of guest memory from physical `address` on, as far as this slice has them: it asks
+	 * nobody for one, so the guest does not notice. Data may be short, or empty. They may be half of
+	 * one write and half of another. -EFAULT: no memory there.
+	 */
+	VMMCTL_PEEK = 56,
 };
 
 enum vmmctl_state {
@@ -123,8 +130,8 @@ struct vmmctl_stat {
 
 struct vmmctl_request {
 	enum vmmctl_op op;
-	uint16_t cols, rows; /* CONSOLE_RESIZE, MOVE_VCPU, EMPTY; PAGEMAP: cols */
-	uint64_t rate;
+	uint16_t cols, rows; /* CONSOLE_RESIZE, MOVE_VCPU, EMPTY; PAGEMAP, PEEK: cols */
+	uint64_t rate, address;
 };
 
 /* What is not there is NULL. In a message to encode everything is borrowed. */
@@ -134,7 +141,7 @@ struct vmmctl_reply {
 	const struct vmmctl_status *status;
 	const struct vmmctl_stat *stats;
 	size_t stat_count;
-	const uint8_t *data; /* PAGEMAP */
+	const uint8_t *data; /* PAGEMAP, PEEK */
 	size_t data_len;
 };
 

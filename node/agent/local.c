@@ -171,7 +171,7 @@ static void question_done(void *arg, const struct vmmctl_reply *r)
 				 r->text && r->text[0] ? r->text : strerror(-r->error));
 	else if (q->op == CONTROL_VM_STATS)
 		answer_stats(q, r);
-	else if (q->op == CONTROL_VM_PAGEMAP)
+	else if (q->op == CONTROL_VM_PAGEMAP || q->op == CONTROL_VM_PEEK)
 		agent_reply(q->call,
 			    &(struct control_reply){.data = r->data, .data_len = r->data_len});
 	else
@@ -185,6 +185,7 @@ static enum vmmctl_op vmm_op(enum control_op op)
 	switch (op) {
 	case CONTROL_VM_STATS: return VMMCTL_STATS;
 	case CONTROL_VM_PAGEMAP: return VMMCTL_PAGEMAP;
+	case CONTROL_VM_PEEK: return VMMCTL_PEEK;
 	case CONTROL_VM_PAUSE: return VMMCTL_PAUSE;
 	case CONTROL_VM_RESUME: return VMMCTL_RESUME;
 	case CONTROL_VM_RESET: return VMMCTL_RESET;
@@ -196,7 +197,8 @@ static enum vmmctl_op vmm_op(enum control_op op)
 static void ask_vm(struct agent_vm *vm, struct chan_call *call, const struct control_request *creq)
 {
 	enum control_op op = creq->op;
-	struct vmmctl_request req = {.op = vmm_op(op), .cols = creq->cols};
+	struct vmmctl_request req = {
+		.op = vmm_op(op), .cols = creq->cols, .address = creq->address};
 	struct question *q = calloc(1, sizeof(*q));
 	int rc = q ? -ENOTCONN : -ENOMEM;
 
@@ -243,7 +245,8 @@ static bool refuse_slice(const struct agent_vm *vm, struct chan_call *call, enum
 		return true;
 	}
 	if (!vm->slice.index || op == CONTROL_VM_KILL || op == CONTROL_VM_INFO ||
-	    op == CONTROL_VM_STATS || op == CONTROL_VM_REGISTERS || op == CONTROL_VM_PAGEMAP)
+	    op == CONTROL_VM_STATS || op == CONTROL_VM_REGISTERS || op == CONTROL_VM_PAGEMAP ||
+	    op == CONTROL_VM_PEEK)
 		return false;
 	agent_reply_text(call, CONTROL_USAGE,
 			 "node %s has a follower of %s; its lead is on node %s (leave out --node)",

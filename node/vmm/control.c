@@ -157,6 +157,25 @@ static void answer_pagemap(struct vmm_control *c, struct vmmctl_call *call, unsi
 	free(map);
 }
 
+static void answer_peek(struct vmm_control *c, struct vmmctl_call *call,
+			const struct vmmctl_request *req)
+{
+	BASE_AUTO_FREE uint8_t *bytes = malloc((size_t)VMMCTL_PEEK_MAX * VMM_PAGE_SIZE);
+	ssize_t len = -ENOMEM;
+
+	if (req->cols < 1 || req->cols > VMMCTL_PEEK_MAX)
+		len = -EINVAL;
+	else if (bytes)
+		len = vmm_vm_peek(c->vm, req->address, req->cols, bytes);
+	if (len < 0)
+		vmmctl_call_fail(call, (int)len, "%s",
+				 len == -EFAULT ? "the guest has no memory there"
+						: strerror((int)-len));
+	else
+		vmmctl_call_reply(call,
+				  &(struct vmmctl_reply){.data = bytes, .data_len = (size_t)len});
+}
+
 /* ---- saving ---- */
 
 static void save_resume(void *arg)
@@ -364,6 +383,13 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 			answer_stats(c, call, vmm_vm_stats);
 		break;
 	case VMMCTL_PAGEMAP: answer_pagemap(c, call, req->cols); break;
+	case VMMCTL_PEEK:
+		/* What is not there yet would read as zero. */
+		if (vmm_migration_cut(c->migration))
+			vmmctl_call_fail(call, -EBUSY, "the VM waits for its memory");
+		else
+			answer_peek(c, call, req);
+		break;
 	case VMMCTL_MOVE_VCPU: start_move(c, call, req->cols, req->rows); break;
 	case VMMCTL_EMPTY: start_empty(c, call, req); break;
 	case VMMCTL_PLACES:

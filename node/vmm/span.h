@@ -167,6 +167,8 @@ uint64_t vmm_span_first_byte(const struct vmm_slice_config *s, unsigned slice);
 
 /* Of `parts` even parts of guest memory, two bytes each: see VMMCTL_PAGEMAP. */
 void vmm_span_pagemap(struct vmm_span *s, unsigned parts, uint8_t *out);
+/* As dsm_has(). */
+bool vmm_span_has(struct vmm_span *s, uint64_t gfn);
 
 void vmm_span_stats(struct vmm_span *s, void (*put)(void *arg, const char *name, uint64_t value),
 		    void *arg);

@@ -1,4 +1,4 @@
-/* Who owns the guest's memory, in even parts: for the heat map. */
+/* Who owns the guest's memory: in even parts for the heat map, and whether a page is here. */
 #include "node/vmm/span_internal.h"
 
 /* Of a part that has more pages, evenly spaced ones are looked at. */
@@ -36,4 +36,9 @@ void vmm_span_pagemap(struct vmm_span *s, unsigned parts, uint8_t *out)
 		out[2 * i] = counts[best] ? (uint8_t)best : UINT8_MAX;
 		out[2 * i + 1] = looked ? (uint8_t)(counts[best] * 255 / looked) : 0;
 	}
+}
+
+bool vmm_span_has(struct vmm_span *s, uint64_t gfn)
+{
+	return !s->dsm || dsm_has(s->dsm, gfn);
 }

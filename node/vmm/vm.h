@@ -101,6 +101,9 @@ void vmm_vm_stats(struct vmm_vm *vm, void (*put)(void *arg, const char *name, ui
 		  void *arg);
 /* As vmm_span_pagemap(); false: all of it is here. */
 bool vmm_vm_pagemap(struct vmm_vm *vm, unsigned parts, uint8_t *out);
+/* Of so many pages of guest memory from gpa on, the bytes that are here: their number, see VMMCTL_PEEK.
+ * Waits for no page. -EFAULT: no memory there. Main thread. */
+BASE_MUST_CHECK ssize_t vmm_vm_peek(struct vmm_vm *vm, uint64_t gpa, unsigned pages, uint8_t *out);
 /* Registers of all vCPUs as text; pauses a running VM for a moment. */
 void vmm_vm_dump(struct vmm_vm *vm, char *out, size_t cap);
 

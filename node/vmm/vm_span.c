@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -309,4 +310,37 @@ bool vmm_vm_pagemap(struct vmm_vm *vm, unsigned parts, uint8_t *out)
 		return false;
 	vmm_span_pagemap(vm->span, parts, out);
 	return true;
+}
+
+static const struct vmm_mem_region *region_of(const struct vmm_mem *mem, uint64_t gpa)
+{
+	for (unsigned i = 0; i < vmm_mem_region_count(mem); i++) {
+		const struct vmm_mem_region *r = vmm_mem_region_at(mem, i);
+
+		if (gpa >= r->gpa && gpa - r->gpa < r->len)
+			return r;
+	}
+	return NULL;
+}
+
+ssize_t vmm_vm_peek(struct vmm_vm *vm, uint64_t gpa, unsigned pages, uint8_t *out)
+{
+	const struct vmm_mem_region *r = region_of(vm->mem, gpa);
+	uint64_t at, left;
+	size_t len = 0;
+
+	if (!r || gpa % VMM_PAGE_SIZE)
+		return -EFAULT;
+	at = gpa - r->gpa + r->fd_offset;
+	left = (r->len - (gpa - r->gpa)) / VMM_PAGE_SIZE;
+	/* From the file: a page that is taken away meanwhile reads as zero, and comes by no fault. */
+	for (unsigned i = 0; i < BASE_MIN(left, (uint64_t)pages); i++) {
+		if (vm->span && !vmm_span_has(vm->span, at / VMM_PAGE_SIZE + i))
+			break;
+		if (pread(vmm_mem_fd(vm->mem), out + len, VMM_PAGE_SIZE, (off_t)(at + len)) !=
+		    VMM_PAGE_SIZE)
+			break;
+		len += VMM_PAGE_SIZE;
+	}
+	return (ssize_t)len;
 }

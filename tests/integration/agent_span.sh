@@ -61,6 +61,10 @@ expect 0 "write" "$pangaea" vm stats big --agent c
 expect 0 '"dsm.faults.write":' "$pangaea" vm stats big --json --agent b
 printf '%s\n' 'ffffffff80100000 T guest_image' 'ffffffff80200000 B _end' >"$dir/map"
 expect 0 "guest_image" "$pangaea" vm stats big --system-map "$dir/map"
+expect 0 "processes are not named: the symbols lack linux_banner" "$pangaea" vm stats big --system-map "$dir/map"
+printf '%s\n' 'ffffffff80100000 D linux_banner' 'ffffffff80101000 D init_top_pgt' 'ffffffff80200000 B _end' >"$dir/map"
+expect 0 "processes are not named: the guest's kernel is not where its symbols say" "$pangaea" vm stats big --system-map "$dir/map" --agent c
+expect 0 '"no_processes":"the guest' "$pangaea" vm stats big --system-map "$dir/map" --json --agent b
 expect 3 "No such file" "$pangaea" vm stats big --system-map /none
 timeout 30 "$pangaea" vm stats big --watch --json --agent c 2>/dev/null | grep -qm1 '"per_second":{' &&
   ok "the second look says what happened since the first" || fail "no rates"

@@ -41,7 +41,7 @@ static char *printed_json(const struct stats_sample *s, const struct sysmap *m)
 	f = open_memstream(&text, &len);
 	assert_non_null(f);
 	stdout = f;
-	stats_json("big", s, NULL, m);
+	stats_json("big", s, NULL, &(struct stats_names){.map = m});
 	stdout = old;
 	fclose(f);
 	return text;
