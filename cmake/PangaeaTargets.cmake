@@ -11,7 +11,10 @@ target_compile_options(pangaea_flags INTERFACE
   -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2 -Wundef -Wimplicit-fallthrough
   -Wno-unused-parameter -Wno-gnu-variable-sized-type-not-at-end -fno-strict-aliasing -fno-common -fstack-protector-strong
   -fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=)
-target_link_options(pangaea_flags INTERFACE -Wl,-z,relro,-z,now)
+# A target with PANGAEA_LAZY binds what it calls when it calls it: what starts by the hundred pays for no
+# more than it uses. Its parts also are fewer mappings.
+target_link_options(pangaea_flags INTERFACE -Wl,-z,relro
+  $<IF:$<BOOL:$<TARGET_PROPERTY:PANGAEA_LAZY>>,-Wl$<COMMA>-z$<COMMA>noseparate-code,-Wl$<COMMA>-z$<COMMA>now>)
 target_link_libraries(pangaea_flags INTERFACE Threads::Threads)
 if(PANGAEA_SANITIZE)
   target_compile_options(pangaea_flags INTERFACE -fsanitize=${PANGAEA_SANITIZE}

@@ -30,21 +30,23 @@ struct meta {
 };
 
 static struct {
-	uint8_t *seg;
+	uint8_t *seg; /* NULL: none, and nothing else here counts */
 	int fd;
 	struct meta *meta;
 	uint32_t free[CLASSES];
 	uint64_t top; /* first byte of the heap never used */
 	size_t cached;
-	uint32_t lease_block[MP_LEASES];
-	int lease_tid[MP_LEASES];
-	uint16_t lease_used[MP_LEASES]; /* indices of those that are out */
-	uint16_t lease_free[MP_LEASES];
 	uint32_t used_count, free_count;
+	uint32_t lease_fresh; /* from here on never used */
 	uint32_t returned_seen;
 	uint8_t *old[OLD_MAX];
 	int old_count;
-} heap = {.fd = -1};
+	/* Last: a page of these that is not touched costs nothing when a task starts. */
+	uint16_t lease_used[MP_LEASES]; /* indices of those that are out */
+	uint16_t lease_free[MP_LEASES]; /* of those that came back */
+	uint32_t lease_block[MP_LEASES];
+	int lease_tid[MP_LEASES];
+} heap;
 
 static struct mp_seg_head *head(void)
 {
@@ -81,9 +83,8 @@ int mp_heap_open(void)
 	for (int i = 0; i < CLASSES; i++)
 		heap.free[i] = NONE;
 	heap.used_count = 0;
-	heap.free_count = MP_LEASES;
-	for (int i = 0; i < MP_LEASES; i++)
-		heap.lease_free[i] = (uint16_t)(MP_LEASES - 1 - i);
+	heap.free_count = 0;
+	heap.lease_fresh = 0;
 	heap.returned_seen = 0;
 	head()->magic = MP_SEG_MAGIC;
 	head()->layout = MP_SEG_LAYOUT;
@@ -106,7 +107,6 @@ void mp_heap_close(void)
 	heap.old[heap.old_count++] = heap.seg;
 	heap.seg = NULL;
 	heap.meta = NULL;
-	heap.fd = -1;
 }
 
 void *mp_heap_seg(void)
@@ -216,11 +216,12 @@ int mp_heap_lease(uint64_t off, int tid, uint64_t filled)
 	struct mp_lease *l;
 	uint16_t i;
 
-	if (!heap.free_count)
+	if (!heap.free_count && heap.lease_fresh == MP_LEASES)
 		reclaim();
-	if (!heap.free_count || unit == NONE || heap.meta[unit].leases == UINT16_MAX)
+	if ((!heap.free_count && heap.lease_fresh == MP_LEASES) || unit == NONE ||
+	    heap.meta[unit].leases == UINT16_MAX)
 		return -1;
-	i = heap.lease_free[--heap.free_count];
+	i = heap.free_count ? heap.lease_free[--heap.free_count] : (uint16_t)heap.lease_fresh++;
 	heap.lease_used[heap.used_count++] = i;
 	heap.lease_block[i] = unit;
 	heap.lease_tid[i] = tid;

@@ -33,6 +33,7 @@
 #include "pvm/mp_task.h"
 
 struct mp_chan mp_chan = {.hot = -1, .warm = -1};
+struct mp_peer *mp_chan_by_slot[MP_SLOTS];
 
 enum {
 	LOOK = 100, /* looks before the clock is read: a few microseconds */
@@ -52,17 +53,18 @@ struct mp_seg_head *mp_chan_self(void)
 	return mp_heap_seg();
 }
 
-static struct base_list *bucket(int tid)
+static struct mp_peer **bucket(int tid)
 {
-	return &mp_chan.buckets[(unsigned)tid % MP_CHAN_PEER_BUCKETS];
+	return &mp_chan.peers[(unsigned)tid % MP_CHAN_PEER_BUCKETS];
 }
 
 struct mp_peer *mp_peer_find(int tid)
 {
-	base_list_foreach (p, bucket(tid), struct mp_peer, link)
-		if (p->tid == tid)
-			return p;
-	return NULL;
+	struct mp_peer *p = *bucket(tid);
+
+	while (p && p->tid != tid)
+		p = p->next;
+	return p;
 }
 
 struct mp_peer *mp_peer_get(int tid)
@@ -77,7 +79,8 @@ struct mp_peer *mp_peer_get(int tid)
 	p->tid = tid;
 	p->refs = 1;
 	p->slot = p->in_slot = -1;
-	base_list_add(bucket(tid), &p->link);
+	p->next = *bucket(tid);
+	*bucket(tid) = p;
 	return p;
 }
 
@@ -92,9 +95,15 @@ void mp_peer_unref(struct mp_peer *p)
 
 void mp_peer_drop(struct mp_peer *p)
 {
+	struct mp_peer **at = bucket(p->tid);
+
 	mp_msg_unref(p->partial);
 	p->partial = NULL;
-	base_list_del(&p->link);
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	if (p->in_slot >= 0)
+		mp_chan_by_slot[p->in_slot] = NULL;
 	p->gone = true;
 	mp_peer_unref(p);
 }
@@ -146,8 +155,6 @@ void mp_chan_enrolled(int tid, int page_fd, bool accepted)
 		mp_heap_close();
 		return;
 	}
-	for (int i = 0; i < MP_CHAN_PEER_BUCKETS; i++)
-		base_list_init(&mp_chan.buckets[i]);
 	if (page_fd >= 0) {
 		p = mmap(NULL, MP_SEG_HEAD, PROT_READ | PROT_WRITE, MAP_SHARED, page_fd, 0);
 		mp_chan.page = p == MAP_FAILED ? NULL : p;
@@ -169,8 +176,8 @@ void mp_chan_close(void)
 {
 	if (mp_chan.open) {
 		for (int i = 0; i < MP_CHAN_PEER_BUCKETS; i++)
-			base_list_foreach_safe (p, &mp_chan.buckets[i], struct mp_peer, link)
-				mp_peer_drop(p);
+			while (mp_chan.peers[i])
+				mp_peer_drop(mp_chan.peers[i]);
 		if (mp_chan.page) {
 			atomic_fetch_sub(&mp_chan.page->awake, 1);
 			munmap(mp_chan.page, MP_SEG_HEAD);

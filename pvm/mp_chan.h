@@ -16,7 +16,7 @@ enum {
 	MP_CHAN_PART_MAX = 16384,  /* inline pieces of others */
 	MP_CHAN_COPY_STEP = 65536, /* a body that is being copied becomes visible in such steps */
 	MP_CHAN_WINDOW = 32 << 20, /* bytes by reference that a receiver has not taken in yet */
-	MP_CHAN_PEER_BUCKETS = 1024,
+	MP_CHAN_PEER_BUCKETS = 128,
 	MP_CHAN_SPIN_US = 200,	     /* default of PvmPollTime */
 	MP_CHAN_SLEEP_MAX_MS = 1000, /* then the socket is looked at: the daemon may have died */
 	MP_CHAN_DIRECT_MIN = 65536,  /* a first message of this size is worth a channel at once */
@@ -50,7 +50,7 @@ _Static_assert(MP_CHAN_TAIL_LATE + 2 * (MP_CHAN_PART_MAX + MP_CHAN_LINE) <= MP_R
 
 /* Another task of this host whose segment we have mapped, or know that we cannot. */
 struct mp_peer {
-	struct base_list link;
+	struct mp_peer *next; /* in its bucket */
 	int tid;
 	uint8_t *seg;
 	unsigned refs; /* table, and bodies that are read in its segment */
@@ -78,8 +78,7 @@ struct mp_chan_word {
 struct mp_chan {
 	bool open;
 	struct mp_chan_word word;
-	struct base_list buckets[MP_CHAN_PEER_BUCKETS];
-	struct mp_peer *by_slot[MP_SLOTS];
+	struct mp_peer *peers[MP_CHAN_PEER_BUCKETS];
 	uint32_t slot_free[MP_SLOT_WORDS]; /* to be told to the daemon */
 	bool slot_free_any;
 	uint32_t stale; /* words with slots whose sender is not known yet */
@@ -105,6 +104,8 @@ struct mp_chan {
 };
 
 extern struct mp_chan mp_chan;
+/* Apart, because a page of it that is not touched costs nothing when a task starts and ends. */
+extern struct mp_peer *mp_chan_by_slot[MP_SLOTS];
 
 struct mp_seg_head *mp_chan_self(void);
 struct mp_peer *mp_peer_find(int tid);

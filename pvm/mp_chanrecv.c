@@ -341,7 +341,7 @@ bool mp_chan_cool(void)
 /* The slot was just taken. */
 static void warm_up(uint32_t slot)
 {
-	struct mp_peer *p = mp_chan.by_slot[slot];
+	struct mp_peer *p = mp_chan_by_slot[slot];
 
 	if (mp_chan.warm != (int)slot || p->lost) {
 		mp_chan.warm = (int)slot;
@@ -364,12 +364,12 @@ static int poll_word(uint32_t w, int max)
 
 		bits &= bits - 1;
 		/* The news of who that is may still be in the socket. */
-		if (!mp_chan.by_slot[slot]) {
+		if (!mp_chan_by_slot[slot]) {
 			later |= 1u << i;
 			continue;
 		}
-		n += ring_take(mp_chan.by_slot[slot], slot, max);
-		if (mp_chan.by_slot[slot])
+		n += ring_take(mp_chan_by_slot[slot], slot, max);
+		if (mp_chan_by_slot[slot])
 			warm_up(slot);
 	}
 	if (later) {
@@ -389,7 +389,7 @@ int mp_chan_poll(bool all)
 		return 0;
 	mp_chan.in_poll = true;
 	if (mp_chan_hot_news()) {
-		n = ring_take(mp_chan.by_slot[mp_chan.hot], (uint32_t)mp_chan.hot, max);
+		n = ring_take(mp_chan_by_slot[mp_chan.hot], (uint32_t)mp_chan.hot, max);
 		mp_chan.warm = -1;
 	}
 	words = atomic_load(&mp_chan_self()->summary) ? atomic_exchange(&mp_chan_self()->summary, 0)
@@ -426,10 +426,12 @@ void mp_chan_peer(uint32_t slot, int tid, int fd)
 	g = mp_seg_ring(mp_heap_seg(), slot);
 	/* Without room for its segment bodies come through the ring: slow, not lost. */
 	atomic_store(&g->ready, mp_peer_map(p, fd));
+	if (p->in_slot >= 0)
+		mp_chan_by_slot[p->in_slot] = NULL;
 	p->in_slot = (int)slot;
 	p->lost = false;
 	p->tail = p->tail_told = atomic_load(&g->tail) & ~(uint64_t)(MP_CHAN_LINE - 1);
-	mp_chan.by_slot[slot] = p;
+	mp_chan_by_slot[slot] = p;
 	poll_stale();
 	announce(slot);
 }
@@ -442,7 +444,7 @@ void mp_chan_peer_gone(int tid, int slot)
 	if (!p)
 		return;
 	/* What it sent before its end still counts. */
-	if (slot >= 0 && slot < MP_SLOTS && mp_chan.by_slot[slot] == p) {
+	if (slot >= 0 && slot < MP_SLOTS && mp_chan_by_slot[slot] == p) {
 		if (mp_chan.hot == slot)
 			mp_chan_cool();
 		ring_take(p, (uint32_t)slot, MP_RING_DATA / MP_CHAN_LINE);
@@ -450,7 +452,7 @@ void mp_chan_peer_gone(int tid, int slot)
 		/* The next one there goes on where this one ended. */
 		tell_tail(p, g);
 		atomic_store(&g->ready, 0);
-		mp_chan.by_slot[slot] = NULL;
+		mp_chan_by_slot[slot] = NULL;
 		mp_chan.slot_free[slot / 32] |= 1u << slot % 32;
 		mp_chan.slot_free_any = true;
 		p->in_slot = -1;

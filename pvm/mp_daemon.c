@@ -21,6 +21,7 @@
 extern struct Pvmtracer pvmtrc, pvmctrc;
 
 enum {
+	IN_FIRST = 2048, /* a task that has little to say does not touch more */
 	IN_MIN = 64 * 1024,
 	ENROL_VERSION = 1,
 	CONNECT_TRIES = 3,
@@ -342,7 +343,7 @@ static int parse(void)
 	return rc ? rc : n;
 }
 
-static ssize_t receive(void)
+static ssize_t receive(int flags)
 {
 	union {
 		struct cmsghdr align;
@@ -353,7 +354,7 @@ static ssize_t receive(void)
 			   .msg_iovlen = 1,
 			   .msg_control = ctl.bytes,
 			   .msg_controllen = sizeof(ctl.bytes)};
-	ssize_t n = recvmsg(mp_rt.fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	ssize_t n = recvmsg(mp_rt.fd, &m, flags | MSG_CMSG_CLOEXEC);
 
 	if (n <= 0)
 		return n < 0 ? -errno : -ECONNRESET;
@@ -373,16 +374,17 @@ static ssize_t receive(void)
 	return n;
 }
 
-/* What the socket has now: frames taken in, 0, or PvmSysErr. */
-static int pump_socket(void)
+/* What the socket has now: frames taken in, 0, or PvmSysErr. With `wait` it is waited for. */
+static int pump_socket(bool wait)
 {
 	int total = 0;
 
 	/* A handler that calls us while frames are handed out waits for the outer turn. */
 	for (;;) {
-		ssize_t n = mp_rt.fd < 0 ? -ECONNRESET : receive();
+		ssize_t n = mp_rt.fd < 0 ? -ECONNRESET : receive(wait ? 0 : MSG_DONTWAIT);
 		int rc;
 
+		wait = false;
 		if (n == -EAGAIN || n == -EINTR)
 			return total;
 		if (n < 0) {
@@ -392,6 +394,8 @@ static int pump_socket(void)
 		mp_rt.in_len += (size_t)n;
 		/* A read ends where a descriptor came along. */
 		mp_rt.look_due = true;
+		if (mp_rt.in_len == mp_rt.in_cap && in_room(IN_MIN))
+			return PvmNoMem;
 		rc = parse();
 		if (rc < 0) {
 			pvmlogprintf("the daemon sent garbage\n");
@@ -399,7 +403,8 @@ static int pump_socket(void)
 			return PvmSysErr;
 		}
 		total += rc;
-		if (mp_rt.in_len < mp_rt.in_cap / 2 && (size_t)n < IN_MIN / 2)
+		if (mp_rt.in_len < mp_rt.in_cap / 2 &&
+		    (size_t)n < BASE_MIN(mp_rt.in_cap, (size_t)IN_MIN) / 2)
 			return total;
 	}
 }
@@ -420,7 +425,7 @@ int mp_rt_take(void)
 
 	mp_chan_poll(true);
 	mp_net_poll();
-	rc = pump_socket();
+	rc = pump_socket(false);
 	return rc < 0 ? rc : 0;
 }
 
@@ -448,7 +453,8 @@ int mp_rt_pump(int64_t deadline_ns)
 		if (!net || n || looked) {
 			n += mp_net_poll();
 			if ((mp_net_daemon() || deadline_ns == 0) && socket_due(bell))
-				rc = pump_socket();
+				rc = pump_socket(deadline_ns < 0 && !n && !net &&
+						 !mp_chan_active());
 		}
 		if (rc < 0)
 			return rc;
@@ -518,7 +524,7 @@ int mp_rt_write(struct iovec *iov, int n, int pass_fd)
 		/* The daemon may wait for us to read before it reads from us. */
 		poll(p, 2, -1);
 		mp_net_poll();
-		if ((p[0].revents & POLLIN) && pump_socket() < 0)
+		if ((p[0].revents & POLLIN) && pump_socket(false) < 0)
 			return PvmSysErr;
 	}
 	return 0;
@@ -712,7 +718,7 @@ int mp_rt_begin(void)
 		registered = true;
 	}
 	lists_init();
-	if (in_room(IN_MIN))
+	if (in_room(IN_FIRST))
 		return PvmNoMem;
 	mp_rt.fd = connect_daemon();
 	if (mp_rt.fd < 0) {

@@ -186,6 +186,7 @@ struct mpd {
 	struct mp_host_page *page;
 	struct mpd_mbox *mbox;
 	struct base_list starts; /* hosts being started */
+	struct base_list execs;	 /* tasks that are to be started here: mpd_exec.c */
 	struct base_list started_waits;
 	struct mpd_defaults *defaults;
 	/* A slave: who started it, and its orders. */
@@ -351,6 +352,14 @@ void mpd_mbox_host_gone(struct mpd *pd, int host);
 /* The body of the first entry of a class, XDR; valid until the next change. */
 bool mpd_mbox_first(const struct mpd *pd, const char *name, struct base_rbuf *body);
 void mpd_mbox_dump(struct mpd *pd, struct mpd_host *to);
+
+/* mpd_exec.c: a turn of the loop starts one task. */
+static inline bool mpd_exec_due(const struct mpd *pd)
+{
+	return !base_list_empty(&pd->execs);
+}
+void mpd_exec_step(struct mpd *pd);
+void mpd_exec_fini(struct mpd *pd);
 
 /* mpd_hoster.c: a task starts them. */
 void mpd_hoster_answer(struct mpd *pd, const uint8_t *body, size_t len);

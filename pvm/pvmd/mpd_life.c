@@ -289,7 +289,7 @@ static void setup_lists(struct mpd *pd)
 				     &pd->host_add, &pd->starts,    &pd->sinks,
 				     &pd->choked,   &pd->strangers, &pd->started_waits,
 				     &pd->directs,  &pd->tickets,   &pd->dials,
-				     &pd->tracers};
+				     &pd->tracers,  &pd->execs};
 
 	for (size_t i = 0; i < BASE_ARRAY_LEN(lists); i++)
 		base_list_init(lists[i]);
@@ -367,8 +367,10 @@ static int turn(struct mpd *pd, bool spin)
 	for (int i = 0; spin && i < LOOKS && !mpd_quick_news(pd); i++)
 		__builtin_ia32_pause();
 	/* Those that saw us looking do not wake us. */
-	rc = base_loop_step(pd->loop, spin || mpd_quick_news(pd) ? 0 : -1);
+	rc = base_loop_step(pd->loop, spin || mpd_quick_news(pd) || mpd_exec_due(pd) ? 0 : -1);
 	mpd_quick_serve(pd);
+	if (!pd->halting)
+		mpd_exec_step(pd);
 	return rc;
 }
 
@@ -457,6 +459,7 @@ void mpd_life_fini(struct mpd *pd)
 	pd->contexts = NULL;
 	mpd_mbox_free(pd);
 	mpd_start_fini(pd);
+	mpd_exec_fini(pd);
 	explicit_bzero(pd->key, sizeof(pd->key));
 }
 

@@ -1,7 +1,6 @@
 #include "pvm/wire/mp_wire.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
@@ -123,17 +122,32 @@ const char *mp_path_tmp(void)
 	return tmp && *tmp ? tmp : "/tmp";
 }
 
+/* Without printf, whose pages a task that starts would touch for this alone. */
 static int path_make(char *out, size_t cap, const char *stem, const char *tail)
 {
 	const char *vmid = getenv("PVM_VMID");
 	bool has = vmid && *vmid;
-	int n;
+	char digits[12], *uid = digits + sizeof(digits);
+	unsigned id = getuid();
+	size_t at = 0;
 
 	if (has && strchr(vmid, '/'))
 		return -EINVAL;
-	n = snprintf(out, cap, "%s/%s.%u%s%s%s", mp_path_tmp(), stem, (unsigned)getuid(),
-		     has ? "." : "", has ? vmid : "", tail);
-	return n < 0 || (size_t)n >= cap ? -ENAMETOOLONG : 0;
+	*--uid = 0;
+	do
+		*--uid = (char)('0' + id % 10);
+	while (id /= 10);
+	const char *const parts[] = {mp_path_tmp(),   "/", stem, ".", uid, has ? "." : "",
+				     has ? vmid : "", tail};
+	for (size_t i = 0; i < BASE_ARRAY_LEN(parts); i++) {
+		size_t len = strlen(parts[i]);
+
+		if (len >= cap - at)
+			return -ENAMETOOLONG;
+		memcpy(out + at, parts[i], len + 1);
+		at += len;
+	}
+	return 0;
 }
 
 int mp_path_dir(char *out, size_t cap)
