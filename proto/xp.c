@@ -57,6 +57,16 @@ void xp_break_link(struct xp *xp, uint8_t peer)
 	xp->ops->break_link(xp, peer);
 }
 
+int xp_admit(struct xp *xp, uint8_t node, const char *address, uint64_t group)
+{
+	return node < XP_NODE_MAX ? xp->ops->admit(xp, node, address, group) : -EINVAL;
+}
+
+void xp_drop(struct xp *xp, uint8_t peer)
+{
+	xp->ops->drop(xp, peer);
+}
+
 void xp_stop(struct xp *xp)
 {
 	xp->ops->stop(xp);

@@ -47,6 +47,7 @@ struct xp_config {
 	void *ctx;
 	uint8_t self;
 	uint16_t peers;			  /* bit per node, without self */
+	uint16_t room;			  /* nodes that xp_admit() may add later; bits */
 	const char *address[XP_NODE_MAX]; /* tcp, verbs: see xp_address.h */
 	int listen_fd;	/* tcp, verbs: a listening socket, taken over; -1: bind address[self] */
 	uint64_t group; /* only nodes of the same group accept each other */
@@ -93,6 +94,8 @@ struct xp_ops {
 	int64_t (*next_ns)(const struct xp *xp);
 	void (*counters)(const struct xp *xp, uint8_t peer, struct xp_counters *out);
 	void (*break_link)(struct xp *xp, uint8_t peer);
+	int (*admit)(struct xp *xp, uint8_t node, const char *address, uint64_t group);
+	void (*drop)(struct xp *xp, uint8_t peer);
 	void (*stop)(struct xp *xp);
 	void (*fini)(struct xp *xp);
 };
@@ -126,6 +129,15 @@ int64_t xp_next_ns(const struct xp *xp);
 void xp_counters(const struct xp *xp, uint8_t peer, struct xp_counters *out);
 /* For tests: breaks the connection as the network would; the link reconnects. */
 void xp_break_link(struct xp *xp, uint8_t peer);
+/*
+ * A node that is no peer yet, or whose link is down, becomes one: a new link to it comes up within the
+ * window, or goes down, as at the start. group: the link's own, so that whoever had this number before is
+ * not mistaken for it. address: where a node with a lower number than ours listens. -EBUSY: its link is
+ * not down; -EINVAL, -ENOMEM.
+ */
+BASE_MUST_CHECK int xp_admit(struct xp *xp, uint8_t node, const char *address, uint64_t group);
+/* Ends the link without a callback, and without a goodbye. */
+void xp_drop(struct xp *xp, uint8_t peer);
 /* Says goodbye and closes everything; no callback comes after it. verbs: waits up to 300 ms for what
  * was sent to leave. */
 void xp_stop(struct xp *xp);

@@ -131,7 +131,7 @@ static int hello_send(struct xp_dial *d, struct xp_conn *c, struct xp_peer *p)
 			     .node = d->self,
 			     .encrypt = d->encrypt,
 			     .aes = crypto_aead_aes256gcm_is_available(),
-			     .group = d->group,
+			     .group = p->group,
 			     .session = p->session,
 			     .received = d->ops->received(d->ops_ctx, p->node)};
 
@@ -157,7 +157,7 @@ static int hello_check(struct xp_dial *d, const struct xp_hello *h)
 			  h->version_min, h->version_max, WIRE_VERSION_MIN, WIRE_VERSION_MAX);
 		return -EPROTO;
 	}
-	if (h->group != d->group || h->node == d->self || !(d->peers & 1u << h->node))
+	if (h->node == d->self || !(d->peers & 1u << h->node) || h->group != d->peer[h->node].group)
 		return -EACCES;
 	if (h->encrypt != d->encrypt) {
 		log_error("node %u and we disagree on encryption", h->node);
@@ -501,13 +501,22 @@ struct xp_conn *xp_dial_conn(struct xp_dial *d, uint8_t node)
 
 /* ---- making ---- */
 
+static void peer_init(struct xp_dial *d, uint8_t node, uint64_t group)
+{
+	struct xp_peer *p = &d->peer[node];
+
+	*p = (struct xp_peer){.node = node,
+			      .group = group,
+			      .window_end_ns = d->now_ns + d->window_ms * BASE_NS_PER_MS};
+	crypto_kx_keypair(p->eph_public, p->eph_secret);
+}
+
 static void set_up(struct xp_dial *d, const struct xp_config *c)
 {
 	*d = (struct xp_dial){.handler = c->handler,
 			      .ctx = c->ctx,
 			      .self = c->self,
 			      .peers = c->peers,
-			      .group = c->group,
 			      .encrypt = c->encrypt,
 			      .window_ms = c->window_ms ? c->window_ms : 3000,
 			      .dead_ms = c->dead_ms ? c->dead_ms : 1000,
@@ -517,11 +526,8 @@ static void set_up(struct xp_dial *d, const struct xp_config *c)
 	memcpy(d->key, c->key, sizeof(d->key));
 	for (unsigned i = 0; i < BASE_ARRAY_LEN(d->conns); i++)
 		d->conns[i].fd = -1;
-	for (uint8_t n = 0; n < XP_NODE_MAX; n++) {
-		d->peer[n].node = n;
-		crypto_kx_keypair(d->peer[n].eph_public, d->peer[n].eph_secret);
-		d->peer[n].window_end_ns = d->now_ns + d->window_ms * BASE_NS_PER_MS;
-	}
+	for (uint8_t n = 0; n < XP_NODE_MAX; n++)
+		peer_init(d, n, c->group);
 }
 
 static int addresses(struct xp_dial *d, const struct xp_config *c)
@@ -560,6 +566,45 @@ int xp_dial_open(struct xp_dial *d, const struct xp_config *c, const struct xp_d
 		xp_dial_fini(d);
 	}
 	return err;
+}
+
+/* Connections that are not its link's any more, or not yet. */
+static void close_others(struct xp_dial *d, const struct xp_peer *p)
+{
+	for (unsigned i = 0; i < BASE_ARRAY_LEN(d->conns); i++)
+		if (d->conns[i].state != CONN_FREE && d->conns[i].peer == p)
+			conn_close(d, &d->conns[i]);
+}
+
+int xp_dial_admit(struct xp_dial *d, uint8_t node, const char *address, uint64_t group)
+{
+	struct xp_peer *p = &d->peer[node];
+	struct sockaddr_storage addr = {0};
+	socklen_t len = 0;
+	int err = 0;
+
+	if (node == d->self || d->stopped)
+		return -EINVAL;
+	if (d->peers & 1u << node && !p->down)
+		return -EBUSY;
+	if (node < d->self)
+		err = address ? xp_address_parse(address, &addr, &len) : -EINVAL;
+	if (err)
+		return err;
+	close_others(d, p);
+	peer_init(d, node, group);
+	p->addr = addr;
+	p->addr_len = len;
+	d->peers |= (uint16_t)(1u << node);
+	d->next_ns = d->now_ns; /* to connect now */
+	return 0;
+}
+
+void xp_dial_drop(struct xp_dial *d, uint8_t node)
+{
+	d->peer[node].down = true;
+	close_others(d, &d->peer[node]);
+	d->peer[node].conn = NULL;
 }
 
 int xp_dial_watch_fd(struct xp_dial *d, int fd)

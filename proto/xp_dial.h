@@ -38,7 +38,7 @@ struct xp_peer {
 	bool bye;	 /* it stops on purpose */
 	bool complained; /* said once in the log that it is not authentic */
 	struct xp_conn *conn;
-	uint64_t session, reconnects;
+	uint64_t group, session, reconnects;
 	/* Of all connections until the link is there: should one break when only one end has begun the
 	 * link, the next tells both the same keys. */
 	uint8_t eph_public[32], eph_secret[32];
@@ -81,7 +81,6 @@ struct xp_dial {
 	void *ctx;
 	uint8_t self;
 	uint16_t peers;
-	uint64_t group;
 	uint8_t key[XP_KEY_LEN];
 	bool encrypt, stopped;
 	uint32_t window_ms, dead_ms;
@@ -97,6 +96,14 @@ BASE_MUST_CHECK int xp_dial_open(struct xp_dial *d, const struct xp_config *conf
 /* Closes all connections; afterwards nothing calls back. */
 void xp_dial_stop(struct xp_dial *d);
 void xp_dial_fini(struct xp_dial *d);
+
+/*
+ * xp_admit() and xp_drop(), as far as connections go. The former before the user forgets what it has of the
+ * node's last link.
+ */
+BASE_MUST_CHECK int xp_dial_admit(struct xp_dial *d, uint8_t node, const char *address,
+				  uint64_t group);
+void xp_dial_drop(struct xp_dial *d, uint8_t node);
 
 /* Another descriptor that makes epoll_fd readable. -errno. */
 BASE_MUST_CHECK int xp_dial_watch_fd(struct xp_dial *d, int fd);

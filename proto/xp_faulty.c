@@ -60,6 +60,16 @@ static void faulty_break(struct xp *xp, uint8_t peer)
 	xp_break_link(of(xp)->inner, peer);
 }
 
+static int faulty_admit(struct xp *xp, uint8_t node, const char *address, uint64_t group)
+{
+	return xp_admit(of(xp)->inner, node, address, group);
+}
+
+static void faulty_drop(struct xp *xp, uint8_t peer)
+{
+	xp_drop(of(xp)->inner, peer);
+}
+
 static void faulty_stop(struct xp *xp)
 {
 	xp_stop(of(xp)->inner);
@@ -81,6 +91,8 @@ static const struct xp_ops faulty_ops = {
 	.next_ns = faulty_next_ns,
 	.counters = faulty_counters,
 	.break_link = faulty_break,
+	.admit = faulty_admit,
+	.drop = faulty_drop,
 	.stop = faulty_stop,
 	.fini = faulty_fini,
 };

@@ -91,6 +91,16 @@ static void wake(struct inproc *x, unsigned node)
 		log_error("inproc: eventfd: %s", strerror(errno));
 }
 
+/* What a node of this number has left behind. */
+static void queue_clear(struct queue *q)
+{
+	pthread_spin_lock(&q->lock);
+	q->len = 0;
+	q->closed = false;
+	atomic_store_explicit(&q->ready, false, memory_order_release);
+	pthread_spin_unlock(&q->lock);
+}
+
 static int inproc_open(const struct xp_config *c, struct xp **out)
 {
 	struct network *net = c->network;
@@ -107,6 +117,10 @@ static int inproc_open(const struct xp_config *c, struct xp **out)
 			     .ctx = c->ctx,
 			     .self = c->self,
 			     .peers = c->peers};
+	for (unsigned n = 0; n < XP_NODE_MAX; n++) {
+		queue_clear(&net->q[c->self][n]);
+		queue_clear(&net->q[n][c->self]);
+	}
 	pthread_mutex_lock(&net->lock);
 	net->present[c->self] = true;
 	pthread_mutex_unlock(&net->lock);
@@ -304,6 +318,26 @@ static void inproc_break(struct xp *xp, uint8_t peer)
 	/* Nothing between two threads can break. */
 }
 
+static int inproc_admit(struct xp *xp, uint8_t node, const char *address, uint64_t group)
+{
+	struct inproc *x = of(xp);
+	uint16_t bit = (uint16_t)(1u << node);
+
+	if (x->stopped || node == x->self)
+		return -EINVAL;
+	if (x->peers & bit && !(x->down & bit))
+		return -EBUSY;
+	x->peers |= bit;
+	x->up &= (uint16_t)~bit;
+	x->down &= (uint16_t)~bit;
+	return 0;
+}
+
+static void inproc_drop(struct xp *xp, uint8_t peer)
+{
+	of(xp)->down |= (uint16_t)(1u << peer);
+}
+
 static void inproc_stop(struct xp *xp)
 {
 	struct inproc *x = of(xp);
@@ -311,6 +345,9 @@ static void inproc_stop(struct xp *xp)
 	if (x->stopped)
 		return;
 	x->stopped = true;
+	pthread_mutex_lock(&x->net->lock);
+	x->net->present[x->self] = false;
+	pthread_mutex_unlock(&x->net->lock);
 	for (unsigned n = 0; n < XP_NODE_MAX; n++) {
 		struct queue *q = &x->net->q[x->self][n];
 
@@ -345,6 +382,8 @@ const struct xp_ops xp_inproc = {
 	.next_ns = inproc_next_ns,
 	.counters = inproc_counters,
 	.break_link = inproc_break,
+	.admit = inproc_admit,
+	.drop = inproc_drop,
 	.stop = inproc_stop,
 	.fini = inproc_fini,
 };

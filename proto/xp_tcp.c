@@ -229,6 +229,23 @@ static void tcp_break(struct xp *xp, uint8_t peer)
 		xp_dial_lost(&of(xp)->dial, c);
 }
 
+static int tcp_admit(struct xp *xp, uint8_t node, const char *address, uint64_t group)
+{
+	struct tcp *t = of(xp);
+	int err = xp_dial_admit(&t->dial, node, address, group);
+
+	if (err)
+		return err;
+	xp_link_fini(&t->link[node]);
+	xp_link_init(&t->link[node], QUEUE_LIMIT);
+	return 0;
+}
+
+static void tcp_drop(struct xp *xp, uint8_t peer)
+{
+	xp_dial_drop(&of(xp)->dial, peer);
+}
+
 static void tcp_stop(struct xp *xp)
 {
 	struct tcp *t = of(xp);
@@ -286,6 +303,8 @@ const struct xp_ops xp_tcp = {
 	.next_ns = tcp_next_ns,
 	.counters = tcp_counters,
 	.break_link = tcp_break,
+	.admit = tcp_admit,
+	.drop = tcp_drop,
 	.stop = tcp_stop,
 	.fini = tcp_fini,
 };

@@ -69,6 +69,7 @@ struct verbs {
 	unsigned polls;
 	bool draining;
 	bool all_up;
+	uint16_t room; /* nodes that the device has queues for; bits */
 	struct link link[XP_NODE_MAX];
 	struct xp_dial dial;
 };
@@ -620,6 +621,29 @@ static void verbs_break(struct xp *xp, uint8_t peer)
 		xp_dial_lost(&of(xp)->dial, c);
 }
 
+static int verbs_admit(struct xp *xp, uint8_t node, const char *address, uint64_t group)
+{
+	struct verbs *v = of(xp);
+	int err = v->room & 1u << node ? xp_dial_admit(&v->dial, node, address, group) : -EINVAL;
+
+	if (err)
+		return err;
+	xp_rdma_close(v->rdma, node);
+	link_fini(&v->link[node]);
+	v->link[node] = (struct link){0};
+	v->all_up = false;
+	return 0;
+}
+
+static void verbs_drop(struct xp *xp, uint8_t peer)
+{
+	struct verbs *v = of(xp);
+
+	v->link[peer].live = false; /* nothing of it is looked at any more */
+	xp_dial_drop(&v->dial, peer);
+	xp_rdma_close(v->rdma, peer);
+}
+
 /* Until the peers' devices have what we sent, or for a short while. */
 static void wait_sent(struct verbs *v)
 {
@@ -673,7 +697,7 @@ static int open_rdma(struct verbs *v, const struct xp_config *c)
 	int err = xp_address_parse(c->address[c->self], &own, &len);
 
 	if (!err)
-		err = xp_rdma_open(&own, c->region, c->region_len, c->peers, &v->rdma);
+		err = xp_rdma_open(&own, c->region, c->region_len, v->room, &v->rdma);
 	if (err == -ENODEV)
 		log_error("no RDMA device has the address %s (rdma link; for soft-RoCE: rdma link "
 			  "add r0 type rxe netdev INTERFACE)",
@@ -692,6 +716,7 @@ static int verbs_open(const struct xp_config *c, struct xp **out)
 	if (!v)
 		return -ENOMEM;
 	v->xp.ops = &xp_verbs;
+	v->room = (uint16_t)(c->peers | c->room);
 	int err = open_rdma(v, c);
 
 	if (!err)
@@ -731,6 +756,8 @@ const struct xp_ops xp_verbs = {
 	.next_ns = verbs_next_ns,
 	.counters = verbs_counters,
 	.break_link = verbs_break,
+	.admit = verbs_admit,
+	.drop = verbs_drop,
 	.stop = verbs_stop,
 	.fini = verbs_fini,
 };

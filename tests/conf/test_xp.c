@@ -295,6 +295,112 @@ static void test_goodbye_is_told_from_a_break(void **state)
 	net_close(&net);
 }
 
+/* A new node takes the number of one that has stopped, or that has been dropped. */
+static void node_anew(struct net *net, const struct setup *s, uint8_t who, uint64_t group)
+{
+	struct node *n = &net->node[who];
+	uint8_t *region = n->region;
+
+	xp_fini(n->xp);
+	*n = (struct node){.region = region};
+	listen_on_any(net, who);
+	struct xp_config c = config_of(net, s, who);
+
+	c.group = group;
+	assert_int_equal(xp_open(s->ops, &c, &n->xp), 0);
+	if (s->ops == &xp_inproc)
+		close(net->listen_fd[who]);
+}
+
+static void admit_to_all(struct net *net, uint8_t who, uint64_t group)
+{
+	for (uint8_t i = 0; i < NODES; i++) {
+		struct node *n = &net->node[i];
+
+		if (i == who)
+			continue;
+		n->up &= (uint16_t) ~(1u << who);
+		n->down &= (uint16_t) ~(1u << who);
+		n->next[who] = n->frames = 0;
+		assert_int_equal(xp_admit(n->xp, who, net->address[who], group), 0);
+		assert_int_equal(xp_admit(n->xp, who, net->address[who], group), -EBUSY);
+		assert_int_equal(xp_admit(n->xp, i, net->address[who], group), -EINVAL);
+	}
+}
+
+static void talk_to_all(struct net *net, uint8_t who)
+{
+	for (uint8_t i = 0; i < NODES; i++) {
+		if (i == who)
+			continue;
+		send_one(net, who, i, 0);
+		send_one(net, i, who, 0);
+		xp_flush(net->node[i].xp);
+	}
+	xp_flush(net->node[who].xp);
+	for (uint8_t i = 0; i < NODES; i++)
+		while (net->node[i].frames < (i == who ? NODES - 1 : 1)) {
+			assert_int_equal(net->node[i].down, 0);
+			net_step(net);
+		}
+}
+
+static void test_a_node_comes_in_anothers_place(void **state)
+{
+	const struct setup *s = *state;
+	static const uint8_t order[] = {2, 0, 1, 2};
+	uint64_t group = 100;
+	struct net net;
+
+	net_open(&net, s);
+	net_up(&net);
+	for (unsigned i = 0; i < BASE_ARRAY_LEN(order); i++, group++) {
+		uint8_t who = order[i];
+
+		assert_int_equal(xp_admit(net.node[who ? 0 : 1].xp, who, NULL, group), -EBUSY);
+		if (i == 3) { /* without a word */
+			for (uint8_t k = 0; k < NODES; k++)
+				if (k != who)
+					xp_drop(net.node[k].xp, who);
+		} else {
+			xp_stop(net.node[who].xp);
+			for (uint8_t k = 0; k < NODES; k++)
+				while (k != who && !(net.node[k].down & 1u << who))
+					net_step(&net);
+		}
+		node_anew(&net, s, who, group);
+		admit_to_all(&net, who, group);
+		net_up(&net);
+		talk_to_all(&net, who);
+	}
+	net_close(&net);
+}
+
+/* One that has the number and the key, but is not the one that is waited for. */
+static void test_the_former_node_is_not_let_in_again(void **state)
+{
+	const struct setup *s = *state;
+	struct net net;
+
+	net_open(&net, s);
+	net_up(&net);
+	xp_stop(net.node[2].xp);
+	while (!(net.node[0].down & 4) || !(net.node[1].down & 4))
+		net_step(&net);
+	node_anew(&net, s, 2, 42);
+	admit_to_all(&net, 2, 43);
+	while (!(net.node[0].down & 4) || !(net.node[1].down & 4) || net.node[2].down != 3)
+		net_step(&net);
+	assert_int_equal(net.node[2].up, 0);
+	assert_int_equal(net.node[0].up & 4, 0);
+	assert_int_equal(net.node[0].error, -ETIMEDOUT);
+	node_anew(&net, s, 2, 43);
+	admit_to_all(&net, 2, 43);
+	net_up(&net);
+	talk_to_all(&net, 2);
+	net_close(&net);
+}
+
 static void test_refused_frame_ends_the_link(void **state)
 {
 	struct net net;
@@ -430,9 +536,12 @@ static int run_transport(unsigned first, unsigned plain, unsigned last)
 	for (unsigned i = first; i <= plain; i++) {
 		tests[n++] = (struct CMUnitTest)EACH(test_goodbye_is_told_from_a_break, i);
 		tests[n++] = (struct CMUnitTest)EACH(test_refused_frame_ends_the_link, i);
+		tests[n++] = (struct CMUnitTest)EACH(test_a_node_comes_in_anothers_place, i);
 	}
 	if (setups[first].ops->caps & XP_CAP_REMOTE) {
 		tests[n++] = (struct CMUnitTest)EACH(test_wrong_key_is_refused, first);
+		tests[n++] =
+			(struct CMUnitTest)EACH(test_the_former_node_is_not_let_in_again, first);
 		tests[n++] = (struct CMUnitTest)EACH(test_silence_ends_after_the_window, first);
 		tests[n++] = (struct CMUnitTest)EACH(test_strangers_bytes_harm_nobody, first);
 	}
