@@ -10,7 +10,17 @@
 #define POSTS_MAX 1024
 
 struct post {
-	enum { POST_MESSAGE, POST_PREFETCH, POST_REHOME, POST_EVICT, POST_FORGET } type;
+	enum {
+		POST_MESSAGE,
+		POST_PREFETCH,
+		POST_REHOME,
+		POST_EVICT,
+		POST_FORGET,
+		POST_ADMIT,
+		POST_KEEP,
+		POST_DROP,
+		POST_SHARE
+	} type;
 	uint8_t peer;
 	uint8_t len;
 	uint64_t gfn, count;
@@ -229,14 +239,29 @@ void dsm_prefetch_hint(struct dsm *d, uint64_t gfn, uint64_t count)
 		log_debug("prefetch hint dropped");
 }
 
+/* What changes who is there; false: it is none of these. */
+static bool handle_peer_post(struct dsm *d, const struct post *p)
+{
+	switch (p->type) {
+	case POST_FORGET: d->leaving |= (uint16_t)(d->peers & 1u << p->peer); break;
+	case POST_ADMIT: dsm_admit_begin(d, p->peer, (const char *)p->data, p->gfn); break;
+	case POST_KEEP: dsm_keep_begin(d, p->peer); break;
+	case POST_DROP: dsm_drop_begin(d, p->peer); break;
+	default: return false;
+	}
+	return true;
+}
+
 static int handle_post(struct dsm *d, const struct post *p, int64_t now_ns)
 {
-	if (p->type == POST_EVICT)
-		dsm_evict_begin(d, (uint16_t)p->gfn, p->count);
-	if (p->type == POST_FORGET)
-		d->leaving |= (uint16_t)(1u << p->peer);
-	if (p->type == POST_EVICT || p->type == POST_FORGET)
+	if (handle_peer_post(d, p))
 		return 0;
+	if (p->type == POST_EVICT) {
+		dsm_evict_begin(d, (uint16_t)p->gfn, p->count);
+		return 0;
+	}
+	if (p->type == POST_SHARE)
+		return dsm_share_begin(d);
 	if (p->type == POST_MESSAGE && !(d->peers & 1u << p->peer))
 		return 0; /* it has left meanwhile */
 	if (p->type == POST_MESSAGE)
@@ -366,6 +391,51 @@ int dsm_forget(struct dsm *d, uint8_t peer)
 	if (peer >= DSM_NODE_MAX || !(d->peers & 1u << peer))
 		return -EINVAL;
 	return post(d, &(struct post){.type = POST_FORGET, .peer = peer});
+}
+
+int dsm_admit(struct dsm *d, uint8_t peer, const char *address, uint64_t group)
+{
+	struct post p = {.type = POST_ADMIT, .peer = peer, .gfn = group};
+
+	if (peer >= DSM_NODE_MAX || peer == d->self)
+		return -EINVAL;
+	if (strlen(address) >= sizeof(p.data))
+		return -ENAMETOOLONG;
+	memcpy(p.data, address, strlen(address) + 1);
+	return post(d, &p);
+}
+
+int dsm_keep(struct dsm *d, uint8_t peer)
+{
+	if (peer >= DSM_NODE_MAX || !(d->peers & 1u << peer))
+		return -EINVAL;
+	return post(d, &(struct post){.type = POST_KEEP, .peer = peer});
+}
+
+int dsm_drop(struct dsm *d, uint8_t peer)
+{
+	if (peer >= DSM_NODE_MAX || peer == d->self)
+		return -EINVAL;
+	return post(d, &(struct post){.type = POST_DROP, .peer = peer});
+}
+
+int dsm_share(struct dsm *d, unsigned timeout_ms)
+{
+	struct timespec until = base_clock_timespec(base_clock_ns() + timeout_ms * BASE_NS_PER_MS);
+	int err, wait = 0;
+
+	pthread_mutex_lock(&d->lock);
+	d->share_done = false;
+	pthread_mutex_unlock(&d->lock);
+	err = post(d, &(struct post){.type = POST_SHARE});
+	if (err)
+		return err;
+	pthread_mutex_lock(&d->lock);
+	while (!d->share_done && !d->error && wait != ETIMEDOUT)
+		wait = pthread_cond_timedwait(&d->changed, &d->lock, &until);
+	err = d->error ? d->error : d->share_done ? 0 : -ETIMEDOUT;
+	pthread_mutex_unlock(&d->lock);
+	return err;
 }
 
 bool dsm_is_released(const struct dsm *d)

@@ -36,6 +36,9 @@ struct dsm_callbacks {
 	void (*message)(void *ctx, uint8_t peer, const void *data, size_t len);
 	/* dsm_is_released(); service thread. May be NULL. */
 	void (*released)(void *ctx);
+	/* Of a peer between dsm_admit() and dsm_keep(): 0: its link is there; else there is none (any
+	 * more), and why. Service thread; must not block. May be NULL. */
+	void (*link)(void *ctx, uint8_t peer, int err);
 };
 
 struct dsm_config {
@@ -48,7 +51,7 @@ struct dsm_config {
 	const struct dsm_home *homes; /* copied */
 	unsigned home_count;
 
-	/* self, peers, addresses, listen_fd, group, key, encrypt, window_ms, dead_ms, network are the
+	/* self, peers, room, addresses, listen_fd, group, key, encrypt, window_ms, dead_ms, network are the
 	 * caller's to set; the rest is filled in. */
 	const struct xp_ops *transport;
 	struct xp_config xp;
@@ -120,6 +123,22 @@ BASE_MUST_CHECK int dsm_forget(struct dsm *d, uint8_t peer);
  * comes by itself soon after the last has left.
  */
 bool dsm_is_released(const struct dsm *d);
+/*
+ * A slice joins: the others call dsm_admit() for a number that nobody has (any more), with the address
+ * where it listens and a group that no link to that number had before; it is made with their homes as they
+ * are, its links' group, and them as peers. When `link` has said 0 it is a peer as any other, but for its
+ * end, which is no failure until dsm_keep(). dsm_drop() ends its link, also after dsm_keep() as long as
+ * it has no page and is no home. -EINVAL: no such peer; -ENAMETOOLONG, -ENOTCONN, -EAGAIN.
+ */
+BASE_MUST_CHECK int dsm_admit(struct dsm *d, uint8_t peer, const char *address, uint64_t group);
+BASE_MUST_CHECK int dsm_keep(struct dsm *d, uint8_t peer);
+BASE_MUST_CHECK int dsm_drop(struct dsm *d, uint8_t peer);
+/*
+ * Before that, where all others had left: memory faults again. Nobody may touch the views until it returns.
+ * They become ordinary again when dsm_drop() leaves this slice alone, or the link never comes. 0 also where
+ * memory is shared; -ETIMEDOUT or the error of `failed`: the guest cannot go on.
+ */
+BASE_MUST_CHECK int dsm_share(struct dsm *d, unsigned timeout_ms);
 /*
  * Which pages others may have written. From dsm_track_start() on there is a bit for each page, in 64-bit
  * words, that is set when the guest's views here lose the page, which they do before another slice can

@@ -32,7 +32,8 @@ struct dsm {
 	uint16_t dir_ends;	  /* peers that have sent all directory entries of a move */
 	bool rehome_waits;	  /* until all is quiet */
 	bool dir_sent;		  /* and so have we */
-	uint16_t leaving;	  /* peers that are to go */
+	uint16_t leaving;	  /* peers that are to go, or may */
+	uint16_t admitted;	  /* peers that are to come, or have just; see join.c */
 	struct dsm_evict evict;
 	uint64_t evict_rate; /* pages/s, 0: no limit */
 	int64_t evict_start_ns;
@@ -64,7 +65,7 @@ struct dsm {
 	unsigned post_head, post_tail;
 	const struct dsm_home *new_homes; /* of a dsm_rehome() that waits */
 	unsigned new_home_count;
-	bool rehome_done;
+	bool rehome_done, share_done;
 	int rehome_error;
 };
 
@@ -77,6 +78,15 @@ BASE_MUST_CHECK int dsm_rehome_begin(struct dsm *d);
 BASE_MUST_CHECK int dsm_rehome_frame(struct dsm *d, uint8_t peer, const struct xp_frame *f);
 /* Executes what other threads asked for. */
 int dsm_posts_handle(struct dsm *d, int64_t now_ns);
+
+/* join.c */
+void dsm_admit_begin(struct dsm *d, uint8_t peer, const char *address, uint64_t group);
+void dsm_keep_begin(struct dsm *d, uint8_t peer);
+void dsm_drop_begin(struct dsm *d, uint8_t peer);
+BASE_MUST_CHECK int dsm_share_begin(struct dsm *d);
+void dsm_peer_gone(struct dsm *d, uint8_t peer);
+void dsm_admitted_up(struct dsm *d, uint8_t peer);
+void dsm_admitted_down(struct dsm *d, uint8_t peer, int err);
 
 /* track.c: before the views lose the pages. */
 void dsm_track_lost(struct dsm *d, uint64_t gfn, uint64_t count);

@@ -23,6 +23,15 @@ static void *table(uint64_t count, size_t size)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+static void table_clear(void *p, uint64_t count, size_t size)
+{
+	size_t len = count * size;
+
+	/* Gives the memory back, too, where it can. */
+	if (madvise(p, len, MADV_DONTNEED) < 0)
+		memset(p, 0, len);
+}
+
 static void table_free(void *p, uint64_t count, size_t size)
 {
 	if (p)
@@ -52,6 +61,18 @@ int dsm_engine_new(const struct dsm_engine_config *config, struct dsm_engine **o
 	base_rng_seed(&e->rng, config->seed);
 	dsm_prefetch_init(&e->ahead, config->prefetch_max);
 	*out = e;
+	return 0;
+}
+
+int dsm_engine_reset(struct dsm_engine *e)
+{
+	if (e->open_requests || !dsm_batch_empty(&e->batch))
+		return -EBUSY;
+	table_clear(e->pages, e->cfg.page_count, sizeof(*e->pages));
+	table_clear(e->dirs, e->cfg.page_count, sizeof(*e->dirs));
+	table_clear(e->slots, e->cfg.page_count, sizeof(*e->slots));
+	e->timer_count = 0;
+	dsm_prefetch_init(&e->ahead, e->cfg.prefetch_max);
 	return 0;
 }
 

@@ -93,14 +93,20 @@ BASE_MUST_CHECK int dsm_engine_dir_put(struct dsm_engine *e, uint64_t gfn, uint6
 struct dsm_evict {
 	uint16_t nodes;	  /* bits; 0: nothing to do */
 	bool only_counts; /* this look over the pages */
+	bool drains;	  /* the last one, which finds whose grants are not in force yet */
+	uint16_t seen;	  /* of that: the grants of page `next` that were under way all the time */
 	uint64_t next;	  /* page to look at; page_count: the look is over */
 	uint64_t found;	  /* in this look */
 	uint64_t asked;	  /* pages that were asked for, in all looks */
 };
 /* Goes on with a look; asks for `max` pages at most. They are at home here, and not there any more when
- * a whole look finds none. */
+ * a whole look finds none. Somebody may still wait for what those nodes are to say to that, until a look that
+ * drains is over as well. */
 BASE_MUST_CHECK int dsm_engine_evict(struct dsm_engine *e, struct dsm_evict *v, unsigned max,
 				     int64_t now_ns);
+/* Nobody has touched any page; homes stay. For when the engine has not seen what happened to them, as after
+ * dsm_is_released(). -EBUSY: requests are under way. */
+BASE_MUST_CHECK int dsm_engine_reset(struct dsm_engine *e);
 /* Every page that somebody has touched is here, all are at home here, and nothing is under way. */
 bool dsm_engine_has_all(const struct dsm_engine *e);
 uint64_t dsm_engine_page_count(const struct dsm_engine *e);

@@ -11,12 +11,30 @@ static bool is_there(const struct dsm_engine *e, uint64_t gfn, uint16_t nodes)
 	return d->touched && (d->copyset & nodes) && dsm_engine_home(e, gfn) == e->cfg.self;
 }
 
+/* Whatever was granted before this look began is in force. */
+static void drain(struct dsm_engine *e, struct dsm_evict *v)
+{
+	uint64_t end = BASE_MIN(v->next + LOOK_AT_ONCE, e->cfg.page_count);
+
+	while (v->next < end) {
+		v->seen &= e->dirs[v->next].pending;
+		if (v->seen)
+			return;
+		v->next++;
+		v->seen = UINT16_MAX;
+	}
+}
+
 int dsm_engine_evict(struct dsm_engine *e, struct dsm_evict *v, unsigned max, int64_t now_ns)
 {
 	uint64_t end = BASE_MIN(v->next + LOOK_AT_ONCE, e->cfg.page_count);
 	int err = 0;
 
 	e->now_ns = now_ns;
+	if (v->drains) {
+		drain(e, v);
+		return 0;
+	}
 	for (; v->next < end && !err && max; v->next++) {
 		if (!is_there(e, v->next, v->nodes))
 			continue;

@@ -1,7 +1,9 @@
 /*
  * Emptying peers in the background. A first look counts what there is to do; then each page is asked
  * for as if a thread here wanted to write it; further looks find what is still under way, until one
- * finds nothing. Peers that are being emptied ask for nothing, so there will be nothing again.
+ * finds nothing. Peers that are being emptied ask for nothing, so there will be nothing again. What they
+ * have been told to give up they may still hold, and whoever wants it waits for their word: so the last
+ * look is over when all grants that were under way when it came by are in force.
  */
 #include <errno.h>
 
@@ -44,10 +46,12 @@ static void look_is_over(struct dsm *d)
 		atomic_store(&d->evict_total, v->found);
 		d->evict_start_ns = d->now_ns;
 	}
-	if (!v->found) {
+	if (v->drains) {
 		v->nodes = 0;
 		atomic_store(&d->evicting, false);
 	}
+	v->drains = !v->found;
+	v->seen = UINT16_MAX;
 	v->only_counts = false;
 	v->found = v->next = 0;
 }
@@ -58,7 +62,7 @@ int dsm_evict_some(struct dsm *d, unsigned *work)
 	unsigned max = may_ask(d);
 	int err;
 
-	if (!max)
+	if (!max && !d->evict.drains)
 		return 0;
 	err = dsm_engine_evict(d->engine, &d->evict, max, d->now_ns);
 	atomic_store(&d->evict_asked, d->evict.asked);

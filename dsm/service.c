@@ -144,6 +144,8 @@ static int on_fail_frame(struct dsm *d, uint8_t peer, const struct xp_frame *f)
 
 	if (f->body_len != 5 || !b[0] || b[4] >= DSM_NODE_MAX)
 		return -EPROTO;
+	if (d->leaving & 1u << peer)
+		return -ECONNRESET; /* nobody needs it */
 	fail(d, -b[0], b[4], "a peer gave up");
 	return 0;
 }
@@ -190,6 +192,10 @@ static void on_up(void *ctx, uint8_t peer)
 {
 	struct dsm *d = ctx;
 
+	if (d->admitted & 1u << peer) {
+		dsm_admitted_up(d, peer);
+		return;
+	}
 	d->up |= (uint16_t)(1u << peer);
 	if (d->up != d->peers)
 		return;
@@ -208,11 +214,14 @@ static void on_down(void *ctx, uint8_t peer, int err)
 			  : err == -EACCES    ? "a peer is not authentic"
 					      : "the link to a peer failed";
 
+	if (d->admitted & 1u << peer) {
+		log_info("dsm: node %u does not join: %s", peer, why);
+		dsm_admitted_down(d, peer, err);
+		return;
+	}
 	if (d->leaving & 1u << peer) {
 		log_debug("dsm: node %u has left", peer);
-		d->peers &= (uint16_t) ~(1u << peer);
-		d->up &= (uint16_t) ~(1u << peer);
-		d->is_last = !d->peers;
+		dsm_peer_gone(d, peer);
 		return;
 	}
 	if (!atomic_load(&d->stopping))

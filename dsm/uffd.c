@@ -242,6 +242,31 @@ int dsm_uffd_release(struct dsm_uffd *u)
 	return err;
 }
 
+int dsm_uffd_share(struct dsm_uffd *u)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < u->view_count && !err; i++) {
+		err = register_view(u->fd, &u->views[i]);
+		/* What is mapped would not fault. */
+		if (!err && madvise(u->views[i].guest, u->views[i].len, MADV_DONTNEED) < 0)
+			err = -errno;
+	}
+	return err;
+}
+
+int dsm_uffd_data(const struct dsm_uffd *u, uint64_t gfn, uint64_t *first, uint64_t *count)
+{
+	off_t start = lseek(u->memory_fd, (off_t)(gfn * DSM_PAGE_SIZE), SEEK_DATA);
+	off_t end = start < 0 ? -1 : lseek(u->memory_fd, start, SEEK_HOLE);
+
+	if (start < 0 || end < 0)
+		return -errno;
+	*first = (uint64_t)start / DSM_PAGE_SIZE;
+	*count = ((uint64_t)end - (uint64_t)start) / DSM_PAGE_SIZE;
+	return 0;
+}
+
 int dsm_uffd_fd(const struct dsm_uffd *u)
 {
 	return u->fd;

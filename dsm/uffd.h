@@ -49,6 +49,11 @@ BASE_MUST_CHECK int dsm_uffd_probe(enum dsm_install *install);
 
 /* The views are ordinary memory from now on: nothing faults, all may be written. -errno. */
 BASE_MUST_CHECK int dsm_uffd_release(struct dsm_uffd *u);
+/* And back: they fault from now on, whatever is in the file. Nobody may touch them meanwhile. */
+BASE_MUST_CHECK int dsm_uffd_share(struct dsm_uffd *u);
+/* The next run of pages, from `gfn` on, that the file holds. -ENXIO: there is none. */
+BASE_MUST_CHECK int dsm_uffd_data(const struct dsm_uffd *u, uint64_t gfn, uint64_t *first,
+				  uint64_t *count);
 int dsm_uffd_fd(const struct dsm_uffd *u);
 uint8_t *dsm_uffd_alias(const struct dsm_uffd *u);
 enum dsm_install dsm_uffd_install(const struct dsm_uffd *u);

@@ -24,6 +24,8 @@ struct slice {
 	_Atomic(int) error;
 	_Atomic(unsigned) messages;
 	_Atomic(int64_t) failed_ns;
+	_Atomic(unsigned) links; /* that `link` said are there */
+	_Atomic(int) link_error; /* the last that it said */
 };
 
 struct slices {
@@ -32,6 +34,10 @@ struct slices {
 	void *network;
 	char address[SLICES_MAX][32];
 	struct slice slice[SLICES_MAX];
+	/* Of slices that are opened later; all 0: as at the start. */
+	uint16_t peers;
+	uint64_t group;
+	const struct dsm_home *homes; /* count of them */
 };
 
 struct slices_options {
@@ -56,6 +62,16 @@ static inline void slices_failed(void *ctx, int err, uint8_t peer, const char *w
 static inline void slices_message(void *ctx, uint8_t peer, const void *data, size_t len)
 {
 	atomic_fetch_add(&((struct slice *)ctx)->messages, 1);
+}
+
+static inline void slices_link(void *ctx, uint8_t peer, int err)
+{
+	struct slice *s = ctx;
+
+	if (err)
+		atomic_store(&s->link_error, err);
+	else
+		atomic_fetch_add(&s->links, 1);
 }
 
 static inline uint64_t slices_len(const struct slices *s)
@@ -86,8 +102,8 @@ static inline int slices_listen(const struct xp_ops *transport, char out[32], in
 static inline int slices_open_one(struct slices *s, const struct slices_options *o, unsigned i,
 				  int listen_fd)
 {
-	static const struct dsm_callbacks callbacks = {.failed = slices_failed,
-						       .message = slices_message};
+	static const struct dsm_callbacks callbacks = {
+		.failed = slices_failed, .message = slices_message, .link = slices_link};
 	struct slice *me = &s->slice[i];
 	uint64_t len = slices_len(s);
 	struct dsm_home homes[SLICES_MAX];
@@ -101,6 +117,8 @@ static inline int slices_open_one(struct slices *s, const struct slices_options 
 	for (unsigned n = 0; n < s->count; n++)
 		homes[n] = (struct dsm_home){
 			.first = n * s->pages, .count = s->pages, .node = (uint8_t)n};
+	if (s->homes)
+		memcpy(homes, s->homes, s->count * sizeof(homes[0]));
 	struct dsm_config c = {
 		.memory_fd = me->fd,
 		.len = len,
@@ -111,9 +129,11 @@ static inline int slices_open_one(struct slices *s, const struct slices_options 
 		.home_count = s->count,
 		.transport = o->transport,
 		.xp = {.self = (uint8_t)i,
-		       .peers = (uint16_t)(((1u << s->count) - 1) & ~(1u << i)),
+		       .peers = s->peers ? s->peers
+					 : (uint16_t)(((1u << s->count) - 1) & ~(1u << i)),
+		       .room = (uint16_t)(((1u << s->count) - 1) & ~(1u << i)),
 		       .listen_fd = listen_fd,
-		       .group = 1,
+		       .group = s->group ? s->group : 1,
 		       .key = {1, 2, 3},
 		       .encrypt = o->encrypt,
 		       .window_ms = o->window_ms,
