@@ -1,6 +1,7 @@
 #include "proto/vmmctl.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "proto/vmmctl.pb-c.h"
@@ -29,7 +30,7 @@ static bool op_valid(PB(Op) op)
 {
 	return (op >= VMMCTL__PB__OP__OP_STATUS && op <= VMMCTL__PB__OP__OP_REGISTERS) ||
 	       op == VMMCTL__PB__OP__OP_MIGRATE_OUT || op == VMMCTL__PB__OP__OP_MIGRATE_IN ||
-	       (op >= VMMCTL__PB__OP__OP_PAGEMAP && op <= VMMCTL__PB__OP__OP_PLACES) ||
+	       (op >= VMMCTL__PB__OP__OP_PAGEMAP && op <= VMMCTL__PB__OP__OP_KEY) ||
 	       op == VMMCTL__PB__OP__OP_PEEK || op == VMMCTL__PB__OP__OP_MIGRATE_ATTACH ||
 	       op == VMMCTL__PB__OP__OP_SAVE_LIVE;
 }
@@ -137,6 +138,7 @@ int vmmctl_encode(const struct vmmctl_msg *m, uint8_t out[VMMCTL_MAX_BYTES], siz
 		request.rows = m->request.rows;
 		request.rate = m->request.rate;
 		request.address = m->request.address;
+		request.text = lend(m->request.text);
 		pb.body_case = VMMCTL__PB__MESSAGE__BODY_REQUEST;
 		pb.request = &request;
 		break;
@@ -227,13 +229,15 @@ static bool decode_reply(const PB(Reply) * in, struct decoded *d)
 static bool decode_request(const PB(Request) * in, struct decoded *d)
 {
 	d->msg.kind = VMMCTL_REQUEST;
-	if (!op_valid(in->op) || in->cols > UINT16_MAX || in->rows > UINT16_MAX)
+	if (!op_valid(in->op) || in->cols > UINT16_MAX || in->rows > UINT16_MAX ||
+	    strlen(in->text) >= VMMCTL_ADDRESS_MAX)
 		return false;
 	d->msg.request.op = (enum vmmctl_op)in->op;
 	d->msg.request.cols = (uint16_t)in->cols;
 	d->msg.request.rows = (uint16_t)in->rows;
 	d->msg.request.rate = in->rate;
 	d->msg.request.address = in->address;
+	snprintf(d->msg.request.text, sizeof(d->msg.request.text), "%s", in->text);
 	return true;
 }
 

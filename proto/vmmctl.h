@@ -33,6 +33,7 @@ enum {
 	VMMCTL_MAX_BYTES = 65536,
 	VMMCTL_NAME_MAX = 64,	 /* names, with the final 0 */
 	VMMCTL_REASON_MAX = 512, /* one line, with the final 0 */
+	VMMCTL_ADDRESS_MAX = 64, /* ADDRESS:PORT, with the final 0 */
 	VMMCTL_TEXT_MAX = 49152, /* register dumps and the like, with the final 0 */
 	VMMCTL_MAX_DEVICES = 64,
 	VMMCTL_MAX_STATS = 768,
@@ -80,6 +81,12 @@ enum vmmctl_op {
 	 */
 	VMMCTL_EMPTY,
 	VMMCTL_PLACES, /* stats: vcpuN.slice, sliceN.gone, partN.home, and how far EMPTY is */
+	/*
+	 * Lead: slice `cols`, which has left, joins again with neither vCPUs nor pages: it listens at the
+	 * address `text`, and its links have the group `rate`, which none had before.
+	 */
+	VMMCTL_JOIN,
+	VMMCTL_KEY, /* lead: data, the key of the links, for a slice that is to join */
 	/*
 	 * `cols` pages of guest memory from physical `address` on, as far as this slice has them: it asks
 	 * nobody for one, so the guest does not notice. Data may be short, or empty. They may be half of
@@ -132,6 +139,7 @@ struct vmmctl_request {
 	enum vmmctl_op op;
 	uint16_t cols, rows; /* CONSOLE_RESIZE, MOVE_VCPU, EMPTY; PAGEMAP, PEEK: cols */
 	uint64_t rate, address;
+	char text[VMMCTL_ADDRESS_MAX]; /* JOIN */
 };
 
 /* What is not there is NULL. In a message to encode everything is borrowed. */
@@ -141,7 +149,7 @@ struct vmmctl_reply {
 	const struct vmmctl_status *status;
 	const struct vmmctl_stat *stats;
 	size_t stat_count;
-	const uint8_t *data; /* PAGEMAP, PEEK */
+	const uint8_t *data; /* PAGEMAP, PEEK, KEY */
 	size_t data_len;
 };
 

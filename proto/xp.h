@@ -136,7 +136,7 @@ void xp_break_link(struct xp *xp, uint8_t peer);
  * not down; -EINVAL, -ENOMEM.
  */
 BASE_MUST_CHECK int xp_admit(struct xp *xp, uint8_t node, const char *address, uint64_t group);
-/* Ends the link without a callback, and without a goodbye. */
+/* Ends the link without a callback; with a goodbye where that need not be waited for. */
 void xp_drop(struct xp *xp, uint8_t peer);
 /* Says goodbye and closes everything; no callback comes after it. verbs: waits up to 300 ms for what
  * was sent to leave. */

@@ -229,6 +229,14 @@ static void tcp_break(struct xp *xp, uint8_t peer)
 		xp_dial_lost(&of(xp)->dial, c);
 }
 
+static void say_goodbye(struct tcp *t, uint8_t peer)
+{
+	struct xp_conn *c = xp_dial_conn(&t->dial, peer);
+
+	if (c && !xp_link_put(&t->link[peer], &(struct xp_out){.type = WIRE_TYPE_BYE, .body = ""}))
+		write_out(t, c);
+}
+
 static int tcp_admit(struct xp *xp, uint8_t node, const char *address, uint64_t group)
 {
 	struct tcp *t = of(xp);
@@ -243,6 +251,7 @@ static int tcp_admit(struct xp *xp, uint8_t node, const char *address, uint64_t 
 
 static void tcp_drop(struct xp *xp, uint8_t peer)
 {
+	say_goodbye(of(xp), peer);
 	xp_dial_drop(&of(xp)->dial, peer);
 }
 
@@ -252,13 +261,8 @@ static void tcp_stop(struct xp *xp)
 
 	if (t->dial.stopped)
 		return;
-	for (uint8_t n = 0; n < XP_NODE_MAX; n++) {
-		struct xp_conn *c = xp_dial_conn(&t->dial, n);
-
-		if (c &&
-		    !xp_link_put(&t->link[n], &(struct xp_out){.type = WIRE_TYPE_BYE, .body = ""}))
-			write_out(t, c);
-	}
+	for (uint8_t n = 0; n < XP_NODE_MAX; n++)
+		say_goodbye(t, n);
 	xp_dial_stop(&t->dial);
 }
 

@@ -43,6 +43,8 @@ const char vmm_config_usage[] =
 	"  --key-file FILE | --key-fd N   32 secret bytes, the same for all slices\n"
 	"  --encrypt              all that goes between the slices\n"
 	"  --transport tcp|verbs\n"
+	"  --joins HOMES:PLACES   the guest runs already: the slice of each part's memory and of\n"
+	"                         each vCPU, such as 0,0:0,0,0; a slice that has left: --peer -\n"
 	"\n"
 	"  --help, --version\n"
 	"\n"
@@ -77,6 +79,7 @@ enum {
 	OPT_KEY_FILE,
 	OPT_ENCRYPT,
 	OPT_TRANSPORT,
+	OPT_JOINS,
 	OPT_HELP,
 	OPT_VERSION,
 };
@@ -108,6 +111,7 @@ static const struct option options[] = {
 	{"key-file", required_argument, NULL, OPT_KEY_FILE},
 	{"encrypt", no_argument, NULL, OPT_ENCRYPT},
 	{"transport", required_argument, NULL, OPT_TRANSPORT},
+	{"joins", required_argument, NULL, OPT_JOINS},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_VERSION},
 	{0},
@@ -368,6 +372,7 @@ static int parse_option(struct vmm_config *c, int opt, const char *arg, char *wh
 	case OPT_KEY_FD: return vmm_slice_set_key(c, arg, true, why);
 	case OPT_KEY_FILE: return vmm_slice_set_key(c, arg, false, why);
 	case OPT_ENCRYPT: c->slices.encrypt = true; return 0;
+	case OPT_JOINS: return vmm_slice_set_joins(c, arg, why);
 	case OPT_TRANSPORT: return vmm_slice_set_transport(c, arg, why);
 	case OPT_HELP: c->help = true; return 0;
 	case OPT_VERSION: c->version = true; return 0;

@@ -52,13 +52,21 @@ struct vmm_slice_config {
 	unsigned count; /* parts; 0: the guest is on one host, and nothing of this counts */
 	unsigned self;
 	struct vmm_part part[VMM_SLICE_MAX];
-	const char *peer[VMM_SLICE_MAX]; /* ADDRESS:PORT of each slice, our own included */
-	int listen_fd;			 /* -1: bind peer[self] */
-	uint64_t group;			 /* only slices of one group accept each other */
+	/* ADDRESS:PORT of each slice, our own included; "-": it is not there (any more). */
+	const char *peer[VMM_SLICE_MAX];
+	unsigned peer_count;
+	int listen_fd;	/* -1: bind peer[self] */
+	uint64_t group; /* only slices of one group accept each other */
 	uint8_t key[VMM_SLICE_KEY_LEN];
 	bool encrypt;
 	const char *transport;
+	/* It joins a guest that runs, whose memory and vCPUs are on these slices; it has neither. */
+	bool joins;
+	uint8_t home[VMM_SLICE_MAX]; /* of each part's pages */
+	uint8_t place[VMM_VCPU_MAX]; /* of each vCPU */
+	unsigned home_count, place_count;
 };
+#define VMM_SLICE_NO_PEER "-"
 
 struct vmm_config {
 	char name[VMM_NAME_MAX];

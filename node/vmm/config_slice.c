@@ -11,7 +11,7 @@
 #include "proto/xp_address.h"
 
 /* What cannot be left out is seen from these. */
-enum { PEERS_NONE = 0, SELF_NONE = VMM_SLICE_MAX };
+enum { SELF_NONE = VMM_SLICE_MAX };
 
 static int refuse(char *why, const char *fmt, ...) BASE_PRINTF(2, 3);
 
@@ -75,26 +75,16 @@ int vmm_slice_add_part(struct vmm_config *c, const char *text, char *why)
 	return 0;
 }
 
-static unsigned peer_count(const struct vmm_slice_config *s)
-{
-	unsigned n = PEERS_NONE;
-
-	while (n < VMM_SLICE_MAX && s->peer[n])
-		n++;
-	return n;
-}
-
 int vmm_slice_add_peer(struct vmm_config *c, const char *text, char *why)
 {
-	unsigned n = peer_count(&c->slices);
 	struct sockaddr_storage address;
 	socklen_t len;
 
-	if (n == VMM_SLICE_MAX)
+	if (c->slices.peer_count == VMM_SLICE_MAX)
 		return refuse(why, "--peer: at most %d", VMM_SLICE_MAX);
-	if (xp_address_parse(text, &address, &len) < 0)
+	if (strcmp(text, VMM_SLICE_NO_PEER) != 0 && xp_address_parse(text, &address, &len) < 0)
 		return refuse(why, "--peer '%.60s': ADDRESS:PORT, such as 10.0.0.1:7500", text);
-	c->slices.peer[n] = text;
+	c->slices.peer[c->slices.peer_count++] = text;
 	return 0;
 }
 
@@ -153,6 +143,46 @@ int vmm_slice_set_key(struct vmm_config *c, const char *text, bool is_fd, char *
 	return 0;
 }
 
+/* "0,1,1": how many, or 0: it is no such list. */
+static unsigned read_list(const char *text, size_t len, uint8_t *out, unsigned max)
+{
+	unsigned n = 0;
+
+	for (size_t at = 0; at < len; at++) {
+		char one[4];
+		size_t digits = strspn(text + at, "0123456789");
+		unsigned long v;
+
+		if (!digits || digits >= sizeof(one) || at + digits > len || n == max)
+			return 0;
+		snprintf(one, sizeof(one), "%.*s", (int)digits, text + at);
+		at += digits;
+		if (!number(one, VMM_SLICE_MAX - 1, &v) || (at < len && text[at] != ','))
+			return 0;
+		out[n++] = (uint8_t)v;
+	}
+	return n;
+}
+
+int vmm_slice_set_joins(struct vmm_config *c, const char *text, char *why)
+{
+	struct vmm_slice_config *s = &c->slices;
+	const char *colon = strchr(text, ':');
+
+	s->joins = true;
+	s->home_count = s->place_count = 0;
+	if (colon) {
+		s->home_count = read_list(text, (size_t)(colon - text), s->home, VMM_SLICE_MAX);
+		s->place_count = read_list(colon + 1, strlen(colon + 1), s->place, VMM_VCPU_MAX);
+	}
+	if (s->home_count && s->place_count)
+		return 0;
+	return refuse(why,
+		      "--joins '%.80s': the slices of each part's memory and of each vCPU, such as "
+		      "0,0:0,0,0",
+		      text);
+}
+
 int vmm_slice_set_transport(struct vmm_config *c, const char *text, char *why)
 {
 	if (strcmp(text, "tcp") != 0 && strcmp(text, "verbs") != 0)
@@ -183,6 +213,39 @@ static int check_role(const struct vmm_config *c, char *why)
 	return 0;
 }
 
+static bool is_there(const struct vmm_slice_config *s, unsigned slice)
+{
+	return slice < s->count && slice != s->self && strcmp(s->peer[slice], VMM_SLICE_NO_PEER);
+}
+
+/* What a slice that joins is told of the guest. */
+static int check_joins(const struct vmm_slice_config *s, unsigned vcpus, char *why)
+{
+	bool fits = s->self > 0 && s->home_count == s->count && s->place_count == vcpus &&
+		    is_there(s, 0) && strcmp(s->peer[s->self], VMM_SLICE_NO_PEER) != 0;
+
+	for (unsigned i = 0; i < s->home_count && fits; i++)
+		fits = is_there(s, s->home[i]);
+	for (unsigned i = 0; i < s->place_count && fits; i++)
+		fits = is_there(s, s->place[i]);
+	if (fits)
+		return 0;
+	return refuse(why,
+		      "--joins: a slice of each part and of each vCPU, which has a --peer and is "
+		      "not this one; slice 0 joins none");
+}
+
+static int check_peers(const struct vmm_slice_config *s, char *why)
+{
+	if (s->peer_count != s->count)
+		return refuse(why, "%u --peer for %u --part: one for each slice", s->peer_count,
+			      s->count);
+	for (unsigned i = 0; i < s->count; i++)
+		if (!s->joins && !strcmp(s->peer[i], VMM_SLICE_NO_PEER))
+			return refuse(why, "--peer -: only with --joins");
+	return 0;
+}
+
 static int check_totals(struct vmm_config *c, char *why)
 {
 	const struct vmm_slice_config *s = &c->slices;
@@ -202,7 +265,7 @@ static int check_totals(struct vmm_config *c, char *why)
 				   "left out");
 	c->vcpus = vcpus;
 	c->memory_bytes = bytes;
-	return 0;
+	return s->joins ? check_joins(s, vcpus, why) : 0;
 }
 
 int vmm_slice_check(struct vmm_config *c, char *why)
@@ -211,7 +274,8 @@ int vmm_slice_check(struct vmm_config *c, char *why)
 	int err;
 
 	if (s->count == 0) {
-		if (s->self != SELF_NONE || peer_count(s) || s->group || has_key(s) || s->encrypt)
+		if (s->self != SELF_NONE || s->peer_count || s->group || has_key(s) || s->encrypt ||
+		    s->joins)
 			return refuse(why, "--part is missing: one for each slice");
 		return 0;
 	}
@@ -219,9 +283,9 @@ int vmm_slice_check(struct vmm_config *c, char *why)
 		return refuse(why, "--part: at least two, or none");
 	if (s->self >= s->count)
 		return refuse(why, "--slice is missing, or there is no such part");
-	if (peer_count(s) != s->count)
-		return refuse(why, "%u --peer for %u --part: one for each slice", peer_count(s),
-			      s->count);
+	err = check_peers(s, why);
+	if (err)
+		return err;
 	if (!s->group)
 		return refuse(why, "--group is missing");
 	if (!has_key(s))

@@ -13,7 +13,8 @@ BASE_MUST_CHECK int vmm_slice_set_group(struct vmm_config *c, const char *text, 
 /* Reads the key from a descriptor (is_fd) or a file. */
 BASE_MUST_CHECK int vmm_slice_set_key(struct vmm_config *c, const char *text, bool is_fd,
 				      char *why);
-BASE_MUST_CHECK int vmm_slice_set_transport(struct vmm_config *c, const char *text, char *why);
+BASE_MUST_CHECK int vmm_slice_set_joins(struct vmm_config *c, const char *text, char *why);
+int vmm_slice_set_transport(struct vmm_config *c, const char *text, char *why);
 /* Whether all of it fits together; fills vcpus and memory_bytes from the parts. */
 BASE_MUST_CHECK int vmm_slice_check(struct vmm_config *c, char *why);
 

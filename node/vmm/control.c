@@ -321,6 +321,27 @@ static void start_empty(struct vmm_control *c, struct vmmctl_call *call,
 			      : "slice 0 has the devices and cannot leave");
 }
 
+static void start_join(struct vmm_control *c, struct vmmctl_call *call,
+		       const struct vmmctl_request *req)
+{
+	int err = vmm_vm_join(c->vm, req->cols, req->text, req->rate, move_over, call);
+
+	answer_move(c, call, err, "no such slice can join");
+}
+
+static void answer_key(struct vmm_control *c, struct vmmctl_call *call)
+{
+	uint8_t key[VMM_SLICE_KEY_LEN];
+	int err = vmm_vm_key(c->vm, key);
+
+	if (err)
+		vmmctl_call_fail(call, err, "it leads no guest that spans nodes");
+	else
+		vmmctl_call_reply(call,
+				  &(struct vmmctl_reply){.data = key, .data_len = sizeof(key)});
+	explicit_bzero(key, sizeof(key));
+}
+
 static void attach_migration(struct vmm_control *c, struct vmmctl_call *call, int fd)
 {
 	int err = vmm_migration_attach(c->migration, fd);
@@ -337,7 +358,8 @@ static bool needs_quiet(enum vmmctl_op op)
 {
 	return op == VMMCTL_PAUSE || op == VMMCTL_RESUME || op == VMMCTL_RESET ||
 	       op == VMMCTL_SAVE || op == VMMCTL_SAVE_LIVE || op == VMMCTL_MIGRATE_OUT ||
-	       op == VMMCTL_MIGRATE_IN || op == VMMCTL_MOVE_VCPU || op == VMMCTL_EMPTY;
+	       op == VMMCTL_MIGRATE_IN || op == VMMCTL_MOVE_VCPU || op == VMMCTL_EMPTY ||
+	       op == VMMCTL_JOIN;
 }
 
 static const char *control_busy(const struct vmm_control *c)
@@ -346,6 +368,8 @@ static const char *control_busy(const struct vmm_control *c)
 		return "the VM is being saved";
 	if (vmm_vm_moves(c->vm))
 		return "a vCPU is moving";
+	if (vmm_vm_joins(c->vm))
+		return "a slice is joining";
 	return vmm_migration_active(c->migration) ? "the VM is migrating" : NULL;
 }
 
@@ -392,6 +416,8 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 		break;
 	case VMMCTL_MOVE_VCPU: start_move(c, call, req->cols, req->rows); break;
 	case VMMCTL_EMPTY: start_empty(c, call, req); break;
+	case VMMCTL_JOIN: start_join(c, call, req); break;
+	case VMMCTL_KEY: answer_key(c, call); break;
 	case VMMCTL_PLACES:
 		if (vmm_vm_config(c->vm)->slices.count)
 			answer_stats(c, call, vmm_vm_places);

@@ -179,8 +179,10 @@ int vmm_span_new(const struct vmm_span_config *config, struct vmm_span **out)
 	s->config = *config;
 	s->slices = *config->slices;
 	s->self = (uint8_t)s->slices.self;
-	s->callbacks = (struct dsm_callbacks){
-		.failed = on_dsm_failed, .message = span_receive, .released = on_dsm_released};
+	s->callbacks = (struct dsm_callbacks){.failed = on_dsm_failed,
+					      .message = span_receive,
+					      .released = on_dsm_released,
+					      .link = span_join_link};
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_mutex_init(&s->sampling, NULL);
 	pthread_condattr_init(&attr);
@@ -190,6 +192,8 @@ int vmm_span_new(const struct vmm_span_config *config, struct vmm_span **out)
 	span_move_init(s);
 	for (unsigned i = 0; i < VMM_SLICE_MAX; i++)
 		s->home[i] = (uint8_t)i;
+	if (s->slices.joins)
+		span_join_init(s);
 	vmm_irqchip_set_remote(config->irq, span_leads(s) ? &lead_irq : &follower_irq, s);
 	*out = s;
 	return 0;
@@ -263,11 +267,13 @@ static unsigned fill_views(const struct vmm_mem *mem, struct dsm_view *views)
 	return n;
 }
 
-static void fill_homes(const struct vmm_slice_config *c, struct dsm_home *homes)
+static void fill_homes(const struct vmm_span *s, struct dsm_home *homes)
 {
+	const struct vmm_slice_config *c = &s->slices;
+
 	for (unsigned i = 0; i < c->count; i++)
 		homes[i] = (struct dsm_home){vmm_span_first_byte(c, i) / DSM_PAGE_SIZE,
-					     c->part[i].memory_bytes / DSM_PAGE_SIZE, (uint8_t)i};
+					     c->part[i].memory_bytes / DSM_PAGE_SIZE, s->home[i]};
 }
 
 static const char *open_error(int err)
@@ -296,6 +302,7 @@ static void allow_nice(void)
 int vmm_span_open(struct vmm_span *s, char *why)
 {
 	const struct vmm_slice_config *c = &s->slices;
+	uint16_t others = (uint16_t)(((1u << c->count) - 1) & ~(1u << s->self));
 	struct dsm_view views[DSM_VIEW_MAX];
 	struct dsm_home homes[VMM_SLICE_MAX];
 	struct dsm_config d = {
@@ -307,7 +314,8 @@ int vmm_span_open(struct vmm_span *s, char *why)
 		.home_count = c->count,
 		.transport = xp_find(c->transport),
 		.xp = {.self = s->self,
-		       .peers = (uint16_t)(((1u << c->count) - 1) & ~(1u << s->self)),
+		       .peers = (uint16_t)(others & ~atomic_load(&s->gone)),
+		       .room = others,
 		       .listen_fd = c->listen_fd,
 		       .group = c->group,
 		       .encrypt = c->encrypt,
@@ -327,7 +335,7 @@ int vmm_span_open(struct vmm_span *s, char *why)
 			return err;
 	}
 	allow_nice();
-	fill_homes(c, homes);
+	fill_homes(s, homes);
 	memcpy(d.xp.key, c->key, sizeof(d.xp.key));
 	memcpy(d.xp.address, c->peer, sizeof(c->peer));
 	err = dsm_new(&d, &s->dsm);

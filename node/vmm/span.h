@@ -45,7 +45,8 @@ enum vmm_span_order {
 	VMM_SPAN_WISH_RESET, /* lead: a vCPU elsewhere asks for a reset */
 	VMM_SPAN_EMPTIED,    /* lead: vmm_span_evict() is over; reason: it failed, or "" */
 	VMM_SPAN_DISMISSED,  /* lead: a slice will end; reason: it will not, or "" */
-	VMM_SPAN_PLACES,     /* a vCPU or a home is elsewhere now, or a slice has left */
+	VMM_SPAN_ADMITTED,   /* lead: a slice is there to join; reason: it is not, or "" */
+	VMM_SPAN_PLACES,     /* a vCPU or a home is elsewhere now, or a slice has left or joined */
 	VMM_SPAN_LEFT,	     /* follower: the guest needs it no more */
 	VMM_SPAN_MOVED, /* lead: vmm_span_move() is over; reason: why it is where it was, or "" */
 };
@@ -111,6 +112,18 @@ void vmm_span_evict(struct vmm_span *s, unsigned slice, uint64_t pages_per_s);
 /* Pages that were asked for, of those that were there; total 0: not known yet. */
 void vmm_span_evicted(struct vmm_span *s, uint64_t *done, uint64_t *total);
 void vmm_span_dismiss(struct vmm_span *s, unsigned slice);
+/*
+ * Lead, main thread: a slice joins in the place of one that has left, in these steps; see span_join.c.
+ * share, while all stand, where vmm_span_is_over(). admit: until VMM_SPAN_ADMITTED; address: where it
+ * listens, group: of its links, never used before. keep: it is a member; else drop. welcome, while all
+ * stand; then rehome_part: -EAGAIN as above. What fails while all stand cannot go on, but for that.
+ */
+BASE_MUST_CHECK int vmm_span_share(struct vmm_span *s);
+void vmm_span_admit(struct vmm_span *s, unsigned slice, const char *address, uint64_t group);
+BASE_MUST_CHECK int vmm_span_keep(struct vmm_span *s, unsigned slice);
+void vmm_span_drop(struct vmm_span *s, unsigned slice);
+BASE_MUST_CHECK int vmm_span_welcome(struct vmm_span *s, unsigned slice);
+BASE_MUST_CHECK int vmm_span_rehome_part(struct vmm_span *s, unsigned part, unsigned to);
 /* All others have left, and memory is ordinary: so is this machine. */
 bool vmm_span_is_over(const struct vmm_span *s);
 bool vmm_span_is_gone(const struct vmm_span *s, unsigned slice);

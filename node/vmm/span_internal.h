@@ -1,4 +1,4 @@
-/* What span.c, span_msg.c, span_io.c and span_stats.c share. */
+/* What the files span*.c share. */
 #ifndef VMM_SPAN_INTERNAL_H
 #define VMM_SPAN_INTERNAL_H
 
@@ -90,6 +90,17 @@ struct vmm_span {
 	uint8_t *state;
 	uint32_t state_len, state_total;
 
+	/* A slice that joins (span_join.c). Member: whose link is awaited, or 0; what became of it. */
+	uint8_t admitted;
+	bool admit_told, admit_said; /* by the DSM; to the lead */
+	int admit_error;
+	/* Lead: who is to come, or 0; all have its link; why it does not come. */
+	uint8_t joining;
+	bool join_linked;
+	char join_why[SPAN_TEXT_MAX];
+	/* Of those that joined later. */
+	char address[VMM_SLICE_MAX][SPAN_ADDRESS_MAX];
+
 	struct span_msg task; /* that is being done here; the main thread's */
 	struct base_timer task_timer;
 
@@ -147,6 +158,21 @@ BASE_MUST_CHECK int span_move_handle(struct vmm_span *s, uint8_t peer, const str
 /* span_task.c */
 BASE_MUST_CHECK int span_task_asked(struct vmm_span *s, uint8_t peer, const struct span_msg *m);
 BASE_MUST_CHECK int span_task_done(struct vmm_span *s, uint8_t peer, const struct span_msg *m);
+/* Main thread: the answer to a task. */
+void span_task_answer(struct vmm_span *s, const struct span_msg *task, int err);
+/* Lead, main thread: sends a task to all other members but the slices `but` (bits), and numbers it. */
+void span_task_give(struct vmm_span *s, uint16_t but, struct span_msg *m);
+/* Lead, main thread: all members but the slice that it is about do it at once; waits for them. */
+BASE_MUST_CHECK int span_task_do(struct vmm_span *s, enum span_task op, unsigned slice);
+
+/* span_join.c */
+void span_join_init(struct vmm_span *s);
+void span_join_link(void *ctx, uint8_t peer, int err);
+BASE_MUST_CHECK int span_join_admit(struct vmm_span *s, const struct span_msg *m);
+BASE_MUST_CHECK int span_join_task(struct vmm_span *s, const struct span_msg *m);
+/* Lead, service thread: the hello of a slice that joins; why: it does not fit, or "". */
+void span_join_hello(struct vmm_span *s, uint8_t peer, const char *why);
+void span_join_admitted(struct vmm_span *s, int err);
 
 /* Where an interrupt for it, or its own messages, belong. */
 static inline unsigned span_where(const struct vmm_span *s, uint32_t apic_id)

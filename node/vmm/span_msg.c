@@ -9,32 +9,47 @@
 /* Rates that differ by more than 1 in this need TSC scaling. */
 enum { TSC_TOLERANCE = 4000 };
 
-static int on_hello(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
+/* Why a slice that says this cannot be one of this guest's; false: it can. */
+static bool does_not_fit(const struct vmm_span *s, uint8_t peer, const struct span_msg *m,
+			 char why[SPAN_TEXT_MAX])
 {
 	uint64_t ours = s->config.clock->tsc_hz, theirs = m->hello.tsc_hz;
 	uint64_t apart = ours > theirs ? ours - theirs : theirs - ours;
-	uint16_t all = (uint16_t)(((1u << s->slices.count) - 1) & ~1u);
-	char why[SPAN_TEXT_MAX];
-	bool complete;
 
-	if (!span_leads(s) || m->hello.slice != peer)
-		return -EPROTO;
+	why[0] = 0;
 	if (m->hello.version != SPAN_VERSION ||
 	    m->hello.vcpus != vmm_span_first_vcpu(&s->slices, s->slices.count) ||
 	    m->hello.memory_bytes != vmm_mem_size(s->config.mem)) {
-		span_lost(s, "the slices were started for different guests, or by different "
-			     "versions of pangaea-vmm");
-		return 0;
-	}
-	if (apart > ours / TSC_TOLERANCE) {
-		snprintf(why, sizeof(why),
+		snprintf(why, SPAN_TEXT_MAX,
+			 "the slices were started for different guests, or by different "
+			 "versions of pangaea-vmm");
+	} else if (apart > ours / TSC_TOLERANCE) {
+		snprintf(why, SPAN_TEXT_MAX,
 			 "the TSC of slice %u (%s) runs at %llu kHz, here at %llu: a guest "
 			 "spans hosts of one rate only ('pangaea node doctor' shows them)",
 			 peer, s->slices.peer[peer], (unsigned long long)theirs / 1000,
 			 (unsigned long long)ours / 1000);
-		span_lost(s, why);
-		return 0;
 	}
+	return why[0];
+}
+
+static int on_hello(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
+{
+	uint16_t all = (uint16_t)(((1u << s->slices.count) - 1) & ~1u);
+	char why[SPAN_TEXT_MAX];
+	bool complete, joins;
+
+	if (!span_leads(s) || m->hello.slice != peer)
+		return -EPROTO;
+	pthread_mutex_lock(&s->lock);
+	joins = s->joining == peer;
+	pthread_mutex_unlock(&s->lock);
+	if (does_not_fit(s, peer, m, why) && !joins)
+		span_lost(s, why);
+	if (joins)
+		span_join_hello(s, peer, why);
+	if (joins || why[0])
+		return 0;
 	pthread_mutex_lock(&s->lock);
 	s->hello |= (uint16_t)(1u << peer);
 	complete = s->hello == all;

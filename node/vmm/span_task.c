@@ -40,6 +40,11 @@ static void answer(struct vmm_span *s, const struct span_msg *task, int err, uin
 		log_error("span: a task makes no sense to the lead itself");
 }
 
+void span_task_answer(struct vmm_span *s, const struct span_msg *task, int err)
+{
+	answer(s, task, err, 0, 0);
+}
+
 static int rehome(struct vmm_span *s, const uint8_t home[VMM_SLICE_MAX])
 {
 	struct dsm_home homes[VMM_SLICE_MAX];
@@ -106,6 +111,14 @@ static void do_task(void *arg)
 	case SPAN_TASK_REHOME: err = rehome(s, m.task.home); break;
 	case SPAN_TASK_EVICT: evict(s); return;
 	case SPAN_TASK_FORGET: err = forget(s, m.task.slice); break;
+	case SPAN_TASK_ADMIT:
+		err = span_join_admit(s, &m);
+		if (!err)
+			return;
+		break;
+	case SPAN_TASK_KEEP:
+	case SPAN_TASK_WELCOME:
+	case SPAN_TASK_DROP: err = span_join_task(s, &m); break;
 	default: span_tell(s, VMM_SPAN_LEFT, NULL); return;
 	}
 	answer(s, &m, err, 0, 0);
@@ -147,20 +160,16 @@ static uint16_t all_but(const struct vmm_span *s, uint16_t bits)
 			  ~(unsigned)(bits | atomic_load(&s->gone)));
 }
 
-/* Sends it to `slices`, without the lead; the lead's own bit is for the caller. */
-static void give(struct vmm_span *s, uint16_t slices, enum span_task op, unsigned slice,
-		 uint64_t rate, const uint8_t home[VMM_SLICE_MAX], struct span_msg *m)
+/* Numbers it and sends it to `slices`, without the lead; the lead's own bit is for the caller. */
+static void send_out(struct vmm_span *s, uint16_t slices, struct span_msg *m)
 {
-	*m = (struct span_msg){.type = SPAN_TASK,
-			       .task = {.op = op, .slice = (uint8_t)slice, .rate = rate}};
-	memcpy(m->task.home, home, VMM_SLICE_MAX);
 	pthread_mutex_lock(&s->lock);
 	m->number = ++s->task_number;
-	s->task_op = op;
-	s->task_slice = (uint8_t)slice;
+	s->task_op = m->task.op;
+	s->task_slice = m->task.slice;
 	s->task_open = slices;
 	s->task_error = 0;
-	if (op == SPAN_TASK_EVICT) {
+	if (m->task.op == SPAN_TASK_EVICT) {
 		memset(s->task_done, 0, sizeof(s->task_done));
 		memset(s->task_total, 0, sizeof(s->task_total));
 	}
@@ -168,6 +177,20 @@ static void give(struct vmm_span *s, uint16_t slices, enum span_task op, unsigne
 	for (unsigned i = 0; i < s->slices.count; i++)
 		if (slices & bit(i) && i != s->self)
 			span_send(s, i, m);
+}
+
+static void give(struct vmm_span *s, uint16_t slices, enum span_task op, unsigned slice,
+		 uint64_t rate, const uint8_t home[VMM_SLICE_MAX], struct span_msg *m)
+{
+	*m = (struct span_msg){.type = SPAN_TASK,
+			       .task = {.op = op, .slice = (uint8_t)slice, .rate = rate}};
+	memcpy(m->task.home, home, VMM_SLICE_MAX);
+	send_out(s, slices, m);
+}
+
+void span_task_give(struct vmm_span *s, uint16_t but, struct span_msg *m)
+{
+	send_out(s, all_but(s, but), m);
 }
 
 /* The main thread takes note of what all have done in the background. */
@@ -191,6 +214,10 @@ static void task_is_over(void *arg)
 	pthread_mutex_unlock(&s->lock);
 	if (!over)
 		return;
+	if (op == SPAN_TASK_ADMIT) {
+		span_join_admitted(s, err);
+		return;
+	}
 	if (err)
 		snprintf(why, sizeof(why), "slice %u cannot be emptied: %s", slice, strerror(-err));
 	if (op == SPAN_TASK_FORGET && !err)
@@ -206,9 +233,14 @@ int span_task_done(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 	if (!span_leads(s))
 		return -EPROTO;
 	pthread_mutex_lock(&s->lock);
+	if (m->done.op == SPAN_TASK_ADMIT && m->number != s->task_number) {
+		pthread_mutex_unlock(&s->lock);
+		return 0; /* of one that was given up meanwhile */
+	}
 	if (m->number != s->task_number || m->done.op != s->task_op || !(s->task_open & bit(peer)))
 		err = -EPROTO;
-	background = s->task_op == SPAN_TASK_EVICT || s->task_op == SPAN_TASK_FORGET;
+	background = s->task_op == SPAN_TASK_EVICT || s->task_op == SPAN_TASK_FORGET ||
+		     s->task_op == SPAN_TASK_ADMIT;
 	if (!err && m->done.op == SPAN_TASK_EVICT) {
 		s->task_done[peer] = m->done.done;
 		s->task_total[peer] = m->done.total;
@@ -223,17 +255,15 @@ int span_task_done(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 	return over && background ? base_loop_post(s->config.main_loop, task_is_over, s) : err;
 }
 
-/* Main thread: has them do it, does it here, and waits for all. */
-static int do_now(struct vmm_span *s, enum span_task op, unsigned slice,
-		  const uint8_t home[VMM_SLICE_MAX])
+/* After that much both the slices' own waiting and what comes by the links are over. */
+static struct timespec until_done(void)
 {
-	struct timespec until =
-		base_clock_timespec(base_clock_ns() + 2 * VMM_SPAN_HALT_MS * BASE_NS_PER_MS);
-	struct span_msg m;
-	int err;
+	return base_clock_timespec(base_clock_ns() + 2 * VMM_SPAN_HALT_MS * BASE_NS_PER_MS);
+}
 
-	give(s, all_but(s, bit(SPAN_LEAD)), op, slice, 0, home, &m);
-	err = op == SPAN_TASK_QUIET ? dsm_quiesce(s->dsm, VMM_SPAN_HALT_MS) : rehome(s, home);
+/* Main thread: has done it here (err); waits for all others that it was given to. */
+static int await(struct vmm_span *s, int err, struct timespec until)
+{
 	pthread_mutex_lock(&s->lock);
 	while (!err && s->task_open && !s->lost)
 		if (pthread_cond_timedwait(&s->changed, &s->lock, &until) == ETIMEDOUT)
@@ -245,18 +275,53 @@ static int do_now(struct vmm_span *s, enum span_task op, unsigned slice,
 	return err;
 }
 
+int span_task_do(struct vmm_span *s, enum span_task op, unsigned slice)
+{
+	struct timespec until = until_done();
+	struct span_msg m;
+
+	give(s, all_but(s, bit(SPAN_LEAD) | bit(slice)), op, slice, 0, s->home, &m);
+	return await(s, span_join_task(s, &m), until);
+}
+
+static int do_now(struct vmm_span *s, enum span_task op, unsigned slice,
+		  const uint8_t home[VMM_SLICE_MAX])
+{
+	struct timespec until = until_done();
+	struct span_msg m;
+	int err;
+
+	give(s, all_but(s, bit(SPAN_LEAD)), op, slice, 0, home, &m);
+	err = op == SPAN_TASK_QUIET ? dsm_quiesce(s->dsm, VMM_SPAN_HALT_MS) : rehome(s, home);
+	return await(s, err, until);
+}
+
+static int rehome_all(struct vmm_span *s, unsigned slice, const uint8_t home[VMM_SLICE_MAX])
+{
+	int err = do_now(s, SPAN_TASK_QUIET, slice, home);
+
+	/* Nothing has changed yet. */
+	return err == -ETIMEDOUT ? -EAGAIN : err ? err : do_now(s, SPAN_TASK_REHOME, slice, home);
+}
+
 int vmm_span_rehome(struct vmm_span *s, unsigned from, unsigned to)
 {
 	uint8_t home[VMM_SLICE_MAX];
-	int err;
 
 	memcpy(home, s->home, sizeof(home));
 	for (unsigned i = 0; i < s->slices.count; i++)
 		if (home[i] == from)
 			home[i] = (uint8_t)to;
-	err = do_now(s, SPAN_TASK_QUIET, from, home);
-	/* Nothing has changed yet. */
-	return err == -ETIMEDOUT ? -EAGAIN : err ? err : do_now(s, SPAN_TASK_REHOME, from, home);
+	return rehome_all(s, from, home);
+}
+
+int vmm_span_rehome_part(struct vmm_span *s, unsigned part, unsigned to)
+{
+	uint8_t home[VMM_SLICE_MAX];
+
+	memcpy(home, s->home, sizeof(home));
+	home[part] = (uint8_t)to;
+	return rehome_all(s, to, home);
 }
 
 void vmm_span_evict(struct vmm_span *s, unsigned slice, uint64_t pages_per_s)

@@ -14,7 +14,8 @@
  *   IO      follower -> lead -> follower   one access of a vCPU to a port or to MMIO
  *   SAVE, LOOK, FLUSH, PART, LOADED       what a saved machine has of followers (span_save.c)
  *   MOVE, STATE, PLACE                     a vCPU changes its slice (span_move.c)
- *   TASK    lead -> followers              a slice leaves (span_task.c); answered by DONE
+ *   TASK    lead -> followers              a slice leaves or joins (span_task.c, span_join.c); answered by
+ *                                          DONE
  */
 #ifndef VMM_SPAN_WIRE_H
 #define VMM_SPAN_WIRE_H
@@ -23,7 +24,13 @@
 #include "node/vmm/irq.h"
 #include "node/vmm/vcpu.h"
 
-enum { SPAN_VERSION = 4, SPAN_TEXT_MAX = 200, SPAN_WIRE_MAX = 240, SPAN_STATE_MAX = 220 };
+enum {
+	SPAN_VERSION = 5,
+	SPAN_TEXT_MAX = 200,
+	SPAN_WIRE_MAX = 240,
+	SPAN_STATE_MAX = 220,
+	SPAN_ADDRESS_MAX = 64
+};
 
 enum span_type {
 	SPAN_HELLO = 1,
@@ -73,6 +80,10 @@ enum span_task {
 	SPAN_TASK_EVICT,
 	SPAN_TASK_FORGET,
 	SPAN_TASK_LEAVE,
+	SPAN_TASK_ADMIT,
+	SPAN_TASK_KEEP,
+	SPAN_TASK_WELCOME,
+	SPAN_TASK_DROP,
 	SPAN_TASK_END,
 };
 
@@ -116,8 +127,10 @@ struct span_msg {
 		struct {
 			enum span_task op;
 			uint8_t slice;
-			uint64_t rate;		     /* EVICT: pages/s, 0: no limit */
-			uint8_t home[VMM_SLICE_MAX]; /* REHOME: the slice of each part's pages */
+			uint64_t rate;			/* EVICT: pages/s, 0: no limit */
+			uint8_t home[VMM_SLICE_MAX];	/* REHOME: the slice of each part's pages */
+			uint64_t group;			/* ADMIT: of the links to the slice */
+			char address[SPAN_ADDRESS_MAX]; /* ADMIT: where it listens */
 		} task;
 		struct {
 			enum span_task op;

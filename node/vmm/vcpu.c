@@ -208,7 +208,7 @@ static int vcpu_new(struct vmm_vcpus *all, uint32_t apic_id, enum vmm_vcpu_seat 
 	atomic_store(&v->seat, seat);
 	base_wbuf_init(&v->power_up, STATE_MAX);
 	err = vcpu_set_up(v, seat);
-	if (!err && seat != VMM_SEAT_HERE)
+	if (!err && all->started)
 		err = vcpu_start(v);
 	if (err) {
 		vcpu_free(v);
@@ -519,6 +519,7 @@ int vmm_vcpus_start(struct vmm_vcpus *all)
 		if (err)
 			return err;
 	}
+	all->started = true;
 	if (!all->restored)
 		all->paused_tsc = vmm_clock_begin(&all->clock);
 	vcpus_wait_parked(all);

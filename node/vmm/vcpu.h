@@ -60,7 +60,7 @@ struct vmm_vcpus {
 	uint64_t paused_tsc;   /* the guest's TSC stands here while paused */
 	unsigned shutdowns;    /* in the second from shutdown_tsc on; under lock */
 	uint64_t shutdown_tsc;
-	bool restored; /* paused_tsc was loaded: the start must not take its own */
+	bool started, restored; /* paused_tsc was loaded: the start must not take its own */
 };
 
 enum vmm_vcpu_exit_kind {
@@ -132,7 +132,7 @@ enum vmm_vcpu_seat {
 	VMM_SEAT_ARRIVING, /* its state is here, but it may still stay where it was */
 };
 
-/* Makes one that is away, with its thread. Main thread, after vmm_vcpus_start(). -errno. */
+/* Makes one that is away, with its thread where the others have theirs. Main thread. -errno. */
 BASE_MUST_CHECK int vmm_vcpu_new_away(struct vmm_vcpus *all, uint32_t apic_id,
 				      struct vmm_vcpu **out);
 /* Any thread. NULL: it has never been here. */

@@ -412,7 +412,8 @@ static int vm_make_vcpus(struct vmm_vm *vm, char *why)
 	for (uint32_t id = first; id < end; id++) {
 		struct vmm_vcpu *v;
 
-		err = vmm_vcpu_new(&vm->vcpus, id, &v);
+		err = vm->config.slices.joins ? vmm_vcpu_new_away(&vm->vcpus, id, &v)
+					      : vmm_vcpu_new(&vm->vcpus, id, &v);
 		if (err)
 			return vm_refuse(why, err, "vCPU %u: %s", id, strerror(-err));
 	}
@@ -552,6 +553,7 @@ void vmm_vm_free(struct vmm_vm *vm)
 	if (vm->vcpus_ready)
 		vmm_vcpus_stop(&vm->vcpus);
 	base_loop_timer_cancel(&vm->end_timer);
+	base_loop_timer_cancel(&vm->join.timer);
 	if (vm->device_thread_started) {
 		base_loop_stop(vm->device_loop, 0);
 		pthread_join(vm->device_thread, NULL);

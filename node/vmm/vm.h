@@ -72,6 +72,16 @@ BASE_MUST_CHECK int vmm_vm_move_vcpu(struct vmm_vm *vm, uint32_t apic_id, unsign
 BASE_MUST_CHECK int vmm_vm_empty(struct vmm_vm *vm, unsigned slice, unsigned to,
 				 uint64_t pages_per_s,
 				 void (*done)(void *arg, int err, const char *why), void *arg);
+/*
+ * The inverse: a slice that has left, or its successor, joins with neither vCPUs nor pages; its part's
+ * pages are at home with it from then on. address: where it listens; group: see span.h.
+ */
+BASE_MUST_CHECK int vmm_vm_join(struct vmm_vm *vm, unsigned slice, const char *address,
+				uint64_t group, void (*done)(void *arg, int err, const char *why),
+				void *arg);
+bool vmm_vm_joins(const struct vmm_vm *vm);
+/* The key of a spanning guest's links. -EOPNOTSUPP: it does not span. */
+BASE_MUST_CHECK int vmm_vm_key(const struct vmm_vm *vm, uint8_t key[VMM_SLICE_KEY_LEN]);
 /* Other slices have, or had until a moment ago, parts of it. */
 bool vmm_vm_spans(const struct vmm_vm *vm);
 /* Spanning guests: which slice has what. */

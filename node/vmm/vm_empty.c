@@ -167,7 +167,7 @@ int vmm_vm_empty(struct vmm_vm *vm, unsigned slice, unsigned to, uint64_t pages_
 	if (vm->state != VMM_RUNNING || slice == 0 || slice >= vm->config.slices.count ||
 	    slice == to || vmm_span_is_gone(vm->span, to))
 		return -EINVAL;
-	if (vmm_vm_moves(vm) || vm_empty_is_on(vm))
+	if (vmm_vm_moves(vm) || vm_empty_is_on(vm) || vm_join_is_on(vm))
 		return -EBUSY;
 	if (vmm_span_is_gone(vm->span, slice))
 		return -EALREADY;
@@ -211,4 +211,5 @@ void vmm_vm_places(struct vmm_vm *vm, void (*put)(void *arg, const char *name, u
 	put(arg, "empty.pages", vm_empty_moves_vcpus(vm) ? 0 : done);
 	put(arg, "empty.pages_total", vm_empty_moves_vcpus(vm) ? 0 : total);
 	put(arg, "empty.stood_ns", (uint64_t)e->stood_ns);
+	put(arg, "join.stood_ns", (uint64_t)vm->join.stood_ns);
 }

@@ -37,6 +37,16 @@ struct vm_empty {
 	void *arg;
 };
 
+/* A slice that is about to join: vm_join.c. */
+struct vm_join {
+	bool on;
+	unsigned slice;
+	int64_t stood_ns;
+	struct base_timer timer;
+	void (*done)(void *arg, int err, const char *why);
+	void *arg;
+};
+
 struct vmm_vm {
 	struct vmm_config config;
 	const struct vmm_vm_ops *ops;
@@ -71,6 +81,7 @@ struct vmm_vm {
 	void (*moved)(void *arg, int err, const char *why); /* of vmm_vm_move_vcpu() */
 	void *moved_arg;
 	struct vm_empty empty;
+	struct vm_join join;
 	bool ending;		     /* a follower that has asked the lead for the end */
 	struct base_timer end_timer; /* then it ends without the lead */
 
@@ -128,6 +139,10 @@ void vm_empty_dismissed(struct vmm_vm *vm, const char *why);
 void vm_empty_end(struct vmm_vm *vm);
 bool vm_empty_is_on(const struct vmm_vm *vm);
 bool vm_empty_moves_vcpus(const struct vmm_vm *vm);
+/* vm_join.c: the same for one that joins. */
+void vm_join_admitted(struct vmm_vm *vm, const char *why);
+void vm_join_end(struct vmm_vm *vm);
+bool vm_join_is_on(const struct vmm_vm *vm);
 /* A vCPU that was moving does not any more, because the guest has ended. */
 void vm_span_end_move(struct vmm_vm *vm);
 /* Follower: the end is the lead's to decide; true: it was asked, and the caller does nothing. */

@@ -204,6 +204,7 @@ void vm_span_end_move(struct vmm_vm *vm)
 {
 	end_move(vm, -ECANCELED, "the guest has ended");
 	vm_empty_end(vm);
+	vm_join_end(vm);
 }
 
 int vmm_vm_move_vcpu(struct vmm_vm *vm, uint32_t apic_id, unsigned slice,
@@ -215,7 +216,8 @@ int vmm_vm_move_vcpu(struct vmm_vm *vm, uint32_t apic_id, unsigned slice,
 		return -EOPNOTSUPP;
 	if (vm->state != VMM_RUNNING)
 		return -EINVAL;
-	err = vm_empty_is_on(vm) ? -EBUSY : vmm_span_move(vm->span, apic_id, slice);
+	err = vm_empty_is_on(vm) || vm_join_is_on(vm) ? -EBUSY
+						      : vmm_span_move(vm->span, apic_id, slice);
 	if (err)
 		return err;
 	vm->moved = moved;
@@ -247,6 +249,7 @@ static void on_order(void *arg, enum vmm_span_order order, const char *reason)
 	case VMM_SPAN_LOST: lose(vm, VMM_FAILED, reason); break;
 	case VMM_SPAN_EMPTIED: vm_empty_evicted(vm, reason); break;
 	case VMM_SPAN_DISMISSED: vm_empty_dismissed(vm, reason); break;
+	case VMM_SPAN_ADMITTED: vm_join_admitted(vm, reason); break;
 	case VMM_SPAN_PLACES:
 		if (vm->ops->places)
 			vm->ops->places(vm->arg);

@@ -4,6 +4,7 @@
  *   lab-vm RUN-DIR wait STATE     until it is in this state (or has failed)
  *   lab-vm RUN-DIR move VCPU SLICE
  *   lab-vm RUN-DIR empty SLICE TO [PAGES/S]
+ *   lab-vm RUN-DIR join SLICE ADDRESS GROUP
  *   lab-vm RUN-DIR save FILE
  * Prints the answer. Exit code 0; 1: refused, with the reason; 3: nobody listens or answers.
  */
@@ -114,6 +115,13 @@ int main(int argc, char **argv)
 	if (argc == 5 && strcmp(argv[2], "move") == 0) {
 		request.cols = (uint16_t)atoi(argv[3]);
 		request.rows = (uint16_t)atoi(argv[4]);
+		return ask(argv[1], &request, -1, NULL);
+	}
+	if (argc == 6 && strcmp(argv[2], "join") == 0) {
+		request.op = VMMCTL_JOIN;
+		request.cols = (uint16_t)atoi(argv[3]);
+		snprintf(request.text, sizeof(request.text), "%s", argv[4]);
+		request.rate = strtoull(argv[5], NULL, 16);
 		return ask(argv[1], &request, -1, NULL);
 	}
 	if (argc == 4 && (!strcmp(argv[2], "save") || !strcmp(argv[2], "save-live"))) {

@@ -1,0 +1,164 @@
+/*
+ * The lead has a slice join the guest that runs; see span_join.c. Main thread. The guest stands twice for a
+ * moment: before, where it was alone on the lead's host and its memory must be shared again, and when the
+ * slice is there, while the homes of its part's pages go to it. Where it does not come nothing has changed.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "node/vmm/vm_internal.h"
+
+/* The links have their own time, and say why; this is for a slice that has links but says no hello. */
+enum { HELLO_MS = VMM_SPAN_WINDOW_MS + 5000 };
+
+static void over(struct vmm_vm *vm, int err, const char *why)
+{
+	struct vm_join *j = &vm->join;
+	void (*done)(void *arg, int err, const char *why) = j->done;
+
+	base_loop_timer_cancel(&j->timer);
+	j->done = NULL;
+	j->on = false;
+	if (err)
+		log_warn("slice %u does not join: %s", j->slice, why);
+	else
+		log_info("slice %u has joined; all stood for %lld us", j->slice,
+			 (long long)(j->stood_ns / 1000));
+	if (done)
+		done(j->arg, err, why);
+}
+
+static void give_up(struct vmm_vm *vm, const char *why)
+{
+	vmm_span_drop(vm->span, vm->join.slice);
+	over(vm, -EIO, why);
+}
+
+static void on_timer(struct base_timer *t)
+{
+	struct vm_join *j = base_container_of(t, struct vm_join, timer);
+
+	give_up(base_container_of(j, struct vmm_vm, join), "it is not there in time");
+}
+
+static bool halt(struct vmm_vm *vm)
+{
+	vm_halt_all(vm);
+	if (vm->lost)
+		vm_finish(vm, VMM_FAILED, "not all slices could be stopped");
+	return !vm->lost;
+}
+
+static void broken(struct vmm_vm *vm, const char *why)
+{
+	vm->lost = true;
+	vm_finish(vm, VMM_FAILED, why);
+}
+
+/* Its memory is ordinary: from here on it is shared, though with nobody yet. */
+static bool share(struct vmm_vm *vm)
+{
+	int64_t start = base_clock_ns();
+
+	if (!halt(vm))
+		return false;
+	if (vmm_span_share(vm->span)) {
+		broken(vm, "memory cannot be shared again");
+		return false;
+	}
+	if (vm_go_all(vm) < 0 || vm_is_final(vm))
+		return false;
+	vm->join.stood_ns += base_clock_ns() - start;
+	return true;
+}
+
+/* It is a member: from here on it stands and goes with all. */
+static void bring_in(struct vmm_vm *vm)
+{
+	struct vm_join *j = &vm->join;
+	bool ran = vm->state == VMM_RUNNING; /* else a debugger has it */
+	int64_t start = base_clock_ns();
+	int err;
+
+	if (ran && !halt(vm))
+		return;
+	if (vmm_span_welcome(vm->span, j->slice)) {
+		broken(vm, "the slices do not welcome a new one");
+		return;
+	}
+	err = vmm_span_rehome_part(vm->span, j->slice, j->slice);
+	if (err && err != -EAGAIN) {
+		broken(vm, "the slices do not agree where memory is at home");
+		return;
+	}
+	if (ran && (vm_go_all(vm) < 0 || vm_is_final(vm)))
+		return;
+	j->stood_ns += base_clock_ns() - start;
+	over(vm, err ? -EIO : 0, err ? "it has joined, but memory is too busy to move there" : "");
+}
+
+void vm_join_admitted(struct vmm_vm *vm, const char *why)
+{
+	int err;
+
+	if (!vm->join.on)
+		return;
+	if (why[0]) {
+		give_up(vm, why);
+		return;
+	}
+	err = vmm_span_keep(vm->span, vm->join.slice);
+	if (err)
+		give_up(vm, "it has gone again");
+	else
+		bring_in(vm);
+}
+
+bool vm_join_is_on(const struct vmm_vm *vm)
+{
+	return vm->join.on;
+}
+
+bool vmm_vm_joins(const struct vmm_vm *vm)
+{
+	return vm->join.on;
+}
+
+int vmm_vm_key(const struct vmm_vm *vm, uint8_t key[VMM_SLICE_KEY_LEN])
+{
+	if (!vm->span || vm_follows(vm))
+		return -EOPNOTSUPP;
+	memcpy(key, vm->config.slices.key, VMM_SLICE_KEY_LEN);
+	return 0;
+}
+
+void vm_join_end(struct vmm_vm *vm)
+{
+	if (vm->join.on)
+		over(vm, -ECANCELED, "the guest has ended");
+}
+
+int vmm_vm_join(struct vmm_vm *vm, unsigned slice, const char *address, uint64_t group,
+		void (*done)(void *arg, int err, const char *why), void *arg)
+{
+	struct vm_join *j = &vm->join;
+
+	if (!vm->span || vm_follows(vm))
+		return -EOPNOTSUPP;
+	if (vm->state != VMM_RUNNING || !slice || slice >= vm->config.slices.count || !group)
+		return -EINVAL;
+	if (vmm_vm_moves(vm) || vm_empty_is_on(vm) || j->on)
+		return -EBUSY;
+	if (!vmm_span_is_gone(vm->span, slice))
+		return -EALREADY;
+	*j = (struct vm_join){.on = true, .slice = slice, .done = done, .arg = arg};
+	j->timer.fire = on_timer;
+	if (vmm_span_is_over(vm->span) && !share(vm))
+		return 0; /* the guest has failed, and so has this */
+	base_loop_timer(vm->main_loop, &j->timer, base_clock_ns() + HELLO_MS * BASE_NS_PER_MS);
+	vmm_span_admit(vm->span, slice, address, group);
+	return 0;
+}
