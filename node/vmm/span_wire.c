@@ -51,17 +51,12 @@ static void put_hello(struct put *p, const struct span_msg *m)
 	put(p, m->hello.tsc_hz, 8);
 }
 
-static void put_line(struct put *p, const char *text, size_t cap)
+static void put_text(struct put *p, const char *text)
 {
-	size_t len = strnlen(text, cap - 1);
+	size_t len = strnlen(text, SPAN_TEXT_MAX - 1);
 
 	memcpy(p->at, text, len);
 	p->at += len;
-}
-
-static void put_text(struct put *p, const char *text)
-{
-	put_line(p, text, SPAN_TEXT_MAX);
 }
 
 static void put_end(struct put *p, const struct span_msg *m)
@@ -109,7 +104,8 @@ static void put_task(struct put *p, const struct span_msg *m)
 	memcpy(p->at, m->task.home, sizeof(m->task.home));
 	p->at += sizeof(m->task.home);
 	put(p, m->task.group, 8);
-	put_line(p, m->task.address, sizeof(m->task.address));
+	memcpy(p->at, m->task.address, sizeof(m->task.address));
+	p->at += sizeof(m->task.address);
 }
 
 static void put_done(struct put *p, const struct span_msg *m)
@@ -194,20 +190,20 @@ static void get_hello(struct base_rbuf *b, struct span_msg *m)
 }
 
 /* Text for people's eyes: what a terminal could obey is replaced. */
-static void get_line(struct base_rbuf *b, char *out, size_t cap)
+static void clean(char *text)
 {
-	size_t len = BASE_MIN(base_rbuf_left(b), cap - 1);
-
-	base_rbuf_bytes(b, out, len);
-	out[len] = 0;
-	for (char *c = out; *c; c++)
+	for (char *c = text; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
 			*c = '?';
 }
 
 static void get_text(struct base_rbuf *b, char out[SPAN_TEXT_MAX])
 {
-	get_line(b, out, SPAN_TEXT_MAX);
+	size_t len = BASE_MIN(base_rbuf_left(b), (size_t)SPAN_TEXT_MAX - 1);
+
+	base_rbuf_bytes(b, out, len);
+	out[len] = 0;
+	clean(out);
 }
 
 static void get_end(struct base_rbuf *b, struct span_msg *m)
@@ -257,7 +253,9 @@ static void get_task(struct base_rbuf *b, struct span_msg *m)
 	m->task.rate = base_rbuf_u64(b);
 	base_rbuf_bytes(b, m->task.home, sizeof(m->task.home));
 	m->task.group = base_rbuf_u64(b);
-	get_line(b, m->task.address, sizeof(m->task.address));
+	base_rbuf_bytes(b, m->task.address, sizeof(m->task.address));
+	m->task.address[sizeof(m->task.address) - 1] = 0;
+	clean(m->task.address);
 }
 
 static void get_done(struct base_rbuf *b, struct span_msg *m)

@@ -95,6 +95,22 @@ static void refuses_what_does_not_fit(void **state)
 	refuses("VCPUS:SIZE", parse("--part", "512M", NULL));
 	refuses("1 to 64 vCPUs", parse("--part", "0:512M", NULL));
 	refuses("16M to 32T", parse("--part", "1:1M", NULL));
+	refuses("--joins '0,0'", parse("--joins", "0,0", NULL));
+	refuses("--joins '0:0,x'", parse("--joins", "0:0,x", NULL));
+	refuses("--joins '0,16:0'", parse("--joins", "0,16:0", NULL));
+	refuses("--joins ':'", parse("--joins", ":", NULL));
+	refuses("only with --joins", parse(PARTS, SECRET, "--slice", "1", "--peer",
+					   "127.0.0.1:7001", "--peer", "-", NULL));
+	refuses("slice 0 joins none",
+		parse(PARTS, PEERS, SECRET, "--slice", "0", "--joins", "0,0:0,0,0", NULL));
+	refuses("a slice of each part",
+		parse(PARTS, PEERS, SECRET, "--slice", "1", "--joins", "0,0:0,0", NULL));
+	refuses("is not this one",
+		parse(PARTS, PEERS, SECRET, "--slice", "1", "--joins", "0,1:0,0,0", NULL));
+	refuses("has a --peer", parse("--part", "1:32M", PARTS, "--peer", "-", PEERS, SECRET,
+				      "--slice", "2", "--joins", "1,1,1:1,1,1,1", NULL));
+	assert_int_equal(parse(PARTS, PEERS, SECRET, "--slice", "1", "--joins", "0,0:0,0,0", NULL),
+			 0);
 	refuses("ADDRESS:PORT", parse("--peer", "here", NULL));
 	refuses("hexadecimal", parse("--group", "12", NULL));
 	refuses("exactly 32 bytes", parse("--key-file", "/dev/null", NULL));
@@ -150,6 +166,13 @@ static void messages_survive_the_wire(void **state)
 	same(&(struct span_msg){.type = SPAN_TASK,
 				.number = 3,
 				.task = {SPAN_TASK_REHOME, 2, 100, {0, 1, 0, [15] = 7}}});
+	same(&(struct span_msg){
+		.type = SPAN_TASK,
+		.number = 4,
+		.task = {.op = SPAN_TASK_ADMIT,
+			 .slice = 1,
+			 .group = UINT64_MAX,
+			 .address = "[fd00:1234:5678:9abc:def0:1234:5678:9abc]:65535"}});
 	same(&(struct span_msg){
 		.type = SPAN_DONE, .number = 3, .done = {SPAN_TASK_EVICT, 115, 1, 2}});
 	same(&(struct span_msg){.type = SPAN_SAVE, .number = 3});
