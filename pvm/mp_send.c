@@ -147,6 +147,14 @@ static int compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+static bool ascending(const int *tids, int count)
+{
+	for (int i = 1; i < count; i++)
+		if (tids[i - 1] >= tids[i])
+			return false;
+	return true;
+}
+
 /* Once to each, never to oneself. */
 int mp_api_mcast(int *tids, int count, int tag)
 {
@@ -162,17 +170,18 @@ int mp_api_mcast(int *tids, int count, int tag)
 	m = mp_sbuf();
 	if (!rc && !m)
 		rc = PvmNoBuf;
-	if (!rc && count) {
+	if (!rc && !ascending(tids, count)) {
 		sorted = malloc((size_t)count * sizeof(*sorted));
 		if (!sorted)
 			rc = PvmNoMem;
 	}
-	if (!rc && count) {
+	if (sorted) {
 		memcpy(sorted, tids, (size_t)count * sizeof(*sorted));
 		qsort(sorted, (size_t)count, sizeof(*sorted), compare);
+		tids = sorted;
 	}
 	for (int i = 0; !rc && i < count; i++)
-		if (sorted[i] != pvmmytid && (i == 0 || sorted[i] != sorted[i - 1]))
-			rc = mp_rt_send(sorted[i], m, tag);
+		if (tids[i] != pvmmytid && (i == 0 || tids[i] != tids[i - 1]))
+			rc = mp_rt_send(tids[i], m, tag);
 	return rc < 0 ? lpvmerr("pvm_mcast", rc) : 0;
 }

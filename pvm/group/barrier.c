@@ -72,10 +72,12 @@ static void take_end(struct gs_members *m)
 	if (pvm_upkint(&tid, 1, 1))
 		return;
 	report = pvm_setopt(PvmAutoErr, 0);
+	inst = gs_members_inst(m, tid);
 	if (!pvm_upkint(v, 2, 1)) {
 		rounds = (int64_t)((uint64_t)(uint32_t)v[0] << 32 | (uint32_t)v[1]);
+		if (inst >= 0)
+			m->left[inst] = true;
 	} else {
-		inst = gs_members_inst(m, tid);
 		if (inst >= 0)
 			m->gone[inst] = true;
 		/* It may have been in this one. */
@@ -128,7 +130,8 @@ static int watch(struct gs_members *m, int me, int n)
 static int rounds_begin(struct gs_members *m, int me, int n)
 {
 	if (!m->gone) {
-		m->gone = calloc((size_t)n, sizeof(*m->gone));
+		m->gone = calloc(2 * (size_t)n, sizeof(*m->gone));
+		m->left = m->gone + n;
 		m->last_round = INT64_MAX;
 	}
 	if (!m->gone)
@@ -168,7 +171,8 @@ static bool one_host(const struct gs_members *m)
 
 static size_t shared_bytes(const struct gs_members *m)
 {
-	return sizeof(*m->shared) + (size_t)m->slots * sizeof(m->shared->at[0]);
+	return gs_shared_places_at(m->slots) +
+	       GS_TURNS * (size_t)m->slots * sizeof(struct gs_place);
 }
 
 /*
@@ -299,6 +303,16 @@ void gs_barrier_go(struct gs_members *m)
 	gs_aside_begin(&aside, GS_ROUND_CTX);
 	if (pvm_initsend(PvmDataRaw) > 0)
 		pvm_mcast(m->tids, m->slots, tag_of(m, STEP_GO));
+	gs_aside_end(&aside);
+}
+
+void gs_barrier_wake(struct gs_members *m, int inst)
+{
+	struct gs_aside aside;
+
+	gs_aside_begin(&aside, GS_ROUND_CTX);
+	if (pvm_initsend(PvmDataRaw) > 0)
+		pvm_send(m->tids[inst], tag_of(m, STEP_GO));
 	gs_aside_end(&aside);
 }
 

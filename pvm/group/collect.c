@@ -152,11 +152,29 @@ static int reduce_tree(struct reduction *r)
 	return rc;
 }
 
+/* True: it was done by shared memory, with *rc. All members must answer alike. */
+static bool reduce_shared(gs_reduce_fn fn, void *data, int count, int type, int tag,
+			  const char *group, int root, int *rc)
+{
+	struct gs_members *m = gs_name_check(group) ? NULL : gs_members_static(group);
+	size_t size = gs_type_size(type);
+
+	if (!m || !fn || !data || !size || count < 1 || count > GS_PLACE_MAX || root < 0 ||
+	    root >= m->slots || !gs_shared_can_reduce(m, size * (size_t)count))
+		return false;
+	*rc = gs_shared_reduce(m, fn, data, size * (size_t)count, count, type, tag, root);
+	return true;
+}
+
 int gs_do_reduce(gs_reduce_fn fn, void *data, int count, int type, int tag, char *group, int root)
 {
 	struct op op;
 	void *mine = NULL, *incoming = NULL;
-	int rc = op_begin(&op, group, root, tag, count, type);
+	int rc;
+
+	if (reduce_shared(fn, data, count, type, tag, group, root, &rc))
+		return rc < 0 ? lpvmerr("pvm_reduce", rc) : PvmOk;
+	rc = op_begin(&op, group, root, tag, count, type);
 
 	if (rc)
 		return op_end("pvm_reduce", &op, rc);

@@ -33,22 +33,47 @@ struct gs_members {
 	bool watching;	    /* for the ends of those that this one hears from */
 	int64_t rounds;	    /* barriers among members done */
 	int64_t last_round; /* that can still be */
-	bool *gone;	    /* who has died; NULL before the first */
+	bool *gone;	    /* who has died, and who has left; NULL before the first */
+	bool *left;
 	/* Of those that are on one host; NULL: their barriers go by messages. */
 	struct gs_shared *shared;
 	struct mp_msg *shared_keep;
 	unsigned arrivals; /* when messages were looked at last */
-	int me;		   /* with `shared` */
+	unsigned reduce_arrivals;
+	uint64_t reductions; /* by shared memory, begun */
+	int me;		     /* with `shared` */
 	int slots;
 	int *tids;
 };
 
+enum {
+	GS_TURNS = 4,	     /* reductions that members may be ahead of the root without messages */
+	GS_PLACE_MAX = 1024, /* bytes; with more the members do it by messages, as a tree */
+};
+
+/* Each GS_TURNS'th reduction: how many are over, how many have come to this one, and how its root is told. */
+struct gs_turn {
+	_Alignas(64) struct mp_shared_word told;
+	_Alignas(64) _Atomic uint64_t over;
+	_Atomic uint32_t came;
+};
+
+/* What one member adds to one reduction. */
+struct gs_place {
+	_Alignas(64) _Atomic uint64_t number; /* of the reduction */
+	uint32_t bytes;
+	_Alignas(64) char data[GS_PLACE_MAX];
+};
+
 /*
  * What the members share, made by instance 0. A round is over when all have come; who comes last says so.
+ * Behind it a struct gs_place for each turn and member: shared_reduce.c.
  */
 struct gs_shared {
 	struct mp_shared_word done; /* the last round that is over, its low 32 bits */
 	_Atomic uint32_t cores;
+	_Atomic uint32_t by_message; /* reductions, too */
+	struct gs_turn turns[GS_TURNS];
 	_Alignas(64) _Atomic uint64_t came; /* over all rounds */
 	struct {
 		_Alignas(64) _Atomic int64_t rounds; /* that it has come to */
@@ -78,10 +103,13 @@ int gs_shared_round(struct gs_members *m);
 int64_t gs_shared_rounds(const struct gs_members *m, int inst);
 /* Of the host that they are on, the same for all of them. */
 int gs_shared_cores(const struct gs_members *m);
+/* Bytes before the places. */
+size_t gs_shared_places_at(int slots);
 /* Receives the news of those who have left or died. */
 void gs_barrier_news(struct gs_members *m);
-/* All are woken that wait for messages alone. */
+/* All are woken that wait for messages alone, or the one. */
 void gs_barrier_go(struct gs_members *m);
+void gs_barrier_wake(struct gs_members *m, int inst);
 /* The others hear of it. */
 void gs_barrier_leave(struct gs_members *m, int me);
 int gs_members_ask(enum gs_op op, const char *group, int arg);
@@ -98,6 +126,10 @@ size_t gs_type_size(int type);
 
 /* The calls without their trace events, which group/traced.c adds. */
 typedef void (*gs_reduce_fn)(int *type, void *x, void *y, int *count, int *info);
+/* Whether a reduction goes by shared memory, which all members answer alike; then all do it. */
+bool gs_shared_can_reduce(const struct gs_members *m, size_t bytes);
+int gs_shared_reduce(struct gs_members *m, gs_reduce_fn fn, void *data, size_t bytes, int count,
+		     int type, int tag, int root);
 int gs_do_joingroup(char *group);
 int gs_do_lvgroup(char *group);
 int gs_do_getinst(char *group, int tid);
