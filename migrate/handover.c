@@ -126,6 +126,8 @@ static int handover_commit(struct mig_source *s)
 	struct mig_head h;
 	int rc = mig_source_event(s, MIG_EV_RX_READY);
 
+	if (!rc && s->missing)
+		rc = mig_serve_hot(s);
 	if (!rc)
 		rc = mig_serve_recv(s, &h);
 	if (!rc && h.type != MIG_FRAME_RUNNING)

@@ -28,6 +28,7 @@ enum {
 	MIG_TEXT_MAX = 256,
 	MIG_STATE_MAX = 64 << 20, /* bytes of the opaque block */
 	MIG_PAGES_MAX = 1 << 30,  /* 4 TiB */
+	MIG_HOT_MAX = 256,
 };
 
 /*
@@ -65,6 +66,9 @@ struct mig_source_ops {
 	int (*resume)(void *guest);
 	/* Appends the machine's state; the guest is paused. */
 	int (*save)(void *guest, struct base_wbuf *out);
+	/* After save: pages that the guest will touch first; how many, at most max (MIG_HOT_MAX).
+	 * May be NULL. */
+	unsigned (*hot)(void *guest, uint64_t *index, unsigned max);
 	/* Slows the vCPUs down: percent of time that they may not run, 0 to 99. */
 	void (*throttle)(void *guest, unsigned percent);
 	/* Writes the decision where the agent finds it; survives this process. */

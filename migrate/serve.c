@@ -187,6 +187,22 @@ static int serve_step(struct mig_source *s, struct mig_head *h, int64_t *heard)
 	return rc ? rc : -EAGAIN;
 }
 
+int mig_serve_hot(struct mig_source *s)
+{
+	uint64_t index[MIG_HOT_MAX];
+	unsigned n = s->ops->hot ? s->ops->hot(s->guest, index, MIG_HOT_MAX) : 0;
+	struct answer a = {.entry_count = 0};
+	int rc = 0;
+
+	for (unsigned i = 0; i < n && !rc; i++) {
+		if (index[i] < s->page_count && take_page(s, index[i]))
+			answer_add(s, &a, index[i]);
+		if (a.entry_count == MIG_CHUNK_PAGES_OLD)
+			rc = answer_send(s, &a);
+	}
+	return rc ? rc : answer_send(s, &a);
+}
+
 int mig_serve_recv(struct mig_source *s, struct mig_head *h)
 {
 	int64_t heard = base_clock_ns();

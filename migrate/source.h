@@ -91,6 +91,8 @@ BASE_MUST_CHECK int mig_serve_announce(struct mig_source *s, const uint64_t *bit
 BASE_MUST_CHECK int mig_serve_sync(struct mig_source *s);
 /* Pages of the bitmap that were not announced. */
 uint64_t mig_serve_fresh(const struct mig_source *s, const uint64_t *bitmap);
+/* Right behind COMMIT: what the guest is likely to touch first, before it asks for it page by page. */
+BASE_MUST_CHECK int mig_serve_hot(struct mig_source *s);
 /* As mig_source_recv(), but gives out pages that are asked for meanwhile. */
 BASE_MUST_CHECK int mig_serve_recv(struct mig_source *s, struct mig_head *h);
 /* From RUNNING, or a new link, to COMPLETE; 0 or -ENOLINK. */

@@ -54,6 +54,8 @@ struct vmm_migration {
 	const void *state_in;
 	size_t state_len;
 	uint64_t paused_wall_ns;
+	uint64_t hot[MIG_HOT_MAX]; /* pages, as of the last save */
+	unsigned hot_count;
 
 	/* Disks that move along; migration_disk.c. */
 	struct migration_disk disks[VMM_DISK_MAX];

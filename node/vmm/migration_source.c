@@ -1,12 +1,14 @@
 /* The machine as the engine sees it at the source. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "node/vmm/hot_pages.h"
 #include "node/vmm/migration_impl.h"
 
 enum { THROTTLE_PERIOD_MS = 20 };
@@ -179,6 +181,7 @@ static int main_save(struct vmm_migration *m)
 		return -errno;
 	base_wbuf_u64(m->state_out, m->paused_wall_ns);
 	err = vm_save_machine(m->vm, fd);
+	m->hot_count = vmm_hot_pages(&m->vm->vcpus, m->hot, MIG_HOT_MAX);
 	return err ? err : read_back(fd, m->state_out);
 }
 
@@ -188,6 +191,15 @@ static int source_save(void *guest, struct base_wbuf *out)
 
 	m->state_out = out;
 	return migration_ask(m, main_save);
+}
+
+static unsigned source_hot(void *guest, uint64_t *index, unsigned max)
+{
+	const struct vmm_migration *m = guest;
+	unsigned n = BASE_MIN(m->hot_count, max);
+
+	memcpy(index, m->hot, n * sizeof(*index));
+	return n;
 }
 
 static int source_journal(void *guest, const char *entry)
@@ -205,6 +217,7 @@ const struct mig_source_ops migration_source_ops = {
 	.pause = source_pause,
 	.resume = source_resume,
 	.save = source_save,
+	.hot = source_hot,
 	.throttle = source_throttle,
 	.journal = source_journal,
 };

@@ -209,6 +209,20 @@ static inline int g_save(void *guest, struct base_wbuf *out)
 	return 0;
 }
 
+/* A guess, and so it may be anything. */
+static inline unsigned g_hot(void *guest, uint64_t *index, unsigned max)
+{
+	unsigned n = 0;
+
+	index[n++] = PAGES;
+	index[n++] = UINT64_MAX;
+	for (uint64_t i = PAGES; i-- > PAGES - 100;)
+		index[n++] = i;
+	index[n++] = PAGES - 1;
+	assert_true(n <= max);
+	return n;
+}
+
 static inline void g_throttle(void *guest, unsigned percent)
 {
 	src.sleep_us = percent ? 200 : 0;
@@ -332,6 +346,7 @@ static const struct mig_source_ops src_ops = {
 	.pause = g_pause,
 	.resume = g_resume,
 	.save = g_save,
+	.hot = g_hot,
 	.throttle = g_throttle,
 	.journal = g_journal,
 	.block_read = g_block_read,
