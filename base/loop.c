@@ -28,6 +28,8 @@ struct base_loop {
 	pthread_mutex_t lock;	 /* guards posts, post_count */
 	struct base_list posts;
 	unsigned post_count;
+	bool lets_in;
+	sigset_t mask; /* while it waits; only if it lets signals in */
 	/* The batch under way, so that removing a watch also drops its pending events. */
 	struct epoll_event batch[EVENT_BATCH];
 	int batch_len;
@@ -152,10 +154,19 @@ static void loop_fire_timers(struct base_loop *loop)
 	}
 }
 
+void base_loop_let_in(struct base_loop *loop, const sigset_t *signals)
+{
+	pthread_sigmask(SIG_SETMASK, NULL, &loop->mask);
+	for (int s = 1; s < NSIG; s++)
+		if (sigismember(signals, s) == 1)
+			sigdelset(&loop->mask, s);
+	loop->lets_in = true;
+}
+
 int base_loop_step(struct base_loop *loop, int timeout_ms)
 {
-	int n = epoll_wait(loop->epoll_fd, loop->batch, EVENT_BATCH,
-			   loop_timeout(loop, timeout_ms));
+	int n = epoll_pwait(loop->epoll_fd, loop->batch, EVENT_BATCH,
+			    loop_timeout(loop, timeout_ms), loop->lets_in ? &loop->mask : NULL);
 
 	if (n < 0 && errno != EINTR)
 		return -errno;

@@ -7,6 +7,7 @@
 #ifndef BASE_LOOP_H
 #define BASE_LOOP_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -55,6 +56,13 @@ void base_loop_timer_cancel(struct base_timer *t);
  * -EAGAIN, and nothing was queued.
  */
 BASE_MUST_CHECK int base_loop_post(struct base_loop *loop, void (*fn)(void *arg), void *arg);
+
+/*
+ * Signals that every thread blocks come in, to the caller's handlers, only while the loop waits. Unlike
+ * with a signalfd(2) in the loop no other signal of the process wakes it: the kernel wakes whoever polls
+ * a signalfd for each signal of any thread, and vCPUs take thousands a second.
+ */
+void base_loop_let_in(struct base_loop *loop, const sigset_t *signals);
 
 /* The descriptor that is readable when base_loop_step(loop, 0) has work, for nesting in another
  * loop. */

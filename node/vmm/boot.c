@@ -3,6 +3,7 @@
 #include <asm/bootparam.h>
 #include <elf.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -37,6 +38,8 @@ struct loader {
 	uint64_t initrd_max; /* highest gpa of its last byte */
 	uint64_t cmdline_max;
 	struct vmm_boot_entry entry;
+	pthread_t populate;
+	bool populating;
 };
 
 int boot_refuse(const struct boot_why *why, int err, const char *fmt, ...)
@@ -146,17 +149,24 @@ static int load_cmdline(struct loader *ld)
 
 /*
  * The kernel's own range, and the top of low memory, where Linux puts its first tables. Each page
- * that is not there costs the guest an exit, several under shadow paging.
+ * that is not there costs the guest an exit, several under shadow paging. Clearing them takes as long as
+ * unpacking the kernel: a thread does it meanwhile.
  */
-static void populate(struct loader *ld, uint64_t start)
+static void *populate_main(void *arg)
 {
+	struct loader *ld = arg;
 	const struct vmm_mem_region *low = vmm_mem_region_at(ld->mem, 0);
 	uint64_t top = BASE_MIN(low->len, TABLES_LEN);
 
-	if (!ld->image->huge_pages)
-		return;
-	vmm_mem_populate_huge(ld->mem, start, ld->kernel_end - start);
+	vmm_mem_populate_huge(ld->mem, ld->params.hdr.pref_address, ld->params.hdr.init_size);
 	vmm_mem_populate_huge(ld->mem, low->gpa + low->len - top, top);
+	return NULL;
+}
+
+static void populate(struct loader *ld)
+{
+	if (ld->image->huge_pages)
+		ld->populating = !pthread_create(&ld->populate, NULL, populate_main, ld);
 }
 
 /* As high as it may lie: kernels place their own things from below. */
@@ -472,7 +482,7 @@ static int load_bzimage(struct loader *ld, uint64_t size)
 
 	if (err)
 		return err;
-	populate(ld, hdr->pref_address);
+	populate(ld);
 	src.pos = setup_len + hdr->payload_offset;
 	src.end = src.pos + hdr->payload_length;
 	if (!ld->image->guest_unpacks && hdr->payload_length >= sizeof(magic)) {
@@ -520,6 +530,8 @@ int vmm_boot_load(struct vmm_mem *mem, const struct vmm_boot_image *image,
 	ld->image = image;
 	ld->why = (struct boot_why){image->kernel_name, why, why_cap};
 	err = load_any(ld);
+	if (ld->populating)
+		pthread_join(ld->populate, NULL);
 	if (!err)
 		*out = ld->entry;
 	return err;

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/signalfd.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "node/vmm/control.h"
@@ -90,39 +91,55 @@ static void dump_registers(struct vmm_vm *vm)
 	log_info("registers\n%s", text);
 }
 
+/* What came in is counted by the descriptor of the watch: dumps in the high half, ends in the low. */
+static int signals_fd = -1;
+static const uint64_t DUMP_WANTED = UINT64_C(1) << 32;
+
 /* SIGQUIT: the registers to the log. The others end the guest. */
+static void take_signal(int number)
+{
+	uint64_t what = number == SIGQUIT ? DUMP_WANTED : 1;
+	int saved = errno;
+
+	/* It cannot be full. */
+	(void)!write(signals_fd, &what, sizeof(what));
+	errno = saved;
+}
+
 static void on_signal(struct base_watch *w, uint32_t events)
 {
 	struct program *p = base_container_of(w, struct program, signals);
-	struct signalfd_siginfo si;
+	uint64_t what;
 
-	if (read(w->fd, &si, sizeof(si)) != sizeof(si))
+	if (read(w->fd, &what, sizeof(what)) != sizeof(what))
 		return;
-	if (si.ssi_signo == SIGQUIT)
+	if (what >= DUMP_WANTED)
 		dump_registers(p->vm);
-	else
+	if (what % DUMP_WANTED)
 		vmm_vm_kill(p->vm, "killed by a signal");
 }
 
 /* Before any thread is made, so that all inherit the mask. */
 static int watch_signals(struct program *p)
 {
+	static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+	struct sigaction action = {.sa_handler = take_signal, .sa_flags = SA_RESTART};
 	sigset_t set;
-	int err;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGQUIT);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	p->signals = (struct base_watch){.events = EPOLLIN, .ready = on_signal};
-	p->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (p->signals.fd < 0)
+	signals_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (signals_fd < 0)
 		return -errno;
-	err = base_loop_add(p->loop, &p->signals);
-	return err;
+	p->signals = (struct base_watch){.fd = signals_fd, .events = EPOLLIN, .ready = on_signal};
+	sigemptyset(&set);
+	for (size_t i = 0; i < BASE_ARRAY_LEN(numbers); i++)
+		sigaddset(&set, numbers[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	for (size_t i = 0; i < BASE_ARRAY_LEN(numbers); i++)
+		if (sigaction(numbers[i], &action, NULL) < 0)
+			return -errno;
+	signal(SIGPIPE, SIG_IGN);
+	base_loop_let_in(p->loop, &set);
+	return base_loop_add(p->loop, &p->signals);
 }
 
 /* Everything that is reachable from outside, then the sandbox. */
