@@ -163,6 +163,15 @@ void base_loop_let_in(struct base_loop *loop, const sigset_t *signals)
 	loop->lets_in = true;
 }
 
+/* A wait that ended at once, because something was ready, has let none in. */
+static void loop_let_in(struct base_loop *loop)
+{
+	sigset_t saved;
+
+	pthread_sigmask(SIG_SETMASK, &loop->mask, &saved);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+}
+
 int base_loop_step(struct base_loop *loop, int timeout_ms)
 {
 	int n = epoll_pwait(loop->epoll_fd, loop->batch, EVENT_BATCH,
@@ -170,6 +179,8 @@ int base_loop_step(struct base_loop *loop, int timeout_ms)
 
 	if (n < 0 && errno != EINTR)
 		return -errno;
+	if (n >= 0 && loop->lets_in)
+		loop_let_in(loop);
 	loop->batch_len = BASE_MAX(n, 0);
 	for (int i = 0; i < loop->batch_len; i++) {
 		struct base_watch *w = loop->batch[i].data.ptr;

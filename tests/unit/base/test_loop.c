@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -122,14 +123,44 @@ static void posts_are_bounded(void **state)
 	assert_int_equal(queued, 65536);
 }
 
+static volatile sig_atomic_t taken;
+
+static void take(int number)
+{
+	taken = number;
+}
+
+/* It comes in while the loop waits, and at no other time. */
+static void a_signal_is_let_in(void **state)
+{
+	struct sigaction action = {.sa_handler = take}, old;
+	sigset_t set, before;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &set, &before);
+	assert_int_equal(sigaction(SIGUSR1, &action, &old), 0);
+	base_loop_let_in(c.loop, &set);
+	taken = 0;
+	assert_int_equal(raise(SIGUSR1), 0);
+	assert_int_equal(taken, 0);
+	assert_int_equal(base_loop_step(c.loop, 10000), 0);
+	assert_int_equal(taken, SIGUSR1);
+	taken = 0;
+	assert_int_equal(raise(SIGUSR1), 0);
+	assert_int_equal(taken, 0);
+	assert_int_equal(base_loop_step(c.loop, 0), 0);
+	assert_int_equal(taken, SIGUSR1);
+	sigaction(SIGUSR1, &old, NULL);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(removed_watch_is_silent),
-		T(timers_fire_in_order),
-		T(posts_keep_their_order),
-		T(posts_are_bounded),
+		T(removed_watch_is_silent), T(timers_fire_in_order), T(posts_keep_their_order),
+		T(posts_are_bounded),	    T(a_signal_is_let_in),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
