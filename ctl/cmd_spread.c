@@ -35,6 +35,18 @@ bool ctl_spread_item(void *arg, const struct control_reply *item)
 	return true;
 }
 
+static void print_spread(const struct ctl *c, const struct control_reply *r)
+{
+	uint64_t joined = ctl_item_value(r, "slices_joined");
+
+	printf("%s: %" PRIu64 " vCPUs moved in %.1f ms", c->args[0],
+	       ctl_item_value(r, "vcpus_moved"), (double)ctl_item_value(r, "total_ns") / 1e6);
+	if (joined)
+		printf(", %" PRIu64 " slices joined, downtime %.1f ms", joined,
+		       (double)ctl_item_value(r, "downtime_ns") / 1e6);
+	putchar('\n');
+}
+
 static int spread(struct ctl *c, struct control_request *req)
 {
 	struct control_reply r;
@@ -53,8 +65,7 @@ static int spread(struct ctl *c, struct control_request *req)
 	if (!code && c->json)
 		ctl_migrate_json(&r, c->args[0]);
 	else if (!code && !c->quiet && req->op == CONTROL_VM_SPREAD)
-		printf("%s: %" PRIu64 " vCPUs moved in %.1f ms\n", c->args[0],
-		       ctl_item_value(&r, "steps"), (double)ctl_item_value(&r, "total_ns") / 1e6);
+		print_spread(c, &r);
 	else if (!code && !c->quiet)
 		printf("%s: on node %s after %.1f ms, downtime %.1f ms, %" PRIu64 " pages moved\n",
 		       c->args[0], c->target, (double)ctl_item_value(&r, "total_ns") / 1e6,

@@ -364,7 +364,7 @@ static const struct ctl_option migrate_options[] = {
 static const struct ctl_option spread_options[] = {
 	{"vcpus", 0, "a=N,b=N", "so many vCPUs on each node; all of them are to be placed",
 	 take_places},
-	{"overcommit", 0, NULL, "allow more vCPUs than a host has CPUs", take_overcommit},
+	{"overcommit", 0, NULL, "allow more vCPUs or memory than a host has free", take_overcommit},
 	NODE_OPTION,
 	END,
 };
@@ -512,9 +512,11 @@ const struct ctl_command ctl_commands[] = {
 	 "pangaea vm migrate web --resume\n"
 	 "pangaea vm migrate web --cancel",
 	 migrate_options, ctl_vm_migrate},
-	{"vm", "spread", "NAME", 1, 1, "move vCPUs of a spanning guest between its nodes",
-	 "The guest runs on; a vCPU stands for some milliseconds while it moves. Its nodes are those\n"
-	 "where 'pangaea vm info' shows a slice. All vCPUs that are to move do, or none.",
+	{"vm", "spread", "NAME", 1, 1, "move vCPUs of a spanning guest between nodes",
+	 "The guest runs on; a vCPU stands for some milliseconds while it moves. Where a slice has left\n"
+	 "(consolidate, node drain) another one joins, on its node or on any other: all stand for a\n"
+	 "moment, and the memory that is of its part goes there as it is used. There are never more\n"
+	 "slices than the guest was started with. All vCPUs that are to move do, or none.",
 	 "pangaea vm spread big --vcpus a=2,b=2\npangaea vm spread big --vcpus a=4,b=0",
 	 spread_options, ctl_vm_spread},
 	{"vm", "consolidate", "NAME", 1, 1, "bring a spanning guest together on one node",

@@ -12,6 +12,14 @@ static struct ctl_guest *guest_of(const struct control_vm *v, struct ctl_guest *
 	return &all[(*count)++];
 }
 
+/* Of those of one name, or one slice's, one after the other: the one that is there, or was last. */
+static bool newer(const struct control_vm *a, const struct control_vm *b)
+{
+	if (!a->ended_ns || !b->ended_ns)
+		return !a->ended_ns && b->ended_ns;
+	return a->ended_ns < b->ended_ns;
+}
+
 size_t ctl_guests(const struct control_reply *r, struct ctl_guest *out)
 {
 	size_t count = 0;
@@ -23,10 +31,11 @@ size_t ctl_guests(const struct control_reply *r, struct ctl_guest *out)
 		if (!v->slices || v->slices > VMSPEC_MAX_PARTS || v->slice >= v->slices)
 			continue;
 		g->count = v->slices;
-		g->slice[v->slice] = v;
+		if (!g->slice[v->slice] || newer(v, g->slice[v->slice]))
+			g->slice[v->slice] = v;
 		/* The lead speaks for all. */
 		if (!v->slice)
-			g->vm = v;
+			g->vm = g->slice[0];
 	}
 	return count;
 }
@@ -46,14 +55,6 @@ void ctl_guest_nodes(const struct ctl_guest *g, char *out, size_t cap)
 		if (!ctl_guest_left(g, i))
 			used += (size_t)snprintf(out + used, cap - used, "%s%s", i ? "+" : "",
 						 g->slice[i] ? g->slice[i]->node : "?");
-}
-
-/* Of guests of one name, one after the other: the one that is there, or was last. */
-static bool newer(const struct control_vm *a, const struct control_vm *b)
-{
-	if (!a->ended_ns || !b->ended_ns)
-		return !a->ended_ns && b->ended_ns;
-	return a->ended_ns < b->ended_ns;
 }
 
 int ctl_guest_ask(struct ctl *c, const char *vm, struct control_reply *r, struct ctl_guest *g)

@@ -284,6 +284,9 @@ static void put_slice(const struct control_slice *s, PB(Slice) * out, char **at)
 	out->n_peers = s->peer_count;
 	out->peers = at;
 	out->reason = lend(s->reason);
+	out->links_group = s->links_group;
+	out->homes = (ProtobufCBinaryData){s->home_count, (uint8_t *)(uintptr_t)s->homes};
+	out->places = (ProtobufCBinaryData){s->place_count, (uint8_t *)(uintptr_t)s->places};
 }
 
 int control_request_encode(const struct control_request *r, uint8_t **out, size_t *len)
@@ -367,8 +370,16 @@ static bool known_op(int op)
 static bool get_slice(const PB(Slice) * pb, struct control_slice *s, char why[VMSPEC_WHY_MAX])
 {
 	if (pb->key.len != sizeof(s->key) || pb->index >= VMSPEC_MAX_PARTS || !pb->group ||
-	    pb->n_peers > VMSPEC_MAX_PARTS)
+	    pb->n_peers > VMSPEC_MAX_PARTS || pb->homes.len > sizeof(s->homes) ||
+	    pb->places.len > sizeof(s->places))
 		return false;
+	s->links_group = pb->links_group;
+	s->home_count = (uint32_t)pb->homes.len;
+	s->place_count = (uint32_t)pb->places.len;
+	if (s->home_count)
+		memcpy(s->homes, pb->homes.data, s->home_count);
+	if (s->place_count)
+		memcpy(s->places, pb->places.data, s->place_count);
 	s->index = pb->index;
 	s->group = pb->group;
 	memcpy(s->key, pb->key.data, sizeof(s->key));

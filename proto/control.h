@@ -29,7 +29,8 @@
  *   MIGRATE_VERDICT  vm, migrate.id: what became of it                 -> text: enum as a word
  *   MIGRATE_RELINK   vm, migrate {id, port}: connect there; answered when the connections are made
  *   SLICE_PREPARE    spec, slice {index, group}: room is kept, a port bound -> items: port, warning
- *   SLICE_START      vm, slice {group, key, peers}: answered when it has found the others -> vms[0]
+ *   SLICE_START      vm, slice {group, key, peers; links_group, homes, places: the guest runs already}:
+ *                    answered when it has found the others             -> vms[0]
  *   SLICE_STOP       vm, slice {group, reason}: the guest is over, or is not to start
  */
 #ifndef PROTO_CONTROL_H
@@ -118,7 +119,7 @@ struct control_migrate {
 
 enum { CONTROL_MIGRATE_MODE_MAX = 2 };
 
-enum { CONTROL_SLICE_KEY = 32, CONTROL_PEER_MAX = 80 };
+enum { CONTROL_SLICE_KEY = 32, CONTROL_PEER_MAX = 80, CONTROL_PLACES_MAX = 64 };
 
 struct control_slice {
 	uint32_t index; /* of the spec's parts */
@@ -127,6 +128,11 @@ struct control_slice {
 	uint32_t peer_count;
 	char peers[VMSPEC_MAX_PARTS][CONTROL_PEER_MAX];
 	char reason[VMSPEC_WHY_MAX];
+	/* To join a guest that runs, else 0: the group of its links; then the slice of each part's memory
+	 * and of each vCPU, and "-" as the peer of a slice that has left. */
+	uint64_t links_group;
+	uint8_t homes[VMSPEC_MAX_PARTS], places[CONTROL_PLACES_MAX];
+	uint32_t home_count, place_count;
 };
 
 struct control_request {

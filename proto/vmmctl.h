@@ -86,7 +86,8 @@ enum vmmctl_op {
 	 * address `text`, and its links have the group `rate`, which none had before.
 	 */
 	VMMCTL_JOIN,
-	VMMCTL_KEY, /* lead: data, the key of the links, for a slice that is to join */
+	/* Lead, for a slice that is to join: data, the key of the links; text, each slice's address a line. */
+	VMMCTL_LINKS,
 	/*
 	 * `cols` pages of guest memory from physical `address` on, as far as this slice has them: it asks
 	 * nobody for one, so the guest does not notice. Data may be short, or empty. They may be half of
@@ -145,11 +146,11 @@ struct vmmctl_request {
 /* What is not there is NULL. In a message to encode everything is borrowed. */
 struct vmmctl_reply {
 	int error;	  /* 0 or -errno */
-	const char *text; /* the reason of an error; REGISTERS: the dump */
+	const char *text; /* the reason of an error; REGISTERS: the dump; LINKS */
 	const struct vmmctl_status *status;
 	const struct vmmctl_stat *stats;
 	size_t stat_count;
-	const uint8_t *data; /* PAGEMAP, PEEK, KEY */
+	const uint8_t *data; /* PAGEMAP, PEEK, LINKS */
 	size_t data_len;
 };
 

@@ -175,6 +175,8 @@ void agent_slice_over(struct agent_vm *vm, bool failed)
 	/* A follower that ends well was told to; only the lead's good end is news. */
 	if (!vmspec_spans(&vm->spec) || vm->slice.told || (!failed && vm->slice.index))
 		return;
+	if (vm->slice.joins)
+		return; /* the lead will see, and nobody needs it */
 	if (failed && vm->pid)
 		snprintf(slice.reason, sizeof(slice.reason), "slice %u on node %s: %.400s",
 			 vm->slice.index, self, vm->reason);
@@ -294,6 +296,14 @@ int agent_slice_launch(struct agent_vm *vm, const struct control_slice *start)
 	return rc;
 }
 
+/* What a slice is told of a guest that it is to join is of this guest; the process looks closer. */
+static bool joins_well(const struct agent_vm *vm, const struct control_slice *s)
+{
+	if (!s->links_group)
+		return !s->home_count && !s->place_count;
+	return s->home_count == vm->spec.part_count && s->place_count == vm->spec.vcpus;
+}
+
 void agent_slice_start(struct agent *a, struct chan_call *call, const struct control_request *req)
 {
 	struct agent_vm *vm = find_slice(a, call, req);
@@ -302,11 +312,12 @@ void agent_slice_start(struct agent *a, struct chan_call *call, const struct con
 	if (!vm)
 		return;
 	if (!agent_slice_unstarted(vm) || vm->slice.span ||
-	    req->slice.peer_count != vm->spec.part_count) {
+	    req->slice.peer_count != vm->spec.part_count || !joins_well(vm, &req->slice)) {
 		agent_reply_text(call, CONTROL_USAGE, "%s is not to be started so", req->vm);
 		return;
 	}
 	base_loop_timer_cancel(&vm->slice.timer);
+	vm->slice.joins = req->slice.links_group != 0;
 	rc = agent_slice_launch(vm, &req->slice);
 	if (rc) {
 		agent_reply_text(call, CONTROL_FAILED, "its slice cannot be started: %s",

@@ -15,8 +15,7 @@ struct agent_span {
 	struct chan_call *call;
 	struct control_slice slice; /* what all will be started with */
 	unsigned open;		    /* answers still to come */
-	bool overcommit;
-	enum control_code code; /* of the first refusal */
+	enum control_code code;	    /* of the first refusal */
 	char why[AGENT_WHY_MAX];
 };
 
@@ -63,8 +62,7 @@ int agent_span_ask(struct agent_vm *vm, unsigned index, enum control_op op,
 		return -ECANCELED;
 	if (op == CONTROL_SLICE_PREPARE)
 		req.spec = &vm->spec;
-	if (vm->slice.span)
-		req.overcommit = vm->slice.span->overcommit;
+	req.overcommit = vm->slice.overcommit;
 	req.slice.index = index;
 	memcpy(req.vm, vm->spec.name, sizeof(req.vm));
 	memcpy(req.node, to->name, sizeof(req.node));
@@ -293,7 +291,7 @@ static int span_new(struct agent *a, struct chan_call *call, const struct contro
 	}
 	span->vm = vm;
 	span->call = call;
-	span->overcommit = req->overcommit;
+	vm->slice.overcommit = req->overcommit;
 	span->slice.peer_count = (uint32_t)vm->spec.part_count;
 	rc = agent_slice_listen(vm, &port);
 	if (!rc && (getrandom(span->slice.key, sizeof(span->slice.key), 0) !=

@@ -10,6 +10,8 @@
  *                                   <------- when it has found the others; or why not
  *     any of them says no: SLICE_STOP(group, why) to all, and its own ends
  *
+ * A slice that joins a guest that runs is prepared and started the same way; see join.c.
+ *
  * Later whoever sees its slice fail tells the others by SLICE_STOP, so that all end at once and say
  * why. Where a host is gone as a whole, the slices' own links notice (node/vmm/span.h).
  */
@@ -35,6 +37,19 @@ void agent_span_abort(struct agent_vm *vm, enum control_code code, const char *w
 BASE_MUST_CHECK int agent_span_ask(struct agent_vm *vm, unsigned index, enum control_op op,
 				   const struct control_slice *slice, int timeout_ms,
 				   const struct chan_out_ops *ops, void *arg);
+
+/* ---- join.c: the lead has a slice join the guest that runs ---- */
+
+struct agent_join_request {
+	unsigned slice; /* that has left */
+	const char *node;
+	const struct agent_places *places; /* as they are */
+	bool overcommit;
+};
+
+/* Calls done() once, with why it has not joined or "", unless it returns -errno. */
+BASE_MUST_CHECK int agent_join(struct agent_vm *vm, const struct agent_join_request *req,
+			       void (*done)(void *arg, const char *why), void *arg);
 
 /* ---- spread.c ---- */
 

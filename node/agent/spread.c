@@ -21,15 +21,16 @@ enum {
 	PAGE = 4096
 };
 
-/* One request to the VM's process: MOVE_VCPU {vcpu, slice} or EMPTY {slice, slice}. */
+/* One request to the VM's process: MOVE_VCPU {vcpu, slice}, EMPTY {slice, slice}, or JOIN {slice}, which
+ * takes more than that (join.c); its part's memory was at home with `from`. */
 struct step {
 	enum vmmctl_op op;
 	uint16_t what, to, from;
 };
 
-/* What a node has; known: it answered. */
+/* What a node has, as it said when this was asked for. */
 struct room {
-	bool known;
+	const char *node;
 	uint64_t cpus, memory_bytes, available_bytes, vm_memory_bytes;
 };
 
@@ -39,6 +40,7 @@ struct agent_spread {
 	struct chan_call *call; /* NULL: nobody waits any more */
 	bool consolidates, overcommit, back, over;
 	bool asking;	   /* for the places */
+	bool asking_join;  /* agent_join() has not called back */
 	bool counting;	   /* the step is over when they are known */
 	unsigned asked;	   /* how often its node was asked whether the slice has ended */
 	int64_t settle_ns; /* until the last slice has seen that it is alone; 0: not yet */
@@ -50,7 +52,10 @@ struct agent_spread {
 	unsigned count, at;
 	uint64_t stood_ns, pages; /* of the slices that have left */
 	struct agent_places places;
-	struct room rooms[VMSPEC_MAX_PARTS]; /* by part, as its node said when this was asked for */
+	struct room rooms[CLUSTER_MAX_NODES];
+	unsigned room_count;
+	const char *joins[VMSPEC_MAX_PARTS]; /* the node on which this slice is to join, or NULL */
+	unsigned joined;
 	char why[AGENT_WHY_MAX];
 };
 
@@ -92,6 +97,8 @@ void agent_places_take(struct agent_places *p, const struct vmmctl_reply *r)
 			p->pages_total = v;
 		else if (!strcmp(name, "empty.stood_ns"))
 			p->stood_ns = v;
+		else if (!strcmp(name, "join.stood_ns"))
+			p->join_stood_ns = v;
 	}
 }
 
@@ -144,7 +151,7 @@ void agent_places_ask(struct agent_vm *vm)
 
 static void spread_free(struct agent_spread *s)
 {
-	if (!s->over || s->asking)
+	if (!s->over || s->asking || s->asking_join)
 		return;
 	base_loop_timer_cancel(&s->timer);
 	free(s);
@@ -157,6 +164,8 @@ static void spread_end(struct agent_spread *s, enum control_code code, const cha
 		{"downtime_ns", "", s->stood_ns},
 		{"pages_sent", "", s->pages},
 		{"steps", "", s->count},
+		{"vcpus_moved", "", s->consolidates ? s->places.moved_vcpus : s->count - s->joined},
+		{"slices_joined", "", s->joined},
 	};
 	struct agent_vm *vm = agent_vm_find(s->agent, s->name);
 
@@ -192,7 +201,8 @@ static void report(struct agent_spread *s)
 	const struct control_item items[] = {
 		{"step", "", s->at + 1},
 		{"steps", "", s->count},
-		{"vcpus_moved", "", s->consolidates ? p->moved_vcpus : s->at},
+		{"vcpus_moved", "",
+		 s->consolidates ? p->moved_vcpus : s->at - BASE_MIN(s->at, s->joined)},
 		{"pages_total", "", p->pages_total},
 		{"pages_sent", "", p->pages},
 		{"total_ns", "", (uint64_t)(base_clock_ns() - s->start_ns)},
@@ -253,9 +263,12 @@ static void turn_back(struct agent_spread *s, const char *why)
 
 	snprintf(s->why, sizeof(s->why), "%s", why);
 	memcpy(done, s->steps, n * sizeof(done[0]));
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
 		s->steps[i] = (struct step){done[n - 1 - i].op, done[n - 1 - i].what,
 					    done[n - 1 - i].from, done[n - 1 - i].to};
+		if (s->steps[i].op == VMMCTL_JOIN)
+			s->steps[i].op = VMMCTL_EMPTY;
+	}
 	s->back = true;
 	s->count = n;
 	s->at = 0;
@@ -313,6 +326,16 @@ static void ask_ended(struct agent_spread *s)
 static void step_counted(struct agent_spread *s)
 {
 	s->counting = false;
+	if (s->steps[s->at].op == VMMCTL_JOIN) {
+		struct agent_vm *vm = agent_vm_find(s->agent, s->name);
+
+		if (vm && vm->slice.spread == s)
+			vm->slice.places = s->places; /* who has a slice now */
+		s->stood_ns = BASE_MAX(s->stood_ns, s->places.join_stood_ns);
+		s->at++;
+		step_do(s);
+		return;
+	}
 	s->stood_ns = BASE_MAX(s->stood_ns, s->places.stood_ns);
 	s->pages += s->places.pages;
 	s->asked = 0;
@@ -343,6 +366,33 @@ static void step_done(void *arg, const struct vmmctl_reply *r)
 	}
 }
 
+static void joined(void *arg, const char *why)
+{
+	struct agent_spread *s = arg;
+
+	s->asking_join = false;
+	if (s->over)
+		spread_free(s);
+	else if (why[0])
+		step_failed(s, -EIO, why);
+	else
+		step_counts(s);
+}
+
+static void step_join(struct agent_spread *s, struct agent_vm *vm)
+{
+	unsigned slice = s->steps[s->at].what;
+	const struct agent_join_request req = {.slice = slice,
+					       .node = s->joins[slice],
+					       .places = &s->places,
+					       .overcommit = s->overcommit};
+	int rc = agent_join(vm, &req, joined, s);
+
+	s->asking_join = !rc;
+	if (rc)
+		step_failed(s, rc, control_error_text(rc));
+}
+
 static bool is_alone(const struct agent_spread *s, const struct agent_vm *vm)
 {
 	uint16_t others = (uint16_t)((1u << vm->spec.part_count) - 2);
@@ -366,6 +416,10 @@ static void step_do(struct agent_spread *s)
 		spread_end(s, s->back ? CONTROL_FAILED : CONTROL_OK, s->why);
 		return;
 	}
+	if (t->op == VMMCTL_JOIN && vm && vm->slice.spread == s) {
+		step_join(s, vm);
+		return;
+	}
 	req = (struct vmmctl_request){.op = t->op, .cols = t->what, .rows = t->to, .rate = s->rate};
 	if (vm && vm->slice.spread == s && vm->control)
 		rc = vmmctl_client_call(vm->control, &req, -1, STEP_MS, step_done, s);
@@ -383,21 +437,22 @@ static void step_add(struct agent_spread *s, enum vmmctl_op op, unsigned what, u
 
 /* ---- plans ---- */
 
-static bool room_for(const struct agent_spread *s, const struct agent_vm *vm, unsigned part,
-		     unsigned vcpus, uint64_t bytes, char why[AGENT_WHY_MAX])
+static bool room_for(const struct agent_spread *s, const char *node, unsigned vcpus, uint64_t bytes,
+		     char why[AGENT_WHY_MAX])
 {
-	const struct room *r = &s->rooms[part];
-	struct control_node n = {.name = vm->spec.parts[part].node,
-				 .cpus = r->cpus,
-				 .memory_bytes = r->memory_bytes,
-				 .available_bytes = r->available_bytes,
-				 .vm_memory_bytes = r->vm_memory_bytes};
+	for (unsigned i = 0; i < s->room_count; i++) {
+		const struct room *r = &s->rooms[i];
+		const struct control_node n = {.name = node,
+					       .cpus = r->cpus,
+					       .memory_bytes = r->memory_bytes,
+					       .available_bytes = r->available_bytes,
+					       .vm_memory_bytes = r->vm_memory_bytes};
 
-	if (!r->known) {
-		snprintf(why, AGENT_WHY_MAX, "node %s does not answer", n.name);
-		return false;
+		if (!strcmp(r->node, node))
+			return agent_vm_fits(&n, vcpus, bytes, s->overcommit, why);
 	}
-	return agent_vm_fits(&n, vcpus, bytes, s->overcommit, why);
+	snprintf(why, AGENT_WHY_MAX, "node %s does not answer", node);
+	return false;
 }
 
 static enum control_code plan_consolidate(struct agent_spread *s, struct agent_vm *vm,
@@ -415,13 +470,37 @@ static enum control_code plan_consolidate(struct agent_spread *s, struct agent_v
 		vcpus += vcpus_on(vm, p, i);
 		step_add(s, VMMCTL_EMPTY, i, i, 0);
 	}
-	if (!s->count || room_for(s, vm, 0, vcpus, bytes, why))
+	if (!s->count || room_for(s, vm->spec.parts[0].node, vcpus, bytes, why))
 		return CONTROL_OK;
 	return CONTROL_NO_ROOM;
 }
 
+/*
+ * The slice that is on this node, or that can join there: in the place of one that has left, of that node
+ * for choice. part_count: there is none.
+ */
+static unsigned slice_for(struct agent_spread *s, const struct agent_vm *vm, const char *node,
+			  bool may_join)
+{
+	const struct cluster_node *known = cluster_find(s->agent->cluster, node);
+	unsigned count = (unsigned)vm->spec.part_count, place = count;
+
+	for (unsigned i = 0; i < count; i++) {
+		bool gone = s->places.gone & 1u << i, its = !strcmp(vm->spec.parts[i].node, node);
+
+		if ((its && !gone) || (s->joins[i] && !strcmp(s->joins[i], node)))
+			return i;
+		if (gone && !s->joins[i] && (its || place == count))
+			place = i;
+	}
+	if (place == count || !known || !may_join)
+		return count;
+	s->joins[place] = known->name;
+	return place;
+}
+
 /* "a=1,b=0": the slice of the node and the number; advances behind it. */
-static bool wanted_one(const struct agent_spread *s, const struct agent_vm *vm, char **at,
+static bool wanted_one(struct agent_spread *s, const struct agent_vm *vm, char **at,
 		       unsigned *slice, unsigned *vcpus, char why[AGENT_WHY_MAX])
 {
 	char *one = strsep(at, ","), *count = strchr(one, '=');
@@ -434,18 +513,21 @@ static bool wanted_one(const struct agent_spread *s, const struct agent_vm *vm, 
 		return false;
 	}
 	*vcpus = (unsigned)n;
-	for (*slice = 0; *slice < vm->spec.part_count; (*slice)++)
-		if (!strcmp(vm->spec.parts[*slice].node, one))
-			break;
-	if (*slice < vm->spec.part_count && !(s->places.gone & 1u << *slice))
+	*slice = slice_for(s, vm, one, n > 0);
+	if (*slice < vm->spec.part_count || !n)
 		return true;
-	snprintf(why, AGENT_WHY_MAX,
-		 "it has no slice on node %.60s (any more); a slice cannot join a guest that runs",
-		 one);
+	if (cluster_find(s->agent->cluster, one))
+		snprintf(
+			why, AGENT_WHY_MAX,
+			"it has no slice on node %.60s, and none can join: none of its %zu has left",
+			one, vm->spec.part_count);
+	else
+		snprintf(why, AGENT_WHY_MAX,
+			 "it has no slice on node %.60s, and the cluster has no such node", one);
 	return false;
 }
 
-static bool wanted_vcpus(const struct agent_spread *s, const struct agent_vm *vm,
+static bool wanted_vcpus(struct agent_spread *s, const struct agent_vm *vm,
 			 unsigned want[VMSPEC_MAX_PARTS], char why[AGENT_WHY_MAX])
 {
 	char text[sizeof(s->want)], *at = text;
@@ -455,7 +537,8 @@ static bool wanted_vcpus(const struct agent_spread *s, const struct agent_vm *vm
 	while (at) {
 		if (!wanted_one(s, vm, &at, &slice, &vcpus, why))
 			return false;
-		want[slice] = vcpus;
+		if (vcpus)
+			want[slice] = vcpus;
 		sum += vcpus;
 	}
 	if (sum == vm->spec.vcpus)
@@ -474,8 +557,14 @@ static enum control_code plan_spread(struct agent_spread *s, struct agent_vm *vm
 		return CONTROL_USAGE;
 	for (unsigned i = 0; i < vm->spec.part_count; i++) {
 		have[i] = vcpus_on(vm, &s->places, i);
-		if (want[i] > have[i] && !room_for(s, vm, i, want[i], 0, why))
+		if (want[i] > have[i] &&
+		    !room_for(s, s->joins[i] ? s->joins[i] : vm->spec.parts[i].node, want[i],
+			      s->joins[i] ? vm->spec.parts[i].memory_bytes : 0, why))
 			return CONTROL_NO_ROOM;
+		if (!s->joins[i])
+			continue;
+		s->joined++;
+		step_add(s, VMMCTL_JOIN, i, s->places.home[i], i);
 	}
 	for (unsigned v = vm->spec.vcpus; v-- > 0;) {
 		unsigned from = s->places.vcpu[v], to = 0;
@@ -532,7 +621,14 @@ static bool refuse(struct agent_vm *vm, struct chan_call *call, const struct con
 	const char *name = vm->spec.name, *to = req->migrate.target;
 	bool consolidates = req->op == CONTROL_VM_CONSOLIDATE;
 
-	if (!vmspec_spans(&vm->spec))
+	if (!vmspec_spans(&vm->spec) && !consolidates)
+		agent_reply_text(
+			call, CONTROL_USAGE,
+			"%s does not span nodes: it was started on one, or has migrated as a "
+			"whole; what is started over several ('--vcpus a=1,b=1') can be "
+			"consolidated and spread again",
+			name);
+	else if (!vmspec_spans(&vm->spec))
 		agent_reply_text(call, CONTROL_USAGE,
 				 "%s does not span nodes; 'pangaea vm migrate' moves it", name);
 	else if (vm->state != VMMCTL_RUNNING)
@@ -554,19 +650,16 @@ static bool refuse(struct agent_vm *vm, struct chan_call *call, const struct con
 	return true;
 }
 
-static void take_rooms(struct agent_spread *s, const struct agent_vm *vm,
-		       const struct agent_gather *g)
+static void take_rooms(struct agent_spread *s, const struct agent_gather *g)
 {
-	for (size_t i = 0; i < vm->spec.part_count; i++) {
-		for (size_t k = 0; k < g->count; k++) {
-			const struct agent_answer *n = &g->answers[k];
-			const struct control_node *r = n->error ? NULL : n->reply.nodes;
+	for (size_t k = 0; k < g->count; k++) {
+		const struct agent_answer *n = &g->answers[k];
+		const struct control_node *r = n->error ? NULL : n->reply.nodes;
 
-			if (r && n->reply.node_count == 1 &&
-			    !strcmp(n->node->name, vm->spec.parts[i].node))
-				s->rooms[i] = (struct room){true, r->cpus, r->memory_bytes,
-							    r->available_bytes, r->vm_memory_bytes};
-		}
+		if (r && n->reply.node_count == 1)
+			s->rooms[s->room_count++] =
+				(struct room){n->node->name, r->cpus, r->memory_bytes,
+					      r->available_bytes, r->vm_memory_bytes};
 	}
 }
 
@@ -595,7 +688,7 @@ static void rooms_known(struct agent_gather *g)
 					   .rate = (req->migrate.bandwidth + PAGE - 1) / PAGE};
 		memcpy(s->name, vm->spec.name, sizeof(s->name));
 		snprintf(s->want, sizeof(s->want), "%s", req->places);
-		take_rooms(s, vm, g);
+		take_rooms(s, g);
 		rc = vm->control ? vmmctl_client_call(vm->control, &places, -1, AGENT_VMM_MS,
 						      first_look, s)
 				 : -ENOTCONN;

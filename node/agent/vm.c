@@ -118,6 +118,8 @@ static void vm_set_state(struct agent_vm *vm, enum vmmctl_state state, const cha
 	text_clean(vm->reason);
 	if (old == state)
 		return;
+	if (state == VMMCTL_RUNNING)
+		vm->slice.joins = false;
 	if (vm->incoming) {
 		if (old == VMMCTL_STARTING && state == VMMCTL_PAUSED)
 			agent_migrate_in_ready(vm);
@@ -273,7 +275,7 @@ void agent_vm_over(struct agent_vm *vm)
 
 	vm->state = failed ? VMMCTL_FAILED : VMMCTL_STOPPED;
 	agent_migration_vm_gone(vm);
-	if (!vm->incoming && (!vm->departed || vm->moved_to[0]) && vm->pid)
+	if (!vm->incoming && (!vm->departed || vm->moved_to[0]) && vm->pid && !vm->slice.joins)
 		agent_gone_keep(vm, failed && !vm->departed);
 	agent_vm_dir_remove(vm->dir);
 	if (!vm->incoming)

@@ -19,7 +19,7 @@ struct agent_places {
 	uint16_t gone;	  /* slices; bits */
 	uint8_t vcpu[64]; /* the slice of each */
 	uint8_t home[VMSPEC_MAX_PARTS]; /* the slice of each part's memory */
-	uint64_t moved_vcpus, pages, pages_total, stood_ns;
+	uint64_t moved_vcpus, pages, pages_total, stood_ns, join_stood_ns;
 };
 
 /* What makes a VM a slice of a guest that spans nodes (vmspec_spans()); see span.h. */
@@ -31,6 +31,8 @@ struct agent_slice {
 	struct base_timer timer;	   /* prepared and not started; or about to be ended */
 	struct agent_span *span;	   /* the lead's, while it asks the other nodes */
 	bool told;			   /* the others know that it is over */
+	bool joins;			   /* a guest that runs, which does not need it yet */
+	bool overcommit;		   /* of the lead: what it asks other nodes for */
 	unsigned starting;		   /* of the lead: slices that have not answered yet */
 	unsigned ending; /* of the lead: nodes whose slices may not have ended yet */
 	struct agent_places places;
@@ -124,6 +126,8 @@ bool agent_vm_fits(const struct control_node *n, uint64_t vcpus, uint64_t memory
 
 /* Makes it with the spec in it. -EEXIST and others of mkdir(2), open(2). */
 BASE_MUST_CHECK int agent_vm_dir_make(struct agent_vm *vm);
+/* Writes the spec anew. -errno: it is as it was. */
+BASE_MUST_CHECK int agent_vm_spec_write(const struct agent_vm *vm);
 /* Removes it and what is in it (one level). */
 void agent_vm_dir_remove(const char *dir);
 /* Writes and reads the pid, with the process's start time against reuse. -ESRCH: it is no more. */

@@ -11,14 +11,27 @@
 #include "base/log.h"
 #include "node/agent/vm.h"
 
-static int write_spec(const struct agent_vm *vm)
+static int write_spec(const struct agent_vm *vm, const char *path)
 {
-	BASE_AUTO_FILE FILE *f = NULL;
-	char path[AGENT_PATH_MAX + 16];
+	BASE_AUTO_FILE FILE *f = fopen(path, "wxe");
+
+	return f ? vmspec_write(&vm->spec, f) : -errno;
+}
+
+int agent_vm_spec_write(const struct agent_vm *vm)
+{
+	char path[AGENT_PATH_MAX + 16], next[AGENT_PATH_MAX + 24];
+	int rc;
 
 	snprintf(path, sizeof(path), "%s/vm.yaml", vm->dir);
-	f = fopen(path, "wxe");
-	return f ? vmspec_write(&vm->spec, f) : -errno;
+	snprintf(next, sizeof(next), "%s.next", path);
+	unlink(next);
+	rc = write_spec(vm, next);
+	if (!rc && rename(next, path))
+		rc = -errno;
+	if (rc)
+		unlink(next);
+	return rc;
 }
 
 int agent_vm_dir_make(struct agent_vm *vm)
@@ -33,7 +46,7 @@ int agent_vm_dir_make(struct agent_vm *vm)
 		if (mkdir(vm->dir, 0700))
 			return -errno;
 	}
-	rc = write_spec(vm);
+	rc = agent_vm_spec_write(vm);
 	if (rc)
 		agent_vm_dir_remove(vm->dir);
 	return rc;

@@ -71,6 +71,27 @@ static int slice_fd(const struct agent_vm *vm)
 	return AGENT_NIC_FD(vm->spec.nic_count);
 }
 
+static size_t add_numbers(char *out, size_t cap, const uint8_t *numbers, uint32_t count)
+{
+	size_t len = 0;
+
+	for (uint32_t i = 0; i < count && len < cap; i++)
+		len += (size_t)snprintf(out + len, cap - len, "%s%u", i ? "," : "", numbers[i]);
+	return BASE_MIN(len, cap - 1);
+}
+
+static void add_joins(struct args *a, const struct control_slice *s)
+{
+	char text[4 * (VMSPEC_MAX_PARTS + CONTROL_PLACES_MAX) + 2];
+	size_t len = add_numbers(text, sizeof(text) - 1, s->homes, s->home_count);
+
+	text[len++] = ':';
+	text[len] = 0;
+	add_numbers(text + len, sizeof(text) - len, s->places, s->place_count);
+	args_add(a, "--joins");
+	args_add(a, "%s", text);
+}
+
 static void add_slice(struct args *a, const struct agent_vm *vm)
 {
 	const struct vmspec *s = &vm->spec;
@@ -84,7 +105,10 @@ static void add_slice(struct args *a, const struct agent_vm *vm)
 		args_add(a, "%s", vm->slice.start->peers[i]);
 	}
 	args_add(a, "--group");
-	args_add(a, "%016" PRIx64, vm->slice.group);
+	args_add(a, "%016" PRIx64,
+		 vm->slice.start->links_group ? vm->slice.start->links_group : vm->slice.group);
+	if (vm->slice.start->links_group)
+		add_joins(a, vm->slice.start);
 	args_add(a, "--listen-fd");
 	args_add(a, "%d", slice_fd(vm));
 	args_add(a, "--key-fd");

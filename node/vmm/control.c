@@ -329,16 +329,18 @@ static void start_join(struct vmm_control *c, struct vmmctl_call *call,
 	answer_move(c, call, err, "no such slice can join");
 }
 
-static void answer_key(struct vmm_control *c, struct vmmctl_call *call)
+static void answer_links(struct vmm_control *c, struct vmmctl_call *call)
 {
+	char addresses[VMM_SLICE_MAX * (VMMCTL_ADDRESS_MAX + 1)];
 	uint8_t key[VMM_SLICE_KEY_LEN];
-	int err = vmm_vm_key(c->vm, key);
+	int err = vmm_vm_links(c->vm, key, addresses, sizeof(addresses));
 
 	if (err)
 		vmmctl_call_fail(call, err, "it leads no guest that spans nodes");
 	else
-		vmmctl_call_reply(call,
-				  &(struct vmmctl_reply){.data = key, .data_len = sizeof(key)});
+		vmmctl_call_reply(call, &(struct vmmctl_reply){.data = key,
+							       .data_len = sizeof(key),
+							       .text = addresses});
 	explicit_bzero(key, sizeof(key));
 }
 
@@ -417,7 +419,7 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 	case VMMCTL_MOVE_VCPU: start_move(c, call, req->cols, req->rows); break;
 	case VMMCTL_EMPTY: start_empty(c, call, req); break;
 	case VMMCTL_JOIN: start_join(c, call, req); break;
-	case VMMCTL_KEY: answer_key(c, call); break;
+	case VMMCTL_LINKS: answer_links(c, call); break;
 	case VMMCTL_PLACES:
 		if (vmm_vm_config(c->vm)->slices.count)
 			answer_stats(c, call, vmm_vm_places);

@@ -118,6 +118,9 @@ void vmm_span_dismiss(struct vmm_span *s, unsigned slice);
  * listens, group: of its links, never used before. keep: it is a member; else drop. welcome, while all
  * stand; then rehome_part: -EAGAIN as above. What fails while all stand cannot go on, but for that.
  */
+/* What the new one is to be started with: the key, and each slice's address a line. -E2BIG. */
+BASE_MUST_CHECK int vmm_span_links(const struct vmm_span *s, uint8_t key[VMM_SLICE_KEY_LEN],
+				   char *addresses, size_t cap);
 BASE_MUST_CHECK int vmm_span_share(struct vmm_span *s);
 void vmm_span_admit(struct vmm_span *s, unsigned slice, const char *address, uint64_t group);
 BASE_MUST_CHECK int vmm_span_keep(struct vmm_span *s, unsigned slice);

@@ -185,6 +185,19 @@ void span_join_admitted(struct vmm_span *s, int err)
 	look_if_there(s);
 }
 
+int vmm_span_links(const struct vmm_span *s, uint8_t key[VMM_SLICE_KEY_LEN], char *addresses,
+		   size_t cap)
+{
+	size_t len = 0;
+
+	for (unsigned i = 0; i < s->slices.count && len < cap; i++)
+		len += (size_t)snprintf(addresses + len, cap - len, "%s\n", s->slices.peer[i]);
+	if (len >= cap)
+		return -E2BIG;
+	memcpy(key, s->slices.key, VMM_SLICE_KEY_LEN);
+	return 0;
+}
+
 int vmm_span_share(struct vmm_span *s)
 {
 	return dsm_share(s->dsm, VMM_SPAN_HALT_MS);

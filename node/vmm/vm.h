@@ -80,8 +80,9 @@ BASE_MUST_CHECK int vmm_vm_join(struct vmm_vm *vm, unsigned slice, const char *a
 				uint64_t group, void (*done)(void *arg, int err, const char *why),
 				void *arg);
 bool vmm_vm_joins(const struct vmm_vm *vm);
-/* The key of a spanning guest's links. -EOPNOTSUPP: it does not span. */
-BASE_MUST_CHECK int vmm_vm_key(const struct vmm_vm *vm, uint8_t key[VMM_SLICE_KEY_LEN]);
+/* What VMMCTL_LINKS says. -EOPNOTSUPP: it leads no guest that spans hosts; -E2BIG. */
+BASE_MUST_CHECK int vmm_vm_links(struct vmm_vm *vm, uint8_t key[VMM_SLICE_KEY_LEN], char *addresses,
+				 size_t cap);
 /* Other slices have, or had until a moment ago, parts of it. */
 bool vmm_vm_spans(const struct vmm_vm *vm);
 /* Spanning guests: which slice has what. */

@@ -127,12 +127,10 @@ bool vmm_vm_joins(const struct vmm_vm *vm)
 	return vm->join.on;
 }
 
-int vmm_vm_key(const struct vmm_vm *vm, uint8_t key[VMM_SLICE_KEY_LEN])
+int vmm_vm_links(struct vmm_vm *vm, uint8_t key[VMM_SLICE_KEY_LEN], char *addresses, size_t cap)
 {
-	if (!vm->span || vm_follows(vm))
-		return -EOPNOTSUPP;
-	memcpy(key, vm->config.slices.key, VMM_SLICE_KEY_LEN);
-	return 0;
+	return vm->span && !vm_follows(vm) ? vmm_span_links(vm->span, key, addresses, cap)
+					   : -EOPNOTSUPP;
 }
 
 void vm_join_end(struct vmm_vm *vm)

@@ -56,7 +56,15 @@ soon 20 "node a (lead), 3 vCPUs, 80M" "$pangaea" vm info big --agent b
 soon 20 "big   a+c   running" "$pangaea" vm ls
 [ -z "$("$pangaea" vm ls -q --node b)" ] && ok "b is empty" || fail "left: $("$pangaea" vm ls --node b)"
 empty b
-expect 2 "it has no slice on node b" "$pangaea" vm spread big --vcpus a=1,b=1,c=2
+
+# One comes back to it, and goes on to be used and drained.
+expect 8 "4 vCPUs are beyond that" "$pangaea" vm spread big --vcpus a=0,b=4
+expect 0 "big: 1 vCPUs moved" "$pangaea" vm spread big --vcpus a=2,b=1,c=1 --overcommit
+soon 20 "slice 1   node b, 1 vCPUs, 32M, running" "$pangaea" vm info big --agent c
+soon 20 "big   a+b+c  running" "$pangaea" vm ls
+expect 0 "big: on node a after" "$pangaea" node drain b --overcommit
+soon 20 "slice 1   has left node b" "$pangaea" vm info big
+empty b
 expect 0 "SLICE" "$pangaea" vm stats big
 expect 0 "4 looks" "$pangaea" vm heatmap big --seconds 1 -o "$dir/pages.svg"
 

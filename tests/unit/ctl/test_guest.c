@@ -42,6 +42,25 @@ static void slices_come_together(void **state)
 	assert_string_equal(nodes, "?+c");
 }
 
+/* Slice 1 has left b, failed to come to c, is on d now; the records of what was may come first or last. */
+static void a_slice_is_where_it_is_now(void **state)
+{
+	struct control_vm vms[] = {slice("b", 1, 2, 7), slice("a", 0, 2, 7), slice("d", 1, 2, 7),
+				   slice("c", 1, 2, 7)};
+	struct control_reply r = {.vms = vms, .vm_count = BASE_ARRAY_LEN(vms)};
+	struct ctl_guest g[BASE_ARRAY_LEN(vms)];
+	char nodes[64];
+
+	vms[0].ended_ns = 9;
+	vms[3].ended_ns = 5;
+	assert_int_equal(ctl_guests(&r, g), 1);
+	ctl_guest_nodes(&g[0], nodes, sizeof(nodes));
+	assert_string_equal(nodes, "a+d");
+	vms[2].ended_ns = 2;
+	assert_int_equal(ctl_guests(&r, g), 1);
+	assert_ptr_equal(g[0].slice[1], &vms[2]); /* that was last */
+}
+
 static void nonsense_is_bounded(void **state)
 {
 	const struct control_vm vms[] = {
@@ -64,6 +83,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(slices_come_together),
+		cmocka_unit_test(a_slice_is_where_it_is_now),
 		cmocka_unit_test(nonsense_is_bounded),
 	};
 
