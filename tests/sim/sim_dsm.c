@@ -1,13 +1,15 @@
 /*
  * Simulator of the DSM: up to 16 engines in one process under virtual time, with the page state
  * machine and the engine of production. Between each pair of nodes messages keep their order and
- * take any time; connections break and come back, or do not; nodes crash. Reference: one memory, to
+ * take any time; connections break and come back, or do not; nodes crash; one leaves, and another joins in its
+ * place. Reference: one memory, to
  * which every access of every simulated thread is compared as it happens, so any stale read or lost
  * write shows. A failing run prints its seed.
  *
  *   sim_dsm [--seed N] [--seeds COUNT] [--minutes M] [-v]
  */
 #include <assert.h>
+#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -23,7 +25,17 @@ enum { THREADS_MAX = 3, PAGES_MAX = 96, EVENTS_MAX = 1 << 16, ACCESSES = 300 };
 #define WINDOW_NS (300 * BASE_NS_PER_MS)	    /* to reconnect */
 #define STOP_NS	  (WINDOW_NS + 2 * BASE_NS_PER_SEC) /* within which all have stopped */
 
-enum event_type { EV_MSG, EV_THREAD, EV_TIMER, EV_FAULT, EV_BREAK, EV_CRASH, EV_DOWN, EV_FAIL };
+enum event_type {
+	EV_MSG,
+	EV_THREAD,
+	EV_TIMER,
+	EV_FAULT,
+	EV_BREAK,
+	EV_CRASH,
+	EV_DOWN,
+	EV_FAIL,
+	EV_MOVE
+};
 
 struct event {
 	int64_t at_ns;
@@ -37,6 +49,9 @@ struct event {
 };
 
 enum thread_state { RUNNING, WAITING, DONE };
+
+/* What becomes of the node that leaves and joins, in this order. */
+enum phase { MEMBER, PARKING, HOMES_LEAVE, EMPTYING, GONE, HOMES_COME, MEMBER_AGAIN };
 
 /* One simulated instruction touches up to 2 pages and needs both at once. */
 struct thread {
@@ -52,6 +67,7 @@ struct thread {
 
 struct node {
 	struct dsm_engine *e;
+	struct dsm_evict evict;
 	uint8_t view[PAGES_MAX];   /* what the guest's view really allows */
 	uint64_t bytes[PAGES_MAX]; /* the memory file: one value stands for a page */
 	struct thread thread[THREADS_MAX];
@@ -75,6 +91,13 @@ static struct sim {
 	uint64_t truth[PAGES_MAX], next_value;
 	uint64_t accesses, messages;
 	int64_t fault_ns; /* when the guest was lost; 0: it lives */
+	enum phase phase; /* of node `mover` */
+	uint8_t mover;
+	bool standing; /* all threads */
+	struct dsm_engine_config config;
+	struct dsm_home homes[DSM_NODE_MAX];
+	unsigned joins;
+	uint16_t rehomed; /* nodes that have moved their homes, of all */
 	int64_t max_wait_ns;
 	bool verbose;
 } s;
@@ -262,6 +285,13 @@ static void run_thread(struct node *n, uint8_t index)
 
 	if (t->state != RUNNING)
 		return;
+	if (s.standing || (n->id == s.mover && s.phase > MEMBER && s.phase < MEMBER_AGAIN)) {
+		push((struct event){.at_ns = s.now_ns + 20000 + (int64_t)below(20000),
+				    .type = EV_THREAD,
+				    .node = n->id,
+				    .thread = index});
+		return;
+	}
 	for (unsigned i = 0; i < t->page_count; i++) {
 		if (n->view[t->page[i]] >= (t->write ? DSM_X : DSM_S))
 			continue;
@@ -351,6 +381,129 @@ static void settle(struct node *n, int err)
 	}
 }
 
+/* ---- a node leaves, and one joins in its place ---- */
+
+static int entry_moved(void *ctx, uint8_t to, uint64_t gfn, uint64_t count,
+		       const struct dsm_dir *dir)
+{
+	return dsm_engine_dir_put(s.node[to].e, gfn, count, dir);
+}
+
+static bool is_quiet(void)
+{
+	for (unsigned k = 0; k < s.node_count; k++)
+		if (dsm_engine_open_requests(s.node[k].e))
+			return false;
+	return true;
+}
+
+/* All stand, and who was not quiet before is asked again. */
+static bool move_homes(uint8_t to)
+{
+	s.standing = true;
+	if (!is_quiet())
+		return false;
+	s.homes[s.mover].node = to;
+	for (unsigned k = 0; k < s.node_count; k++) {
+		int err = s.rehomed & 1u << k ? 0
+					      : dsm_engine_rehome(s.node[k].e, s.homes,
+								  s.node_count, entry_moved);
+
+		if (err && err != -EBUSY)
+			die("homes do not move", k);
+		s.rehomed |= err ? 0 : (uint16_t)(1u << k);
+	}
+	if (s.rehomed != (1u << s.node_count) - 1)
+		return false;
+	s.rehomed = 0;
+	s.standing = false;
+	return true;
+}
+
+/* As evict.c does it. */
+static bool is_empty(void)
+{
+	bool empty = true;
+
+	for (unsigned k = 0; k < s.node_count; k++) {
+		struct node *n = &s.node[k];
+		struct dsm_evict *v = &n->evict;
+
+		if (k == s.mover || !v->nodes)
+			continue;
+		empty = false;
+		settle(n, dsm_engine_evict(n->e, v, 4, s.now_ns));
+		if (v->next < s.page_count)
+			continue;
+		if (v->drains)
+			v->nodes = 0;
+		v->drains = !v->found;
+		v->found = v->next = 0;
+		v->seen = UINT16_MAX;
+	}
+	return empty;
+}
+
+static void begin_emptying(void)
+{
+	for (unsigned k = 0; k < s.node_count; k++)
+		s.node[k].evict = (struct dsm_evict){.nodes = (uint16_t)(1u << s.mover)};
+}
+
+/* Nobody may wait for it; the next of its number knows nothing. */
+static void replace(struct node *n)
+{
+	for (unsigned i = 0; i < s.heap_count; i++)
+		if (s.heap[i].type == EV_MSG &&
+		    (s.heap[i].node == s.mover || s.heap[i].from == s.mover))
+			die("it leaves while somebody waits for its word", s.heap[i].msg.gfn.v);
+	dsm_engine_free(n->e);
+	memset(n->view, 0, sizeof(n->view));
+	memset(n->bytes, 0xff, sizeof(n->bytes));
+	n->timer_ns = 0;
+	s.config.self = s.mover;
+	s.config.ctx = n;
+	s.config.homes = s.homes;
+	if (dsm_engine_new(&s.config, &n->e))
+		die("no engine", 0);
+}
+
+static bool threads_stand(const struct node *n)
+{
+	for (unsigned t = 0; t < s.thread_count; t++)
+		if (n->thread[t].state == WAITING)
+			return false;
+	return true;
+}
+
+static void mover_goes_on(struct node *n)
+{
+	bool over = false;
+
+	switch (s.phase) {
+	case MEMBER: over = true; break;
+	case PARKING: over = threads_stand(n); break;
+	case HOMES_LEAVE:
+		over = move_homes((uint8_t)((s.mover + 1) % s.node_count));
+		if (over)
+			begin_emptying();
+		break;
+	case EMPTYING:
+		over = is_empty();
+		if (over)
+			replace(n);
+		break;
+	case GONE: over = true; break;
+	case HOMES_COME: over = move_homes(s.mover); break;
+	case MEMBER_AGAIN: s.joins++; return;
+	}
+	s.phase += over;
+	push((struct event){.at_ns = s.now_ns + 50000 +
+				     (int64_t)below(s.phase == GONE ? 5000000 : 50000),
+			    .type = EV_MOVE,
+			    .node = s.mover});
+}
+
 static void handle(const struct event *ev)
 {
 	struct node *n = &s.node[ev->node];
@@ -366,6 +519,10 @@ static void handle(const struct event *ev)
 	case EV_FAULT: settle(n, dsm_engine_fault(n->e, ev->gfn, ev->write, s.now_ns)); break;
 	case EV_BREAK: break_link(ev->node, ev->from); break;
 	case EV_CRASH: crash(n); break;
+	case EV_MOVE:
+		if (!s.fault_ns)
+			mover_goes_on(n);
+		break;
 	case EV_DOWN:
 	case EV_FAIL: stop_node(n); break;
 	}
@@ -415,7 +572,7 @@ static void check_end(void)
 
 static void make_nodes(void)
 {
-	struct dsm_home homes[DSM_NODE_MAX];
+	struct dsm_home *homes = s.homes;
 
 	for (uint8_t k = 0; k < s.node_count; k++)
 		homes[k] = (struct dsm_home){.first = k * (s.page_count / s.node_count),
@@ -440,6 +597,7 @@ static void make_nodes(void)
 					      .seed = s.seed * 16 + k};
 
 		s.node[k].id = k;
+		s.config = c;
 		if (dsm_engine_new(&c, &s.node[k].e))
 			die("no engine", 0);
 		for (uint64_t g = homes[k].first; g < homes[k].first + homes[k].count; g++) {
@@ -485,6 +643,16 @@ static void make_faults(void)
 				    .node = (uint8_t)below(s.node_count)});
 }
 
+/* Node 0 never does: it has the devices. */
+static void make_mover(void)
+{
+	s.mover = (uint8_t)(1 + below(s.node_count - 1));
+	if (below(3) == 0)
+		push((struct event){.at_ns = (int64_t)below(10 * BASE_NS_PER_MS),
+				    .type = EV_MOVE,
+				    .node = s.mover});
+}
+
 static void run_seed(uint64_t seed)
 {
 	struct event *heap = s.heap;
@@ -498,6 +666,7 @@ static void run_seed(uint64_t seed)
 	make_nodes();
 	make_threads();
 	make_faults();
+	make_mover();
 	for (uint64_t steps = 0; s.heap_count; steps++) {
 		struct event ev = pop();
 
@@ -517,9 +686,10 @@ static void run_seed(uint64_t seed)
 	check_end();
 	if (s.verbose)
 		printf("seed %" PRIu64 ": %u nodes, %u pages, %" PRIu64 " accesses, %" PRIu64
-		       " messages, longest wait %.1f ms%s\n",
+		       " messages, longest wait %.1f ms%s%s\n",
 		       seed, s.node_count, s.page_count, s.accesses, s.messages,
-		       (double)s.max_wait_ns / 1e6, s.fault_ns ? ", guest lost" : "");
+		       (double)s.max_wait_ns / 1e6, s.fault_ns ? ", guest lost" : "",
+		       s.joins ? ", one left and one joined" : "");
 	for (unsigned k = 0; k < s.node_count; k++)
 		dsm_engine_free(s.node[k].e);
 }
@@ -531,7 +701,7 @@ int main(int argc, char **argv)
 						{"minutes", 1, NULL, 'm'},
 						{"verbose", 0, NULL, 'v'},
 						{0}};
-	uint64_t first = 1, count = 60, accesses = 0, runs = 0;
+	uint64_t first = 1, count = 60, accesses = 0, runs = 0, joins = 0;
 	double minutes = 0;
 	int64_t start = base_clock_ns();
 
@@ -558,11 +728,12 @@ int main(int argc, char **argv)
 	     minutes > 0 ? (double)(base_clock_ns() - start) / 60e9 < minutes : i < count; i++) {
 		run_seed(first + i);
 		accesses += s.accesses;
+		joins += s.joins;
 		runs++;
 	}
 	printf("%" PRIu64 " runs from seed %" PRIu64 ", %" PRIu64
-	       " accesses checked, no wrong byte\n",
-	       runs, first, accesses);
+	       " accesses checked, no wrong byte; %" PRIu64 " left and joined\n",
+	       runs, first, accesses, joins);
 	free(s.heap);
 	return 0;
 }
