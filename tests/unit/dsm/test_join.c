@@ -157,7 +157,7 @@ static void join(uint16_t members, unsigned who, const uint8_t home[COUNT])
 struct writer {
 	unsigned slice;
 	pthread_t thread;
-	uint64_t sum;
+	_Atomic(uint64_t) sum;
 };
 
 static void *writer_main(void *arg)
@@ -168,7 +168,7 @@ static void *writer_main(void *arg)
 	base_rng_seed(&rng, w->slice + 1);
 	while (!atomic_load(&done)) {
 		atomic_fetch_add(word(w->slice, base_rng_next(&rng) % ALL, w->slice), 1);
-		w->sum++;
+		atomic_fetch_add(&w->sum, 1);
 	}
 	return NULL;
 }
@@ -242,7 +242,7 @@ static void test_takes_the_place_of_one_that_left(void **state)
 		join(others, who, home);
 		writers_stop(w, others);
 		writers_start(w, (1u << COUNT) - 1);
-		UNTIL(w[who].sum);
+		UNTIL(atomic_load(&w[who].sum));
 		writers_stop(w, (1u << COUNT) - 1);
 		rehome((1u << COUNT) - 1, before);
 		check(w, who);
