@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -38,8 +39,10 @@ struct loader {
 	uint64_t initrd_max; /* highest gpa of its last byte */
 	uint64_t cmdline_max;
 	struct vmm_boot_entry entry;
+	struct vmm_huge_plan huge;
 	pthread_t populate;
 	bool populating;
+	atomic_bool loaded;
 };
 
 int boot_refuse(const struct boot_why *why, int err, const char *fmt, ...)
@@ -150,23 +153,35 @@ static int load_cmdline(struct loader *ld)
 /*
  * The kernel's own range, and the top of low memory, where Linux puts its first tables. Each page
  * that is not there costs the guest an exit, several under shadow paging. Clearing them takes as long as
- * unpacking the kernel: a thread does it meanwhile.
+ * unpacking the kernel: a thread does it meanwhile, and whoever starts the guest goes on with what is left.
  */
 static void *populate_main(void *arg)
 {
 	struct loader *ld = arg;
-	const struct vmm_mem_region *low = vmm_mem_region_at(ld->mem, 0);
-	uint64_t top = BASE_MIN(low->len, TABLES_LEN);
 
-	vmm_mem_populate_huge(ld->mem, ld->params.hdr.pref_address, ld->params.hdr.init_size);
-	vmm_mem_populate_huge(ld->mem, low->gpa + low->len - top, top);
+	while (!atomic_load(&ld->loaded) && vmm_huge_step(ld->mem, &ld->huge))
+		;
 	return NULL;
 }
 
 static void populate(struct loader *ld)
 {
-	if (ld->image->huge_pages)
-		ld->populating = !pthread_create(&ld->populate, NULL, populate_main, ld);
+	const struct vmm_mem_region *low = vmm_mem_region_at(ld->mem, 0);
+	uint64_t top = BASE_MIN(low->len, TABLES_LEN);
+
+	if (!ld->image->huge_pages)
+		return;
+	ld->huge = (struct vmm_huge_plan){
+		.range = {{ld->params.hdr.pref_address, ld->params.hdr.init_size},
+			  {low->gpa + low->len - top, top}}};
+	ld->populating = !pthread_create(&ld->populate, NULL, populate_main, ld);
+}
+
+static void populated(struct loader *ld)
+{
+	atomic_store(&ld->loaded, true);
+	if (ld->populating)
+		pthread_join(ld->populate, NULL);
 }
 
 /* As high as it may lie: kernels place their own things from below. */
@@ -530,9 +545,9 @@ int vmm_boot_load(struct vmm_mem *mem, const struct vmm_boot_image *image,
 	ld->image = image;
 	ld->why = (struct boot_why){image->kernel_name, why, why_cap};
 	err = load_any(ld);
-	if (ld->populating)
-		pthread_join(ld->populate, NULL);
+	populated(ld);
 	if (!err)
 		*out = ld->entry;
+	out->huge = ld->huge;
 	return err;
 }

@@ -15,6 +15,7 @@
 #define VMM_BOOT_H
 
 #include "node/vmm/mem.h"
+#include "node/vmm/populate.h"
 
 /* Low memory: what lies where when the kernel is entered. All below 1 MiB is ours. */
 #define VMM_BOOT_GDT	    UINT64_C(0x500)
@@ -57,6 +58,7 @@ enum vmm_boot_mode {
 struct vmm_boot_entry {
 	enum vmm_boot_mode mode;
 	uint64_t rip, rsp, rsi, rbx, cr3;
+	struct vmm_huge_plan huge; /* what is left of it */
 };
 
 /*

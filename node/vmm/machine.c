@@ -475,6 +475,7 @@ int vm_boot(struct vmm_vm *vm, char *why)
 	if (err)
 		return err;
 	vm->entry = machine_entry(&boot);
+	vm->huge = boot.huge;
 	err = vm_reset_vcpus(vm);
 	if (err)
 		machine_refuse(why, "vCPU registers", err);

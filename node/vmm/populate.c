@@ -11,11 +11,12 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-static const uint64_t STEP_BYTES = 2 << 20;
+static const uint64_t STEP_BYTES = 2 << 20, HUGE_STEP_BYTES = 4 << 20;
 
 struct vmm_populate {
 	struct vmm_mem *mem;
 	uint64_t bytes;
+	struct vmm_huge_plan plan;
 	pthread_t thread;
 	atomic_bool stop;
 	atomic_uint_fast64_t done;
@@ -44,22 +45,62 @@ static void *populate_main(void *arg)
 	return NULL;
 }
 
-int vmm_populate_start(struct vmm_mem *mem, uint64_t bytes, struct vmm_populate **out)
+bool vmm_huge_step(struct vmm_mem *mem, struct vmm_huge_plan *plan)
 {
-	struct vmm_populate *p = calloc(1, sizeof(*p));
+	while (plan->next < BASE_ARRAY_LEN(plan->range)) {
+		uint64_t gpa = plan->range[plan->next].gpa, len = plan->range[plan->next].len;
+		uint64_t step = BASE_MIN(len - plan->at, HUGE_STEP_BYTES);
+
+		if (step == 0) {
+			plan->next++;
+			plan->at = 0;
+			continue;
+		}
+		vmm_mem_populate_huge(mem, gpa + plan->at, step);
+		plan->at += step;
+		return true;
+	}
+	return false;
+}
+
+static void *populate_huge_main(void *arg)
+{
+	struct vmm_populate *p = arg;
+
+	while (!p->stop && vmm_huge_step(p->mem, &p->plan))
+		;
+	return NULL;
+}
+
+static int populate_start(const struct vmm_populate *what, void *(*run)(void *arg),
+			  struct vmm_populate **out)
+{
+	struct vmm_populate *p = malloc(sizeof(*p));
 	int err;
 
 	if (!p)
 		return -ENOMEM;
-	p->mem = mem;
-	p->bytes = bytes;
-	err = pthread_create(&p->thread, NULL, populate_main, p);
+	*p = *what;
+	err = pthread_create(&p->thread, NULL, run, p);
 	if (err) {
 		free(p);
 		return -err;
 	}
 	*out = p;
 	return 0;
+}
+
+int vmm_populate_start(struct vmm_mem *mem, uint64_t bytes, struct vmm_populate **out)
+{
+	return populate_start(&(struct vmm_populate){.mem = mem, .bytes = bytes}, populate_main,
+			      out);
+}
+
+int vmm_populate_huge_start(struct vmm_mem *mem, const struct vmm_huge_plan *plan,
+			    struct vmm_populate **out)
+{
+	return populate_start(&(struct vmm_populate){.mem = mem, .plan = *plan}, populate_huge_main,
+			      out);
 }
 
 uint64_t vmm_populate_done(const struct vmm_populate *p)

@@ -524,6 +524,18 @@ static void *vm_device_main(void *arg)
 	return NULL;
 }
 
+static void vm_populate(struct vmm_vm *vm)
+{
+	int err = 0;
+
+	if (vm->config.populate_bytes)
+		err = vmm_populate_start(vm->mem, vm->config.populate_bytes, &vm->populate);
+	else if (vm->huge.range[0].len)
+		err = vmm_populate_huge_start(vm->mem, &vm->huge, &vm->populate);
+	if (err)
+		log_debug("no thread to populate memory: %s", strerror(-err));
+}
+
 int vmm_vm_start(struct vmm_vm *vm, bool resume)
 {
 	int err = pthread_create(&vm->device_thread, NULL, vm_device_main, vm);
@@ -535,9 +547,7 @@ int vmm_vm_start(struct vmm_vm *vm, bool resume)
 	if (err)
 		return err;
 	vm->started_ns = base_clock_ns();
-	if (vm->config.populate_bytes &&
-	    vmm_populate_start(vm->mem, vm->config.populate_bytes, &vm->populate))
-		log_debug("no thread to populate memory");
+	vm_populate(vm);
 	if (vm->span)
 		return vm_span_start(vm, resume);
 	vm_set_state(vm, VMM_PAUSED, "");

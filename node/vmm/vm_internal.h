@@ -57,6 +57,7 @@ struct vmm_vm {
 	int64_t started_ns;
 	bool incoming;		       /* the machine is still to come, by migration */
 	struct vmm_populate *populate; /* runs ahead of it, or NULL */
+	struct vmm_huge_plan huge;     /* what the kernel's loader has left to do */
 	struct vmm_fill *fill;	       /* for the case of post-copy; NULL: not possible */
 	_Atomic(bool) filling;	       /* it runs, and pages are missing */
 	unsigned when_filled;	       /* enum vm_request that wait for them */

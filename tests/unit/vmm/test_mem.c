@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "node/vmm/mem.h"
+#include "node/vmm/populate.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
@@ -125,10 +126,34 @@ static void huge_pages_keep_the_bytes(void **state)
 	vmm_mem_free(mem);
 }
 
+static void a_plan_is_done_in_steps(void **state)
+{
+	struct vmm_mem *mem = make(64 * MIB);
+	struct vmm_huge_plan plan = {.range = {{4 * MIB, 6 * MIB}, {62 * MIB, 2 * MIB}}},
+			     none = {0};
+	uint8_t *p = vmm_mem_ptr(mem, 0, 64 * MIB);
+	uint64_t done[3] = {0};
+
+	p[9 * MIB] = 7;
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(vmm_huge_step(mem, &plan));
+		done[i] = plan.range[plan.next].gpa + plan.at;
+	}
+	assert_false(vmm_huge_step(mem, &plan));
+	assert_false(vmm_huge_step(mem, &plan));
+	assert_true(done[0] > 4 * MIB && done[0] < 10 * MIB);
+	assert_int_equal(done[1], 10 * MIB);
+	assert_int_equal(done[2], 64 * MIB);
+	assert_int_equal(p[9 * MIB], 7);
+	assert_false(vmm_huge_step(mem, &none));
+	vmm_mem_free(mem);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(huge_pages_keep_the_bytes),
+		cmocka_unit_test(a_plan_is_done_in_steps),
 		cmocka_unit_test(refuses_bad_sizes),
 		cmocka_unit_test(small_memory_is_one_region),
 		cmocka_unit_test(memory_goes_on_above_the_hole),
