@@ -53,11 +53,27 @@ static struct mp_seg_head *head(void)
 	return (struct mp_seg_head *)heap.seg;
 }
 
+static const size_t meta_bytes = (MP_HEAP_BYTES >> UNIT_SHIFT) * sizeof(struct meta);
+
+/* At the first use: many tasks send nothing large. */
+static bool meta_open(void)
+{
+	void *m;
+
+	if (heap.meta)
+		return true;
+	m = mmap(NULL, meta_bytes, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (m == MAP_FAILED)
+		return false;
+	heap.meta = m;
+	return true;
+}
+
 int mp_heap_open(void)
 {
-	size_t meta_bytes = (MP_HEAP_BYTES >> UNIT_SHIFT) * sizeof(*heap.meta);
 	uint64_t key;
-	void *p, *m;
+	void *p;
 	int fd;
 
 	if (heap.old_count == OLD_MAX || getrandom(&key, sizeof(key), 0) != sizeof(key))
@@ -70,14 +86,9 @@ int mp_heap_open(void)
 	p = mmap(NULL, MP_SEG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 	if (p == MAP_FAILED)
 		goto err_fd;
-	m = mmap(NULL, meta_bytes, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (m == MAP_FAILED)
-		goto err_map;
 	madvise(p, MP_SEG_BYTES, MADV_DONTDUMP);
 	heap.seg = p;
 	heap.fd = fd;
-	heap.meta = m;
 	heap.top = 0;
 	heap.cached = 0;
 	for (int i = 0; i < CLASSES; i++)
@@ -91,8 +102,6 @@ int mp_heap_open(void)
 	head()->pid = (uint32_t)getpid();
 	head()->key = key;
 	return fd;
-err_map:
-	munmap(p, MP_SEG_BYTES);
 err_fd:
 	close(fd);
 	return -1;
@@ -102,7 +111,8 @@ void mp_heap_close(void)
 {
 	if (!heap.seg)
 		return;
-	munmap(heap.meta, (MP_HEAP_BYTES >> UNIT_SHIFT) * sizeof(*heap.meta));
+	if (heap.meta)
+		munmap(heap.meta, meta_bytes);
 	close(heap.fd);
 	heap.old[heap.old_count++] = heap.seg;
 	heap.seg = NULL;
@@ -239,7 +249,7 @@ static void *heap_alloc(size_t size)
 	uint64_t at;
 	uint32_t unit;
 
-	if (class >= CLASSES)
+	if (class >= CLASSES || !meta_open())
 		return NULL;
 	reclaim();
 	bytes = class_bytes(class);

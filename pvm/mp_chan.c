@@ -40,12 +40,14 @@ enum {
 	LOOK_NET = 4,
 	PAUSES_STREAM = 8,
 	TAKEN_NS = 50000, /* others had the processor: */
-	CALM_MIN = 64,	  /* for so many waits nobody spins */
+	CALM_MIN = 8,	  /* for so many waits nobody spins */
 	CALM_MAX = 4096,
 	CROWD_FAILS = 4, /* waits in vain, after which so many more do without: */
 	CROWD_CALM_SHIFT_MAX = 10,
 	TOGETHER_MIN = 8,
 	TOGETHER_MAX = 8192,
+	TOGETHER_SPREAD = 8, /* so that of two one is the first */
+	TOGETHER_LOOKS = 4,
 };
 
 struct mp_seg_head *mp_chan_self(void)
@@ -199,6 +201,11 @@ uint32_t mp_chan_bell(void)
 	return mp_chan.open ? atomic_load_explicit(&mp_chan_self()->bell, memory_order_acquire) : 0;
 }
 
+uint32_t mp_chan_mail(void)
+{
+	return mp_chan.open ? atomic_load_explicit(&mp_chan_self()->mail, memory_order_acquire) : 0;
+}
+
 static bool word_changed(void)
 {
 	const struct mp_chan_word *w = &mp_chan.word;
@@ -272,20 +279,45 @@ static void together(bool so)
 	mp_chan.together = so;
 	mp_chan.together_run = so ? mp_chan.together_run + 1 : 0;
 	if (!so)
-		mp_chan.together_max = TOGETHER_MIN;
+		mp_chan.together_max = TOGETHER_MIN + (unsigned)pvmmytid % TOGETHER_SPREAD;
+}
+
+/* To another core of those that we may use; false: there is none. */
+static bool change_core(void)
+{
+	int core = sched_getcpu();
+	cpu_set_t all, others;
+
+	if (core < 0 || sched_getaffinity(0, sizeof(all), &all) || !CPU_ISSET((size_t)core, &all) ||
+	    CPU_COUNT(&all) < 2)
+		return false;
+	others = all;
+	CPU_CLR((size_t)core, &others);
+	return !sched_setaffinity(0, sizeof(others), &others) &&
+	       !sched_setaffinity(0, sizeof(all), &all);
 }
 
 /*
- * Two that share a core while another one is free stay so for many milliseconds if they only yield; who is
- * woken is given a free one. Where that does not help it is tried ever more rarely.
+ * Two that share a core while another one is free stay so for many milliseconds, whether they yield or
+ * sleep. After some such waits in turn one of them goes to another core; where that does not help it is
+ * tried ever more rarely. What comes while we do not yield is from another core already: a yield takes
+ * long enough for that. True: there is news.
  */
-static bool part(void)
+static bool part(uint32_t bell)
 {
 	if (mp_chan.together_run < mp_chan.together_max)
 		return false;
+	for (int i = 0; i < TOGETHER_LOOKS; i++)
+		if (look_first(bell, true)) {
+			together(false);
+			return true;
+		}
 	mp_chan.together_run = 0;
-	mp_chan.together_max = BASE_MIN(mp_chan.together_max * 2, (unsigned)TOGETHER_MAX);
-	return true;
+	mp_chan.together_max = BASE_MIN(mp_chan.together_max * 2, (unsigned)TOGETHER_MAX) +
+			       mp_chan.sent % TOGETHER_SPREAD;
+	if (change_core())
+		mp_chan.together = false;
+	return false;
 }
 
 /*
@@ -416,7 +448,7 @@ bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns)
 	if (look_first(bell, active && !mp_chan.together))
 		return true;
 	begun = base_clock_ns();
-	if (active && !part() && spin(bell, begun, deadline_ns))
+	if (active && (part(bell) || spin(bell, begun, deadline_ns)))
 		return true;
 	if (!active && mp_chan_crowded() && crowd(bell, begun, deadline_ns))
 		return true;
@@ -426,13 +458,17 @@ bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns)
 			return false;
 		left = BASE_MIN(left, deadline_ns - now);
 	}
-	mp_rt.look_due = true;
-	if (mp_rt.poll_type == PvmPollConstant || mp_chan_cool())
+	if (mp_rt.poll_type == PvmPollConstant || mp_chan_cool()) {
+		mp_rt.look_due = true;
 		return true;
+	}
 	if (mp_chan.open)
 		block(bell, left, -1);
 	else
 		mp_net_block(left, -1);
+	/* Slept for nothing: the daemon may have died. It rings for all else. */
+	if (!news(bell))
+		mp_rt.look_due = true;
 	/* A full window would have been enough: try that again. */
 	if (base_clock_ns() - begun < (int64_t)mp_rt.poll_us * BASE_NS_PER_US)
 		mp_chan.spin_fails = 0;

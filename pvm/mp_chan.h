@@ -88,7 +88,7 @@ struct mp_chan {
 	unsigned crowd_fails, crowd_calm; /* the same where tasks outnumber cores */
 	bool together;			  /* what was waited for last came by a yield, */
 	unsigned together_run;		  /* and so many times in turn; */
-	unsigned together_max;		  /* after so many it is slept for once */
+	unsigned together_max;		  /* after so many one goes to another core */
 	bool in_poll;
 	/*
 	 * The ring that is looked at itself: its dirty bit stays set, so that its sender need not

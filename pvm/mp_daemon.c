@@ -384,7 +384,6 @@ static int pump_socket(bool wait)
 		ssize_t n = mp_rt.fd < 0 ? -ECONNRESET : receive(wait ? 0 : MSG_DONTWAIT);
 		int rc;
 
-		wait = false;
 		if (n == -EAGAIN || n == -EINTR)
 			return total;
 		if (n < 0) {
@@ -403,6 +402,9 @@ static int pump_socket(bool wait)
 			return PvmSysErr;
 		}
 		total += rc;
+		/* What is behind the answer to an enrolment is for when that is known. */
+		if (wait)
+			return total;
 		if (mp_rt.in_len < mp_rt.in_cap / 2 &&
 		    (size_t)n < BASE_MIN(mp_rt.in_cap, (size_t)IN_MIN) / 2)
 			return total;
@@ -429,12 +431,12 @@ int mp_rt_take(void)
 	return rc < 0 ? rc : 0;
 }
 
-static bool socket_due(uint32_t bell)
+static bool socket_due(uint32_t mail)
 {
-	if (mp_chan_active() && !mp_net_active() && bell == mp_rt.bell_seen && !mp_rt.look_due &&
+	if (mp_chan_active() && !mp_net_active() && mail == mp_rt.mail_seen && !mp_rt.look_due &&
 	    ++mp_rt.unlooked < UNLOOKED_MAX)
 		return false;
-	mp_rt.bell_seen = bell;
+	mp_rt.mail_seen = mail;
 	mp_rt.unlooked = 0;
 	mp_rt.look_due = false;
 	return true;
@@ -446,13 +448,13 @@ int mp_rt_pump(int64_t deadline_ns)
 
 	/* Waiting looks at connections and the daemon anyway, so before it one look less. */
 	for (;; looked = true) {
-		uint32_t bell = mp_chan_bell();
+		uint32_t bell = mp_chan_bell(), mail = mp_chan_mail();
 		int n = mp_chan_poll(deadline_ns >= 0) + take_quick(), rc = 0;
 		bool net = mp_net_active();
 
 		if (!net || n || looked) {
 			n += mp_net_poll();
-			if ((mp_net_daemon() || deadline_ns == 0) && socket_due(bell))
+			if ((mp_net_daemon() || deadline_ns == 0) && socket_due(mail))
 				rc = pump_socket(deadline_ns < 0 && !n && !net &&
 						 !mp_chan_active());
 		}
@@ -595,8 +597,9 @@ static int call(uint16_t op, const struct base_wbuf *args, struct base_wbuf *bod
 		rc = quick_look();
 	else if (quick)
 		rc = quick_await(&w);
+	/* Who leaves waits for nothing but this answer. */
 	while (!rc && !w.done)
-		rc = mp_rt_pump(-1);
+		rc = op == MP_OP_EXIT ? BASE_MIN(pump_socket(true), 0) : mp_rt_pump(-1);
 	/* Its answer may have come by the socket. */
 	if (quick)
 		mp_quick_end();

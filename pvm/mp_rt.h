@@ -52,9 +52,9 @@ struct mp_rt {
 	struct base_list handlers;
 	struct base_list todo; /* items that a handler gets */
 	bool in_handler;
-	/* The daemon rings the bell for all that it sends, so the socket need not be looked at
-	 * again before that; now and then it is all the same, for the daemon may die. */
-	uint32_t bell_seen;
+	/* The daemon counts what it sends, so the socket need not be looked at again before that; now
+	 * and then it is all the same, for the daemon may die. */
+	uint32_t mail_seen;
 	unsigned unlooked;
 	bool look_due;
 	int (*match)(int mid, int tid, int tag); /* pvm_recvf; NULL: the usual */
@@ -127,6 +127,8 @@ void mp_chan_peer(uint32_t slot, int tid, int fd);
 void mp_chan_peer_gone(int tid, int slot);
 /* The bell before the last poll, and sleeping until it rings. */
 uint32_t mp_chan_bell(void);
+/* What the daemon has sent, to be asked after the bell: it rings that last. */
+uint32_t mp_chan_mail(void);
 bool mp_chan_active(void);
 /* False: time is up. Also for connections of mp_net.c, and then without a segment as well. */
 bool mp_chan_sleep(uint32_t bell, int64_t deadline_ns);

@@ -85,7 +85,7 @@ bool mpd_quick_answer(struct mpd_task *t, uint32_t req, const struct base_wbuf *
 	memcpy(q->data, b->data, b->len);
 	q->len = (uint32_t)b->len;
 	atomic_store(&q->state, MP_QUICK_ANSWERED);
-	mpd_task_wake(t);
+	mp_seg_ring_bell(t->seg);
 	/* The bell does not wake one that waits for connections as well. */
 	if (atomic_load(&t->seg->asleep) == 2)
 		mpd_task_ctl(t, MP_C_POKE, NULL, 0, -1);

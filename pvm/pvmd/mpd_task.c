@@ -161,8 +161,10 @@ void mpd_task_reaped(struct mpd *pd, pid_t pid, int status, const struct rusage 
 
 void mpd_task_wake(struct mpd_task *t)
 {
-	if (t->seg)
-		mp_seg_ring_bell(t->seg);
+	if (!t->seg)
+		return;
+	atomic_fetch_add(&t->seg->mail, 1);
+	mp_seg_ring_bell(t->seg);
 }
 
 void mpd_task_send(struct mpd_task *t, const void *hdr, size_t hdr_len, const void *body,
@@ -390,6 +392,7 @@ static void guest_enrol(struct mpd_conn *c, uint32_t req, struct base_rbuf *b)
 		mpd_trace_adopt(pd, t);
 		mpd_trace_task_came(pd, t, false);
 	}
+	/* Alone: what comes after it is for a task that knows its segment. */
 	enrol_answer(pd, t, req);
 	if (!spawned)
 		mpd_role_task_came(pd, t->tid);

@@ -16,7 +16,7 @@
 
 enum {
 	MP_SEG_MAGIC = 0x4d50534d,
-	MP_SEG_LAYOUT = 2,
+	MP_SEG_LAYOUT = 3,
 	MP_SEG_HEAD = 4096,
 	MP_SLOTS = 1024,
 	MP_SLOT_WORDS = MP_SLOTS / 32,
@@ -48,6 +48,8 @@ struct mp_seg_head {
 	_Atomic uint32_t asleep;
 	/* The owner selects on its descriptors: also poke it through the daemon. */
 	_Atomic uint32_t want_poke;
+	/* So many times the daemon has written to the socket; it rings the bell after that. */
+	_Atomic uint32_t mail;
 	/* Bit w: dirty[w] may have a bit set. Bit s of dirty: the ring of slot s has news. */
 	_Alignas(64) _Atomic uint32_t summary;
 	_Alignas(64) _Atomic uint32_t dirty[MP_SLOT_WORDS];
