@@ -87,8 +87,10 @@ void ctl_print_started(const struct ctl *c, const struct control_vm *v)
 
 static int send_run(struct ctl *c)
 {
-	struct control_request req = {
-		.op = CONTROL_VM_RUN, .spec = c->spec, .overcommit = c->overcommit};
+	struct control_request req = {.op = CONTROL_VM_RUN,
+				      .spec = c->spec,
+				      .overcommit = c->overcommit,
+				      .together = c->together};
 	struct control_reply r;
 	int code = ctl_call(c, &req, ctl_run_item, c, &r);
 

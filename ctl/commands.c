@@ -41,6 +41,7 @@ TAKE_FLAG(quiet, quiet)
 TAKE_FLAG(follow, follow)
 TAKE_FLAG(watch, watch)
 TAKE_FLAG(overcommit, overcommit)
+TAKE_FLAG(together, together)
 TAKE_FLAG(attach, attach)
 TAKE_FLAG(with_disk, with_disk)
 TAKE_FLAG(force, force)
@@ -308,6 +309,8 @@ static const struct ctl_option run_options[] = {
 	{"vcpus", 0, "N|a=N,b=N", "virtual CPUs (default 1), or so many of each node", take_vcpus},
 	{"memory", 'm', "SIZE|a=SIZE,..", "memory, such as 512M or 2G, or so much of each node",
 	 take_memory},
+	{"together", 0, NULL,
+	 "of a guest over several nodes: on the first alone, to be spread later", take_together},
 	{"encrypt", 0, NULL, "of a guest over several nodes: seal its page traffic", take_seal},
 	{"transport", 0, "tcp|verbs", "of a guest over several nodes: how pages go (default tcp)",
 	 take_transport},
@@ -449,7 +452,8 @@ const struct ctl_command ctl_commands[] = {
 	 "Files are those of the node that runs it. Waits until the VM runs. A VM is gone when it\n"
 	 "ends: 'pangaea vm info NAME' says for an hour why one failed, 'pangaea events NAME' all.\n"
 	 "With shares (a=..,b=..) one guest spans these nodes, each a NUMA node of it. The first is\n"
-	 "the lead: files, disks and interfaces are there. All start, or none.",
+	 "the lead: files, disks and interfaces are there. All start, or none. With --together all of it\n"
+	 "is on the first, which must have room; 'pangaea vm spread' brings it to other nodes.",
 	 "pangaea vm run web --kernel /boot/vmlinuz --initrd /boot/initrd.img --vcpus 2 "
 	 "--memory 512M --nic net\n"
 	 "pangaea vm run db -f db.yaml --node b --console\n"

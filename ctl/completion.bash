@@ -26,7 +26,7 @@ _pangaea() {
         -*)
           w='--json --help --home --agent --timeout --quiet'
           case "${words[0]} ${words[1]}" in
-            'vm run') w+=' --kernel --initrd --cmdline --disk --vcpus --memory --nic --node --file --restore --gdb --overcommit --console --encrypt --transport' ;;
+            'vm run') w+=' --kernel --initrd --cmdline --disk --vcpus --memory --nic --node --file --restore --gdb --overcommit --console --encrypt --transport --together' ;;
             'node drain') w+=' --max-downtime --bandwidth --channels --encrypt --overcommit' ;;
             'vm checkpoint') w+=' --live --node' ;;
             'vm restore') w+=' --node --overcommit' ;;

@@ -18,7 +18,7 @@ enum {
 
 /* Everything that the command line can say. */
 struct ctl {
-	bool json, colour, quiet, watch, follow, overcommit, attach, progress;
+	bool json, colour, quiet, watch, follow, overcommit, together, attach, progress;
 	const char *home, *agent, *node;
 	uint64_t timeout_ms; /* 0: not given */
 	uint64_t interval_ms;

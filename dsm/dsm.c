@@ -34,6 +34,8 @@ static void fill(struct dsm *d, const struct dsm_config *c)
 			  .ctx = c->ctx,
 			  .self = c->xp.self,
 			  .peers = c->xp.peers,
+			  .all_up = !c->xp.peers,
+			  .is_last = !c->xp.peers, /* until one joins */
 			  .spin_ns = (c->spin_us ? c->spin_us : 50) * BASE_NS_PER_US};
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_condattr_t attr;

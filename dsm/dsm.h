@@ -120,7 +120,7 @@ bool dsm_evict_progress(struct dsm *d, uint64_t *asked, uint64_t *total);
 BASE_MUST_CHECK int dsm_forget(struct dsm *d, uint8_t peer);
 /*
  * All others have left and memory is ordinary from now on: whoever touches it waits for nobody. That
- * comes by itself soon after the last has left.
+ * comes by itself soon after the last has left, or soon after the start without peers.
  */
 bool dsm_is_released(const struct dsm *d);
 /*

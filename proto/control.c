@@ -310,6 +310,7 @@ int control_request_encode(const struct control_request *r, uint8_t **out, size_
 	pb.timeout_ms = r->timeout_ms;
 	pb.follow = r->follow;
 	pb.overcommit = r->overcommit;
+	pb.together = r->together;
 	pb.cols = r->cols;
 	pb.rows = r->rows;
 	pb.address = r->address;
@@ -423,6 +424,7 @@ static bool get_request(const PB(Request) * pb, struct control_request *r, struc
 	r->timeout_ms = pb->timeout_ms;
 	r->follow = pb->follow;
 	r->overcommit = pb->overcommit;
+	r->together = pb->together;
 	r->cols = (uint16_t)pb->cols;
 	r->rows = (uint16_t)pb->rows;
 	r->address = pb->address;

@@ -147,6 +147,7 @@ struct control_request {
 	bool live;
 	uint64_t timeout_ms;
 	bool follow, overcommit;
+	bool together; /* VM_RUN of parts: begins with all of it on the first node */
 	uint16_t cols, rows;
 	uint64_t address;
 };

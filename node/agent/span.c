@@ -142,6 +142,8 @@ static int start_others(struct agent_vm *vm, const struct control_slice *slice)
 	int rc = 0;
 
 	for (unsigned i = 1; i < vm->spec.part_count && !rc; i++) {
+		if (vm->slice.places.gone & 1u << i)
+			continue;
 		struct ask *q = ask_new(vm, i);
 
 		rc = q ? agent_span_ask(vm, i, CONTROL_SLICE_START, slice,
@@ -252,6 +254,18 @@ static void prepare_done(void *arg, int error, const void *body, size_t len)
 
 static const struct chan_out_ops prepare_ops = {.done = prepare_done};
 
+/* As if the others had left; they may join later. */
+static void start_alone(struct agent_vm *vm)
+{
+	struct agent_span *span = vm->slice.span;
+
+	vm->slice.places = (struct agent_places){
+		.known = true, .gone = (uint16_t)((1u << vm->spec.part_count) - 2)};
+	for (size_t i = 1; i < vm->spec.part_count; i++)
+		snprintf(span->slice.peers[i], CONTROL_PEER_MAX, "-");
+	span_start(vm);
+}
+
 static void prepare_all(struct agent_vm *vm)
 {
 	struct agent_span *span = vm->slice.span;
@@ -345,8 +359,12 @@ void agent_span_run(struct agent *a, struct chan_call *call, struct control_requ
 				 why);
 	} else if (s->restore[0] && !req->overcommit && !has_room(a, s, why)) {
 		agent_reply_text(call, CONTROL_NO_ROOM, "%s: %s", s->name, why);
+	} else if (req->together &&
+		   !agent_vm_has_room(a, s->vcpus, s->memory_bytes, req->overcommit, why)) {
+		agent_reply_text(call, CONTROL_NO_ROOM, "%s: %s", s->name, why);
 	} else {
-		snprintf(text, sizeof(text), "starting on %zu nodes", s->part_count);
+		snprintf(text, sizeof(text), "starting on %zu nodes",
+			 req->together ? (size_t)1 : s->part_count);
 		if (agent_item(call, &(struct control_reply){.text = text}))
 			log_debug("nobody follows the start of %s", s->name);
 		rc = span_new(a, call, req, &vm);
@@ -355,7 +373,10 @@ void agent_span_run(struct agent *a, struct chan_call *call, struct control_requ
 					 a->self->name, strerror(-rc));
 		} else {
 			tell_warning(vm->slice.span, a->self->name, warning);
-			prepare_all(vm);
+			if (req->together)
+				start_alone(vm);
+			else
+				prepare_all(vm);
 		}
 	}
 	control_request_fini(req);

@@ -625,8 +625,8 @@ static bool refuse(struct agent_vm *vm, struct chan_call *call, const struct con
 		agent_reply_text(
 			call, CONTROL_USAGE,
 			"%s does not span nodes: it was started on one, or has migrated as a "
-			"whole; what is started over several ('--vcpus a=1,b=1') can be "
-			"consolidated and spread again",
+			"whole; one that is started with shares ('--vcpus a=1,b=1', perhaps "
+			"--together) can be spread",
 			name);
 	else if (!vmspec_spans(&vm->spec))
 		agent_reply_text(call, CONTROL_USAGE,

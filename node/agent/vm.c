@@ -423,6 +423,10 @@ void agent_vm_run(struct agent *a, struct chan_call *call, struct control_reques
 
 	if (!code && !agent_vm_name_fits(a, s->name, why))
 		code = CONTROL_USAGE;
+	if (!code && req->together && !vmspec_spans(s)) {
+		snprintf(why, sizeof(why), "together: say over which nodes it may be spread later");
+		code = CONTROL_USAGE;
+	}
 	if (!code && vmspec_spans(s)) {
 		agent_span_run(a, call, req);
 		return;

@@ -118,6 +118,9 @@ void agent_vm_end(struct agent_vm *vm, struct chan_call *call, bool kill, uint64
 /* Would the spec run here: host, files. CONTROL_OK, or why not. */
 enum control_code agent_vm_check(struct agent *a, const struct vmspec *s, bool overcommit,
 				 char why[AGENT_WHY_MAX]);
+/* Is there room for that on this node? */
+bool agent_vm_has_room(struct agent *a, uint64_t vcpus, uint64_t memory_bytes, bool overcommit,
+		       char why[AGENT_WHY_MAX]);
 /* Room for this many vCPUs and bytes in a node's record? Used for placement as well. */
 bool agent_vm_fits(const struct control_node *n, uint64_t vcpus, uint64_t memory_bytes,
 		   bool overcommit, char why[AGENT_WHY_MAX]);

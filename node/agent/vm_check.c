@@ -94,11 +94,22 @@ static enum control_code check_files(const struct agent *a, const struct vmspec 
 	return code;
 }
 
+bool agent_vm_has_room(struct agent *a, uint64_t vcpus, uint64_t memory_bytes, bool overcommit,
+		       char why[AGENT_WHY_MAX])
+{
+	struct control_node n = {.name = a->self->name, .vm_memory_bytes = agent_vms_memory(a)};
+	struct agent_host h;
+
+	agent_host_read(&h);
+	n.cpus = h.cpus;
+	n.memory_bytes = h.memory_bytes;
+	n.available_bytes = h.available_bytes;
+	return agent_vm_fits(&n, vcpus, memory_bytes, overcommit, why);
+}
+
 enum control_code agent_vm_check(struct agent *a, const struct vmspec *s, bool overcommit,
 				 char why[AGENT_WHY_MAX])
 {
-	struct agent_host h;
-	struct control_node n = {.name = a->self->name};
 	struct vmspec_part share = agent_vm_share(a, s);
 
 	if (agent_vm_find(a, s->name)) {
@@ -106,12 +117,7 @@ enum control_code agent_vm_check(struct agent *a, const struct vmspec *s, bool o
 			 a->self->name);
 		return CONTROL_EXISTS;
 	}
-	agent_host_read(&h);
-	n.cpus = h.cpus;
-	n.memory_bytes = h.memory_bytes;
-	n.available_bytes = h.available_bytes;
-	n.vm_memory_bytes = agent_vms_memory(a);
-	if (!agent_vm_fits(&n, share.vcpus, share.memory_bytes, overcommit, why))
+	if (!agent_vm_has_room(a, share.vcpus, share.memory_bytes, overcommit, why))
 		return CONTROL_NO_ROOM;
 	/* Devices and what boots are the lead's. */
 	if (vmspec_spans(s) && strcmp(s->parts[0].node, a->self->name) != 0)

@@ -45,6 +45,7 @@ const char vmm_config_usage[] =
 	"  --transport tcp|verbs\n"
 	"  --joins HOMES:PLACES   the guest runs already: the slice of each part's memory and of\n"
 	"                         each vCPU, such as 0,0:0,0,0; a slice that has left: --peer -\n"
+	"                         (slice 0 may begin alone, with that for all others)\n"
 	"\n"
 	"  --help, --version\n"
 	"\n"

@@ -60,6 +60,8 @@ struct vmm_slice_config {
 	uint8_t key[VMM_SLICE_KEY_LEN];
 	bool encrypt;
 	const char *transport;
+	/* Slice 0 begins alone: the others may join later. Else the next. */
+	bool alone;
 	/* It joins a guest that runs, whose memory and vCPUs are on these slices; it has neither. */
 	bool joins;
 	uint8_t home[VMM_SLICE_MAX]; /* of each part's pages */

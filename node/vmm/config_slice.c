@@ -235,14 +235,19 @@ static int check_joins(const struct vmm_slice_config *s, unsigned vcpus, char *w
 		      "not this one; slice 0 joins none");
 }
 
-static int check_peers(const struct vmm_slice_config *s, char *why)
+static int check_peers(struct vmm_slice_config *s, char *why)
 {
+	unsigned absent = 0;
+
 	if (s->peer_count != s->count)
 		return refuse(why, "%u --peer for %u --part: one for each slice", s->peer_count,
 			      s->count);
 	for (unsigned i = 0; i < s->count; i++)
-		if (!s->joins && !strcmp(s->peer[i], VMM_SLICE_NO_PEER))
-			return refuse(why, "--peer -: only with --joins");
+		absent += !strcmp(s->peer[i], VMM_SLICE_NO_PEER);
+	s->alone = absent && !s->joins;
+	if (s->alone &&
+	    (s->self > 0 || absent != s->count - 1 || !strcmp(s->peer[0], VMM_SLICE_NO_PEER)))
+		return refuse(why, "--peer -: with --joins, or for all but slice 0");
 	return 0;
 }
 
@@ -270,7 +275,7 @@ static int check_totals(struct vmm_config *c, char *why)
 
 int vmm_slice_check(struct vmm_config *c, char *why)
 {
-	const struct vmm_slice_config *s = &c->slices;
+	struct vmm_slice_config *s = &c->slices;
 	int err;
 
 	if (s->count == 0) {

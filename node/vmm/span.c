@@ -192,7 +192,7 @@ int vmm_span_new(const struct vmm_span_config *config, struct vmm_span **out)
 	span_move_init(s);
 	for (unsigned i = 0; i < VMM_SLICE_MAX; i++)
 		s->home[i] = (uint8_t)i;
-	if (s->slices.joins)
+	if (s->slices.joins || s->slices.alone)
 		span_join_init(s);
 	vmm_irqchip_set_remote(config->irq, span_leads(s) ? &lead_irq : &follower_irq, s);
 	*out = s;
@@ -378,6 +378,8 @@ static void *linker_main(void *arg)
 	} else if (!span_leads(s)) {
 		say_hello(s);
 		span_clock_keep(s);
+	} else if (s->slices.alone) {
+		span_tell(s, VMM_SPAN_LINKED, NULL);
 	}
 	return NULL;
 }

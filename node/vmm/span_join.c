@@ -128,18 +128,19 @@ int span_join_task(struct vmm_span *s, const struct span_msg *m)
 	}
 }
 
-/* ---- the new slice ---- */
+/* ---- the new slice, and a lead that begins alone ---- */
 
 void span_join_init(struct vmm_span *s)
 {
 	const struct vmm_slice_config *c = &s->slices;
+	unsigned vcpus = vmm_span_first_vcpu(c, c->count);
 
 	for (unsigned i = 0; i < c->count; i++) {
 		s->home[i] = c->home[i];
 		if (!strcmp(c->peer[i], VMM_SLICE_NO_PEER))
 			atomic_fetch_or(&s->gone, bit(i));
 	}
-	for (unsigned i = 0; i < c->place_count; i++)
+	for (unsigned i = 0; i < vcpus; i++)
 		atomic_store(&s->where[i], c->place[i]);
 }
 

@@ -363,8 +363,10 @@ static void vm_own_vcpus(const struct vmm_vm *vm, uint32_t *first, uint32_t *end
 {
 	const struct vmm_slice_config *s = &vm->config.slices;
 
-	*first = s->count ? vmm_span_first_vcpu(s, s->self) : 0;
-	*end = s->count ? vmm_span_first_vcpu(s, s->self + 1) : vm->config.vcpus;
+	bool all = !s->count || s->alone;
+
+	*first = all ? 0 : vmm_span_first_vcpu(s, s->self);
+	*end = all ? vm->config.vcpus : vmm_span_first_vcpu(s, s->self + 1);
 }
 
 /* A package for each slice where APIC ids can say so, else one for each vCPU. */

@@ -89,5 +89,18 @@ expect 0 running "$pangaea" vm restore "$dir/big.ckpt" --node a
 soon 20 "big   a+c   running" "$pangaea" vm ls
 expect 0 killed "$pangaea" vm kill big
 for n in a b c; do empty $n; done
+
+# One that begins on one node alone.
+expect 2 "say over which nodes" "$pangaea" vm run big -k "$guests/pingpong" -m 64M --together --node a
+expect 8 "$(($(nproc) + 1)) vCPUs are beyond that" "$pangaea" vm run big -k "$guests/pingpong" --together --vcpus a=$(($(nproc) - 1)),b=2 --memory a=48M,b=48M
+expect 0 running "$pangaea" vm run big -k "$guests/pingpong" -c 'rounds=0' --together --vcpus a=1,b=1 --memory a=48M,b=48M
+soon 20 "big   a     running" "$pangaea" vm ls
+empty b
+expect 0 "both run" "$pangaea" vm console big --until "both run" --timeout 20
+expect 0 "1 slices joined" "$pangaea" vm spread big --vcpus a=1,c=1
+soon 20 "big   a+c   running" "$pangaea" vm ls
+"$pangaea" vm console big --until "memory" --timeout 20 <<<"" >"$dir/said" 2>&1 && ok "it goes on" || fail "$(tail -3 "$dir/said")"
+expect 0 killed "$pangaea" vm kill big
+for n in a b c; do empty $n; done
 for n in a b c; do stop_agent $n; done
 exit $bad

@@ -99,8 +99,9 @@ static void refuses_what_does_not_fit(void **state)
 	refuses("--joins '0:0,x'", parse("--joins", "0:0,x", NULL));
 	refuses("--joins '0,16:0'", parse("--joins", "0,16:0", NULL));
 	refuses("--joins ':'", parse("--joins", ":", NULL));
-	refuses("only with --joins", parse(PARTS, SECRET, "--slice", "1", "--peer",
-					   "127.0.0.1:7001", "--peer", "-", NULL));
+	refuses("with --joins, or for all but slice 0",
+		parse(PARTS, SECRET, "--slice", "1", "--peer", "127.0.0.1:7001", "--peer", "-",
+		      NULL));
 	refuses("slice 0 joins none",
 		parse(PARTS, PEERS, SECRET, "--slice", "0", "--joins", "0,0:0,0,0", NULL));
 	refuses("a slice of each part",
