@@ -134,9 +134,9 @@ BASE_MUST_CHECK int dsm_admit(struct dsm *d, uint8_t peer, const char *address, 
 BASE_MUST_CHECK int dsm_keep(struct dsm *d, uint8_t peer);
 BASE_MUST_CHECK int dsm_drop(struct dsm *d, uint8_t peer);
 /*
- * Before that, where all others had left: memory faults again. Nobody may touch the views until it returns.
- * They become ordinary again when dsm_drop() leaves this slice alone, or the link never comes. 0 also where
- * memory is shared; -ETIMEDOUT or the error of `failed`: the guest cannot go on.
+ * Before that, where all others have left: memory faults again, or goes on to. Nobody may touch the
+ * views until it returns. They become ordinary again when dsm_drop() leaves this slice alone, or the link
+ * never comes. 0 also where memory is shared; -ETIMEDOUT or the error of `failed`: the guest cannot go on.
  */
 BASE_MUST_CHECK int dsm_share(struct dsm *d, unsigned timeout_ms);
 /*

@@ -39,7 +39,8 @@ void dsm_admit_begin(struct dsm *d, uint8_t peer, const char *address, uint64_t 
 		xp_drop(d->xp, peer);
 		dsm_peer_gone(d, peer);
 	}
-	err = xp_admit(d->xp, peer, address[0] ? address : NULL, group);
+	/* Ordinary memory is nobody's to ask for. */
+	err = d->released ? -EINVAL : xp_admit(d->xp, peer, address[0] ? address : NULL, group);
 	if (err) {
 		tell(d, peer, err);
 		return;
@@ -72,9 +73,8 @@ void dsm_keep_begin(struct dsm *d, uint8_t peer)
 
 void dsm_drop_begin(struct dsm *d, uint8_t peer)
 {
-	if (!((d->peers | d->admitted) & bit(peer)))
-		return;
-	xp_drop(d->xp, peer);
+	if ((d->peers | d->admitted) & bit(peer))
+		xp_drop(d->xp, peer);
 	dsm_peer_gone(d, peer);
 }
 

@@ -114,7 +114,7 @@ void vmm_span_evicted(struct vmm_span *s, uint64_t *done, uint64_t *total);
 void vmm_span_dismiss(struct vmm_span *s, unsigned slice);
 /*
  * Lead, main thread: a slice joins in the place of one that has left, in these steps; see span_join.c.
- * share, while all stand, where vmm_span_is_over(). admit: until VMM_SPAN_ADMITTED; address: where it
+ * share, while all stand, where all others have left. admit: until VMM_SPAN_ADMITTED; address: where it
  * listens, group: of its links, never used before. keep: it is a member; else drop. welcome, while all
  * stand; then rehome_part: -EAGAIN as above. What fails while all stand cannot go on, but for that.
  */

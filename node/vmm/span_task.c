@@ -233,9 +233,11 @@ int span_task_done(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 	if (!span_leads(s))
 		return -EPROTO;
 	pthread_mutex_lock(&s->lock);
-	if (m->done.op == SPAN_TASK_ADMIT && m->number != s->task_number) {
+	/* The answer to a task that has been given up. */
+	if ((int32_t)(m->number - s->task_number) < 0 ||
+	    (m->number == s->task_number && !s->task_op)) {
 		pthread_mutex_unlock(&s->lock);
-		return 0; /* of one that was given up meanwhile */
+		return 0;
 	}
 	if (m->number != s->task_number || m->done.op != s->task_op || !(s->task_open & bit(peer)))
 		err = -EPROTO;

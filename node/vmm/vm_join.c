@@ -58,7 +58,7 @@ static void broken(struct vmm_vm *vm, const char *why)
 	vm_finish(vm, VMM_FAILED, why);
 }
 
-/* Its memory is ordinary: from here on it is shared, though with nobody yet. */
+/* From here on its memory is shared, though with nobody yet. */
 static bool share(struct vmm_vm *vm)
 {
 	int64_t start = base_clock_ns();
@@ -139,6 +139,15 @@ void vm_join_end(struct vmm_vm *vm)
 		over(vm, -ECANCELED, "the guest has ended");
 }
 
+/* Whether its memory is ordinary by now or about to be. */
+static bool is_alone(const struct vmm_vm *vm)
+{
+	for (unsigned i = 1; i < vm->config.slices.count; i++)
+		if (!vmm_span_is_gone(vm->span, i))
+			return false;
+	return true;
+}
+
 int vmm_vm_join(struct vmm_vm *vm, unsigned slice, const char *address, uint64_t group,
 		void (*done)(void *arg, int err, const char *why), void *arg)
 {
@@ -154,7 +163,7 @@ int vmm_vm_join(struct vmm_vm *vm, unsigned slice, const char *address, uint64_t
 		return -EALREADY;
 	*j = (struct vm_join){.on = true, .slice = slice, .done = done, .arg = arg};
 	j->timer.fire = on_timer;
-	if (vmm_span_is_over(vm->span) && !share(vm))
+	if (is_alone(vm) && !share(vm))
 		return 0; /* the guest has failed, and so has this */
 	base_loop_timer(vm->main_loop, &j->timer, base_clock_ns() + HELLO_MS * BASE_NS_PER_MS);
 	vmm_span_admit(vm->span, slice, address, group);

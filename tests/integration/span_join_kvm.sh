@@ -114,31 +114,31 @@ over 'pingpong: PASS' 'two vCPUs wake each other while a slice leaves and comes 
 more=()
 
 # What comes to nothing, and the guest does not notice.
-begin dirty 'mib=48 rate=200' 1:32M 1:32M
+begin dirty 'mib=48 rate=200' 1:32M 1:32M 1:32M
 wait_for 'MiB written'
-vm 0 empty 1 0 && left 1 || { echo "FAIL: slice 1 does not leave"; show; }
-vm 0 join 1 "127.0.0.1:9" 0 >"$dir/said" 2>&1 && { echo "FAIL: a join without a group"; show; }
+vm 0 empty 2 0 && left 2 || { echo "FAIL: slice 2 does not leave"; show; }
+vm 0 join 2 "127.0.0.1:9" 0 >"$dir/said" 2>&1 && { echo "FAIL: a join without a group"; show; }
 head -c 32 /dev/urandom >"$dir/wrong"
-key=$dir/wrong starts 1 '0,0:0,0' "${address[0]}" self
-vm 0 join 1 "127.0.0.1:$port" "$group" >"$dir/said" 2>&1 & asked=$!
-n=0; until vm 0 move 0 1 2>&1 | grep -q 'a slice is joining' || [ $((n++)) -gt 500 ]; do :; done
+key=$dir/wrong starts 2 '0,1,0:0,1,0' "${address[0]}" "${address[1]}" self
+vm 0 join 2 "127.0.0.1:$port" "$group" >"$dir/said" 2>&1 & asked=$!
+n=0; until vm 0 move 0 2 2>&1 | grep -q 'a slice is joining' || [ $((n++)) -gt 500 ]; do :; done
 [ $n -le 500 ] || { echo "FAIL: a vCPU may move while a slice joins"; show; }
 refused 'a slice is joining' pause
 refused 'a slice is joining' reset
-refused 'a slice is joining' empty 1 0
+refused 'a slice is joining' empty 2 0
 wait $asked && { echo "FAIL: it joins with a wrong key"; show; }
 grep -q 'no link to it' "$dir/said" || { echo "FAIL: $(cat "$dir/said")"; show; }
-kill -9 "${pids[1]}"; wait "${pids[1]}" 2>/dev/null
-at 'ordinary 1' 'slice1.gone 1'
-parts=(1:32M 1:48M)
-starts 1 '0,0:0,0' "${address[0]}" self # it is of another guest
-vm 0 join 1 "127.0.0.1:$port" "$group" >"$dir/said" 2>&1 && { echo "FAIL: another guest's slice joins"; show; }
+kill -9 "${pids[2]}" 2>/dev/null; wait "${pids[2]}" 2>/dev/null
+at 'slice2.gone 1'
+parts=(1:32M 1:32M 1:48M)
+starts 2 '0,1,0:0,1,0' "${address[0]}" "${address[1]}" self # it is of another guest
+vm 0 join 2 "127.0.0.1:$port" "$group" >"$dir/said" 2>&1 && { echo "FAIL: another guest's slice joins"; show; }
 grep -q 'different guests' "$dir/said" || { echo "FAIL: $(cat "$dir/said")"; show; }
-wait "${pids[1]}" && { echo "FAIL: it is content"; show; }
-parts=(1:32M 1:32M)
-at 'ordinary 1'
-joins 1 '0,0:0,0' "${address[0]}" self
-at 'part1.home 1' && moves 1 1
+wait "${pids[2]}" && { echo "FAIL: it is content"; show; }
+parts=(1:32M 1:32M 1:32M)
+at 'slice2.gone 1'
+joins 2 '0,1,0:0,1,0' "${address[0]}" "${address[1]}" self
+at 'part2.home 2' && moves 1 2
 grep -q FAIL "$dir/out.0" && { echo "FAIL: its memory is wrong"; show; }
 vm 0 kill >/dev/null
 over 'MiB written' 'slices that do not join, and one that does after that'
