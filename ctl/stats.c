@@ -9,7 +9,8 @@ static const char *const kinds[] = {"local", "read", "write", "upgrade"};
 
 enum {
 	PAGE = 4096,
-	HOT_MAX = 16,
+	HOT_MAX = 64,	/* of all slices, */
+	HOT_LINES = 16, /* and for people */
 	NAME_CAP = 64,
 	SUMS_MAX = 512,
 	SYMBOL_CAP = 300,
@@ -464,7 +465,7 @@ static void print_hot(const struct ctl *c, const struct stats_sample *s,
 	if (!count)
 		return;
 	print_table_init(&t, c->colour, headings, names->map ? 4 : 3);
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < BASE_MIN(count, (size_t)HOT_LINES); i++) {
 		uint64_t at = stats_gfn_address(hot[i].gfn);
 		char taken[24], address[24], text[HOLDS_CAP];
 		const char *cells[] = {taken, s->node[hot[i].slice], address, text};

@@ -27,6 +27,8 @@ struct sysmap {
 	struct table image;
 	struct table percpu; /* addresses are offsets into the area that each processor has */
 	uint64_t percpu_end;
+	uint64_t init,
+		init_end; /* of the image: Linux gives these pages away when it has started */
 };
 
 static int by_address(const void *a, const void *b)
@@ -86,6 +88,13 @@ static void clear(struct table *t)
 	free(t->symbols);
 }
 
+/* Both or none of them. */
+static void find_init(struct sysmap *m)
+{
+	if (sysmap_find(m, "__init_begin", &m->init) || sysmap_find(m, "__init_end", &m->init_end))
+		m->init = m->init_end = 0;
+}
+
 int sysmap_read(const char *path, struct sysmap **out)
 {
 	BASE_AUTO_FILE FILE *f = fopen(path, "re");
@@ -103,6 +112,7 @@ int sysmap_read(const char *path, struct sysmap **out)
 		return rc;
 	}
 	sort(&m->image);
+	find_init(m);
 	sort(&m->percpu);
 	*out = m;
 	return 0;
@@ -164,7 +174,7 @@ static void name_page(const struct table *t, uint64_t at, char *out, size_t cap)
 const char *sysmap_page(const struct sysmap *m, uint64_t address, char *out, size_t cap)
 {
 	out[0] = 0;
-	if (address < IMAGE_LEN)
+	if (address < IMAGE_LEN && (address < m->init || address >= m->init_end))
 		name_page(&m->image, IMAGE_BASE + address / PAGE * PAGE, out, cap);
 	return out;
 }

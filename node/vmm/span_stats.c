@@ -4,7 +4,7 @@
 
 #include "node/vmm/span_internal.h"
 
-enum { HOT_SHOWN = 8 };
+enum { HOT_SHOWN = DSM_HOT_PAGES };
 
 struct out {
 	void (*put)(void *arg, const char *name, uint64_t value);

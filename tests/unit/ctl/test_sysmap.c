@@ -73,6 +73,19 @@ static void pages_are_named(void **state)
 	expect(m, 0x140000000, "");
 	sysmap_free(m);
 	unlink(path);
+	/* What the start alone needed is others' by now. */
+	write_file("ffffffff81000000 T first\n"
+		   "ffffffff81002000 D __init_begin\n"
+		   "ffffffff81002000 T start_kernel\n"
+		   "ffffffff81004000 D __init_end\n"
+		   "ffffffff81005000 B _end\n");
+	assert_int_equal(sysmap_read(path, &m), 0);
+	expect(m, 0x1001000, "first");
+	expect(m, 0x1002000, "");
+	expect(m, 0x1003fff, "");
+	expect(m, 0x1004000, "__init_end");
+	sysmap_free(m);
+	unlink(path);
 }
 
 static void pages_of_each_processor_are_named(void **state)
