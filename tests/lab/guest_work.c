@@ -1,7 +1,8 @@
 /*
- * lab-guest-work [SECONDS]: runs inside a Linux guest as one static program. A thread on each processor;
+ * lab-guest-work [share]: runs inside a Linux guest as one static program. A thread on each processor;
  * together they add, swap under a lock, and write memory that the others check. Prints one line of
  * what was done and "work: OK", or what went wrong.
+ * share: all threads write one page until a line comes in, for ten minutes at most.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -70,21 +71,81 @@ static void *work(void *arg)
 	return NULL;
 }
 
-int main(void)
+/* Nothing else lies in that page. */
+static union {
+	_Atomic uint64_t sum;
+	char bytes[4096];
+} shared __attribute__((aligned(4096)));
+static _Atomic int enough;
+
+static void *share(void *arg)
+{
+	uint64_t me = (uintptr_t)arg, i;
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(me, &set);
+	if (sched_setaffinity(0, sizeof(set), &set) != 0)
+		wrong++;
+	for (i = 0; !enough; i++) {
+		shared.sum++;
+		/* The others may have asked for the page meanwhile. */
+		for (volatile int n = 0; n < 10000; n++)
+			;
+	}
+	sum += i;
+	return NULL;
+}
+
+static pthread_t threads[THREADS_MAX];
+
+static int start(void *(*thread)(void *arg))
+{
+	for (uintptr_t i = 0; i < count; i++)
+		if (pthread_create(&threads[i], NULL, thread, (void *)i) != 0)
+			return -1;
+	return 0;
+}
+
+static void join(void)
+{
+	for (unsigned i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+}
+
+static int share_page(void)
+{
+	char line[16];
+
+	if (start(share) != 0)
+		return 2;
+	puts("work: shares its page");
+	fflush(stdout);
+	alarm(600);
+	if (!fgets(line, sizeof(line), stdin))
+		return 1;
+	enough = 1;
+	join();
+	if (wrong || shared.sum != sum)
+		return 1;
+	puts("work: shared it");
+	return 0;
+}
+
+int main(int argc, char **argv)
 {
 	const uint64_t should = 21171191; /* the primes below 20000 */
-	pthread_t t[THREADS_MAX];
 	struct timespec a, b;
 
 	count = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
 	if (count == 0 || count > THREADS_MAX || pthread_barrier_init(&barrier, NULL, count) != 0)
 		return 2;
+	if (argc > 1 && !strcmp(argv[1], "share"))
+		return share_page();
 	clock_gettime(CLOCK_MONOTONIC, &a);
-	for (uintptr_t i = 0; i < count; i++)
-		if (pthread_create(&t[i], NULL, work, (void *)i) != 0)
-			return 2;
-	for (unsigned i = 0; i < count; i++)
-		pthread_join(t[i], NULL);
+	if (start(work) != 0)
+		return 2;
+	join();
 	clock_gettime(CLOCK_MONOTONIC, &b);
 	printf("work: %u threads, sum %llu, guarded %llu, wrong %llu, %ld ms\n", count,
 	       (unsigned long long)sum, (unsigned long long)guarded, (unsigned long long)wrong,

@@ -7,6 +7,9 @@ export PANGAEA_LAB
 failures=0
 scenario_args=("$@")
 lab() { "$scenario_top/tests/lab/lab" "$@"; }
+# nap SECONDS: forks nothing. Bash 5.2 that forks often enough sometimes waits for a child for ever.
+mkfifo "$PANGAEA_LAB/never" && exec {never}<>"$PANGAEA_LAB/never" || exit 1
+nap() { read -rt "$1" -u "$never"; }
 # A child that a signal ends right after its fork runs this as well, and there || and && go astray.
 trap 'case $BASHPID in $$) lab down; rm -rf "$PANGAEA_LAB" ;; esac' EXIT
 trap 'exit 130' INT TERM
