@@ -33,7 +33,7 @@ enum {
 	VMMCTL_MAX_BYTES = 65536,
 	VMMCTL_NAME_MAX = 64,	 /* names, with the final 0 */
 	VMMCTL_REASON_MAX = 512, /* one line, with the final 0 */
-	VMMCTL_ADDRESS_MAX = 64, /* ADDRESS:PORT, with the final 0 */
+	VMMCTL_ADDRESS_MAX = 80, /* ADDRESS:PORT, with the final 0 */
 	VMMCTL_TEXT_MAX = 49152, /* register dumps and the like, with the final 0 */
 	VMMCTL_MAX_DEVICES = 64,
 	VMMCTL_MAX_STATS = 768,

@@ -29,7 +29,7 @@ enum {
 	SPAN_TEXT_MAX = 200,
 	SPAN_WIRE_MAX = 240,
 	SPAN_STATE_MAX = 220,
-	SPAN_ADDRESS_MAX = 64
+	SPAN_ADDRESS_MAX = 80
 };
 
 enum span_type {

@@ -166,7 +166,10 @@ static void messages_survive_the_wire(void **state)
 	same(&(struct span_msg){.type = SPAN_PLACE, .number = 5, .place = {9, UINT64_MAX}});
 	same(&(struct span_msg){.type = SPAN_TASK,
 				.number = 3,
-				.task = {SPAN_TASK_REHOME, 2, 100, {0, 1, 0, [15] = 7}}});
+				.task = {.op = SPAN_TASK_REHOME,
+					 .slice = 2,
+					 .rate = 100,
+					 .home = {0, 1, 0, [15] = 7}}});
 	same(&(struct span_msg){
 		.type = SPAN_TASK,
 		.number = 4,
