@@ -12,8 +12,10 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t tracefs trace /sys/kernel/tracing
 value() { sed -n "s/.*\<$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
 
-modprobe -qa virtio_console virtio_net tun kvm_amd 2>/dev/null || true
-[ -e /dev/kvm ] || modprobe -q kvm_intel 2>/dev/null
+# The largest module, beside the others.
+{ modprobe -q kvm_amd || modprobe -q kvm_intel; } 2>/dev/null &
+kvm=$!
+modprobe -qa virtio_console virtio_net tun 2>/dev/null || true
 n=$(value pangaea.host)
 hostname "h$n"
 { echo "127.0.0.1 localhost"; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do echo "10.77.0.$i h$i"; done; } >/etc/hosts
@@ -21,6 +23,7 @@ ip link set lo up
 ip addr add "10.77.0.$n/24" dev eth0
 ip link set eth0 up mtu "$(value pangaea.mtu)"
 sysctl -qw kernel.panic_on_oops=1 kernel.core_pattern=core
+wait $kvm
 chmod 666 /dev/kvm 2>/dev/null
 /usr/lib/pangaea-lab/agent &
 echo "h$n ready after $(cut -d' ' -f1 /proc/uptime) s" >/dev/console
