@@ -3,9 +3,8 @@
 # timeout: 120
 # The console as a terminal, across two agents: raw mode, the escape key, a resize, and the terminal
 # as it was afterwards, also when the command is ended by a signal.
-if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
 . "$(dirname "$0")/agent_lib.bash"
-if ! [ -x "$vmm" ] || ! [ -f "$guests/dirty" ]; then echo "pangaea-vmm or the test guests are not built"; exit 77; fi
+needs_guest dirty
 
 make_cluster a b
 start_agent a

@@ -3,16 +3,8 @@
 # timeout: 200
 # A guest over two of three agents on loopback comes together on one node and is spread again: on the node
 # where it was, on one where it never was, after its agents have been killed, and where a node cannot.
-if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
 . "$(dirname "$0")/agent_lib.bash"
-if ! [ -x "$vmm" ] || ! [ -f "$guests/dirty" ]; then echo "pangaea-vmm or the test guests are not built"; exit 77; fi
-
-# soon SECONDS EXPECTED COMMAND...: until it prints that.
-soon() {
-  local said
-  timeout "$1" bash -c 'until "${@:2}" 2>&1 | grep -qF -- "$1"; do read -rt 0.1 <> <(:); done; :' _ "${@:2}" \
-    && ok "${*:3}: $2" || { said=$("${@:3}" 2>&1); fail "${*:3}: no '$2' in: $said"; }
-}
+needs_guest dirty
 
 # right: its memory is, as it says again and again.
 right() {

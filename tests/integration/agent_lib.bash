@@ -77,3 +77,16 @@ expect() {
 expect_log() {
   if grep -qF -- "$2" "$dir/$1.log"; then ok "log of $1: $2"; else fail "log of $1 lacks '$2'"; cat "$dir/$1.log"; fi
 }
+
+# needs_guest NAME: skips where a bare-metal guest cannot run.
+needs_guest() {
+  if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
+  if ! [ -x "$vmm" ] || ! [ -f "$guests/$1" ]; then echo "pangaea-vmm or the test guests are not built"; exit 77; fi
+}
+
+# soon SECONDS EXPECTED COMMAND...: until it prints that.
+soon() {
+  local said
+  timeout "$1" bash -c 'until "${@:2}" 2>&1 | grep -qF -- "$1"; do read -rt 0.1 <> <(:); done; :' _ "${@:2}" \
+    && ok "${*:3}: $2" || { said=$("${@:3}" 2>&1); fail "${*:3}: no '$2' in: $said"; }
+}

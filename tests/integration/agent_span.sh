@@ -3,9 +3,8 @@
 # timeout: 400
 # One guest over three agents on loopback: started by all or by none, seen and commanded from any
 # node, ended everywhere when one of its slices dies.
-if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
 . "$(dirname "$0")/agent_lib.bash"
-if ! [ -x "$vmm" ] || ! [ -f "$guests/pingpong" ]; then echo "pangaea-vmm or the test guests are not built"; exit 77; fi
+needs_guest pingpong
 
 two=(--vcpus "a=1,b=1" --memory "a=48M,b=32M")
 three=(--vcpus "a=1,b=2,c=1" --memory "a=64M,b=32M,c=48M")

@@ -2,9 +2,8 @@
 # labels: agent kvm
 # timeout: 180
 # The life of VMs under agents on loopback: placed, watched, found again by a new agent, ended.
-if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
 . "$(dirname "$0")/agent_lib.bash"
-if ! [ -x "$vmm" ] || ! [ -f "$guests/dirty" ]; then echo "pangaea-vmm or the test guests are not built"; exit 77; fi
+needs_guest dirty
 
 work=(--kernel "$guests/dirty" --memory 64M --cmdline "mib=16 rate=20")
 folders() { find "$dir"/run-*/vm -mindepth 1 -maxdepth 1 -printf '%f '; }
