@@ -243,13 +243,13 @@ static void look_at_vma(struct kernel *k, uint64_t vma, const struct found *f)
 static void look_at_tree(struct kernel *k, uint64_t root, bool chain, const struct found *f)
 {
 	const struct places *p = &k->places;
-	uint64_t todo[NODES_MAX];
+	uint64_t pending[NODES_MAX];
 	unsigned count = 0, seen = 0;
 
 	if (root)
-		todo[count++] = root;
+		pending[count++] = root;
 	while (count > 0 && seen++ < NODES_MAX) {
-		uint64_t node = todo[--count], left, right;
+		uint64_t node = pending[--count], left, right;
 
 		look_at_vma(k,
 			    chain ? read_pointer(k, node - p->chain_rb + p->chain_vma)
@@ -258,9 +258,9 @@ static void look_at_tree(struct kernel *k, uint64_t root, bool chain, const stru
 		left = read_pointer(k, node + p->rb_left);
 		right = read_pointer(k, node + p->rb_right);
 		if (left && count < NODES_MAX)
-			todo[count++] = left;
+			pending[count++] = left;
 		if (right && count < NODES_MAX)
-			todo[count++] = right;
+			pending[count++] = right;
 	}
 }
 

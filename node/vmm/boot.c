@@ -546,8 +546,8 @@ int vmm_boot_load(struct vmm_mem *mem, const struct vmm_boot_image *image,
 	ld->why = (struct boot_why){image->kernel_name, why, why_cap};
 	err = load_any(ld);
 	populated(ld);
+	ld->entry.huge = ld->huge;
 	if (!err)
 		*out = ld->entry;
-	out->huge = ld->huge;
 	return err;
 }

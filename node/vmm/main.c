@@ -95,7 +95,6 @@ static void dump_registers(struct vmm_vm *vm)
 static int signals_fd = -1;
 static const uint64_t DUMP_WANTED = UINT64_C(1) << 32;
 
-/* SIGQUIT: the registers to the log. The others end the guest. */
 static void take_signal(int number)
 {
 	uint64_t what = number == SIGQUIT ? DUMP_WANTED : 1;
@@ -106,6 +105,7 @@ static void take_signal(int number)
 	errno = saved;
 }
 
+/* SIGQUIT: the registers to the log. The others end the guest. */
 static void on_signal(struct base_watch *w, uint32_t events)
 {
 	struct program *p = base_container_of(w, struct program, signals);
