@@ -22,6 +22,7 @@ enum {
 	STEP_LEFT = (1 << STEP_BITS) - 1,
 	STEP_GO = STEP_LEFT - 1,
 	STEP_SHARED = STEP_LEFT - 2,
+	STEP_SUM = STEP_LEFT - 3,
 	TAG_BASE = 1 << 30,
 };
 
@@ -34,6 +35,11 @@ static struct {
 static int tag_of(const struct gs_members *m, int step)
 {
 	return TAG_BASE | ((m->generation << STEP_BITS | step) & (TAG_BASE - 1));
+}
+
+int gs_sum_tag(const struct gs_members *m)
+{
+	return tag_of(m, STEP_SUM);
 }
 
 /* The partner's word before any news of an end. */
@@ -354,7 +360,7 @@ void gs_barrier_leave(struct gs_members *m, int me)
 	gs_aside_begin(&aside, GS_ROUND_CTX);
 	if (!m->broken)
 		tell_all(m, me);
-	for (int step = STEP_GO; step <= STEP_LEFT; step++)
+	for (int step = STEP_SUM; step <= STEP_LEFT; step++)
 		while ((mid = pvm_nrecv(-1, tag_of(m, step))) > 0)
 			pvm_freebuf(mid);
 	gs_aside_end(&aside);

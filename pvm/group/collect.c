@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/list.h"
 #include "pvm/group/group.h"
 
 size_t gs_type_size(int type)
@@ -30,7 +31,6 @@ struct op {
 	struct gs_aside aside;
 	int *tids;
 	int n, me, root; /* indices in tids */
-	int cores;	 /* that the members share, 0: each has its own */
 	int tag, type, count;
 	size_t bytes;
 };
@@ -43,7 +43,6 @@ static int op_ranks(struct op *op, const struct gs_members *m, int root)
 		return mine;
 	if (root < 0 || root >= m->slots || m->tids[root] <= 0)
 		return PvmNoInst;
-	op->cores = m->shared ? gs_shared_cores(m) : 0;
 	op->tids = calloc((size_t)m->slots + 1, sizeof(int));
 	if (!op->tids)
 		return PvmNoMem;
@@ -101,105 +100,91 @@ static int get(const struct op *op, int from, void *data)
 
 	if (rc < 0)
 		return rc;
-	return (size_t)count == op->bytes || count == op->count ? PvmOk : PvmMismatch;
+	return (size_t)count == op->bytes ? PvmOk : PvmMismatch;
 }
 
-/* A reduce: what it is done with, and the caller's rank, 0 for the root. */
+/* A reduce by messages. */
 struct reduction {
+	struct gs_tree tree;
 	struct op *op;
 	gs_reduce_fn fn;
 	void *data, *incoming;
-	int type, rank;
+	int type;
 };
 
-static int send_to(const struct reduction *r, int rank)
+static int op_index(const struct reduction *r, int rank)
 {
-	return put(r->op, (rank + r->op->root) % r->op->n, r->data);
+	return (rank + r->op->root) % r->op->n;
 }
 
-static int take_from(struct reduction *r, int rank)
+/* An empty message where it has failed: the other one waits. */
+static int send_to(struct gs_tree *t, int rank, int error)
 {
-	int rc = get(r->op, (rank + r->op->root) % r->op->n, r->incoming), info = 0;
+	struct reduction *r = base_container_of(t, struct reduction, tree);
+	struct op *op = r->op;
 
-	if (rc < 0)
+	return error ? pvm_psend(op->tids[op_index(r, rank)], op->tag, r->data, 0, op->type)
+		     : put(op, op_index(r, rank), r->data);
+}
+
+static int take_from(struct gs_tree *t, int rank, int error)
+{
+	struct reduction *r = base_container_of(t, struct reduction, tree);
+	int rc = get(r->op, op_index(r, rank), r->incoming), info = 0;
+
+	if (rc < 0 || error)
 		return rc;
 	r->fn(&r->type, r->data, r->incoming, &r->op->count, &info);
 	return BASE_MIN(info, 0);
 }
 
-/*
- * A binomial tree over the ranks that are multiples of `width`, each of which first takes from those up to
- * the next one. So each core has one such group: members that share a core do not wait for one another in
- * turns, which costs a switch each.
- */
-static int reduce_tree(struct reduction *r)
+static int by_messages(struct op *op, gs_reduce_fn fn, void *data, int type)
 {
-	int n = r->op->n, width = r->op->cores ? (n + r->op->cores - 1) / r->op->cores : 1;
-	int rc = 0, first = r->rank - r->rank % width;
+	struct reduction r = {
+		.tree = {.n = op->n,
+			 .rank = (op->me - op->root + op->n) % op->n,
+			 .width = 1,
+			 .send = send_to,
+			 .take = take_from},
+		.op = op,
+		.fn = fn,
+		.data = malloc(op->bytes),
+		.incoming = malloc(op->bytes),
+		.type = type,
+	};
+	int rc = r.data && r.incoming ? PvmOk : PvmNoMem;
 
-	if (r->rank != first)
-		return send_to(r, first);
-	for (int i = first + 1; i < first + width && i < n && !rc; i++)
-		rc = take_from(r, i);
-	for (int step = 1; step * width < n && !rc; step <<= 1) {
-		int other = (first / width ^ step) * width;
-
-		if (first / width & step)
-			return send_to(r, other);
-		if (other < n)
-			rc = take_from(r, other);
+	/* Only the root's data may change. */
+	if (!rc) {
+		memcpy(r.data, data, op->bytes);
+		rc = gs_tree_run(&r.tree);
 	}
+	if (!rc && op->me == op->root)
+		memcpy(data, r.data, op->bytes);
+	free(r.data);
+	free(r.incoming);
 	return rc;
-}
-
-/* True: it was done by shared memory, with *rc. All members must answer alike. */
-static bool reduce_shared(gs_reduce_fn fn, void *data, int count, int type, int tag,
-			  const char *group, int root, int *rc)
-{
-	struct gs_members *m = gs_name_check(group) ? NULL : gs_members_static(group);
-	size_t size = gs_type_size(type);
-
-	if (!m || !fn || !data || !size || count < 1 || count > GS_PLACE_MAX || root < 0 ||
-	    root >= m->slots || !gs_shared_can_reduce(m, size * (size_t)count))
-		return false;
-	*rc = gs_shared_reduce(m, fn, data, size * (size_t)count, count, type, tag, root);
-	return true;
 }
 
 int gs_do_reduce(gs_reduce_fn fn, void *data, int count, int type, int tag, char *group, int root)
 {
+	struct gs_members *m = gs_name_check(group) ? NULL : gs_members_static(group);
 	struct op op;
-	void *mine = NULL, *incoming = NULL;
 	int rc;
 
-	if (reduce_shared(fn, data, count, type, tag, group, root, &rc))
-		return rc < 0 ? lpvmerr("pvm_reduce", rc) : PvmOk;
-	rc = op_begin(&op, group, root, tag, count, type);
+	if (m && gs_shared_can_reduce(m)) {
+		struct gs_call c = {
+			.fn = fn, .tag = tag, .type = type, .count = count, .root = root};
 
+		rc = gs_shared_reduce(m, &c, data);
+		return rc < 0 ? lpvmerr("pvm_reduce", rc) : PvmOk;
+	}
+	rc = op_begin(&op, group, root, tag, count, type);
 	if (rc)
 		return op_end("pvm_reduce", &op, rc);
 	rc = data && (fn || op.n == 1) ? PvmOk : PvmBadParam;
-	/* Only the root's data may change. */
-	if (!rc && op.n > 1) {
-		mine = malloc(op.bytes);
-		incoming = malloc(op.bytes);
-		rc = mine && incoming ? PvmOk : PvmNoMem;
-		if (!rc) {
-			struct reduction r = {.op = &op,
-					      .fn = fn,
-					      .data = mine,
-					      .incoming = incoming,
-					      .type = type,
-					      .rank = (op.me - op.root + op.n) % op.n};
-
-			memcpy(mine, data, op.bytes);
-			rc = reduce_tree(&r);
-		}
-		if (!rc && op.me == op.root)
-			memcpy(data, mine, op.bytes);
-	}
-	free(mine);
-	free(incoming);
+	if (!rc && op.n > 1)
+		rc = by_messages(&op, fn, data, type);
 	return op_end("pvm_reduce", &op, rc);
 }
 

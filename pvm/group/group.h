@@ -40,8 +40,9 @@ struct gs_members {
 	struct mp_msg *shared_keep;
 	unsigned arrivals; /* when messages were looked at last */
 	unsigned reduce_arrivals;
-	uint64_t reductions; /* by shared memory, begun */
-	int me;		     /* with `shared` */
+	uint64_t reductions;	/* begun */
+	uint64_t calls_through; /* of them, that all are through, as far as is known */
+	int me;			/* with `shared` */
 	int slots;
 	int *tids;
 };
@@ -49,6 +50,8 @@ struct gs_members {
 enum {
 	GS_TURNS = 4,	     /* reductions that members may be ahead of the root without messages */
 	GS_PLACE_MAX = 1024, /* bytes; with more the members do it by messages, as a tree */
+	GS_CALLS =
+		1024, /* reductions that members may be ahead of others and still agree with them */
 };
 
 /* Each GS_TURNS'th reduction: how many are over, how many have come to this one, and how its root is told. */
@@ -61,7 +64,6 @@ struct gs_turn {
 /* What one member adds to one reduction. */
 struct gs_place {
 	_Alignas(64) _Atomic uint64_t number; /* of the reduction */
-	uint32_t bytes;
 	_Alignas(64) char data[GS_PLACE_MAX];
 };
 
@@ -74,9 +76,12 @@ struct gs_shared {
 	_Atomic uint32_t cores;
 	_Atomic uint32_t by_message; /* reductions, too */
 	struct gs_turn turns[GS_TURNS];
+	/* What reductions are, by number: the low half of that, and a mark. */
+	_Alignas(64) _Atomic uint64_t calls[GS_CALLS];
 	_Alignas(64) _Atomic uint64_t came; /* over all rounds */
 	struct {
 		_Alignas(64) _Atomic int64_t rounds; /* that it has come to */
+		_Atomic uint64_t calls;		     /* reductions that it is through */
 	} at[];					     /* by instance */
 };
 
@@ -107,6 +112,8 @@ int gs_shared_cores(const struct gs_members *m);
 size_t gs_shared_places_at(int slots);
 /* Receives the news of those who have left or died. */
 void gs_barrier_news(struct gs_members *m);
+/* The tag of a sum. */
+int gs_sum_tag(const struct gs_members *m);
 /* All are woken that wait for messages alone, or the one. */
 void gs_barrier_go(struct gs_members *m);
 void gs_barrier_wake(struct gs_members *m, int inst);
@@ -126,10 +133,45 @@ size_t gs_type_size(int type);
 
 /* The calls without their trace events, which group/traced.c adds. */
 typedef void (*gs_reduce_fn)(int *type, void *x, void *y, int *count, int *info);
-/* Whether a reduction goes by shared memory, which all members answer alike; then all do it. */
-bool gs_shared_can_reduce(const struct gs_members *m, size_t bytes);
-int gs_shared_reduce(struct gs_members *m, gs_reduce_fn fn, void *data, size_t bytes, int count,
-		     int type, int tag, int root);
+/* A reduction of a group with `shared`; `number` counts from 1. */
+struct gs_call {
+	struct gs_members *m;
+	struct gs_turn *turn;
+	uint64_t number;
+	gs_reduce_fn fn;
+	int tag, type, count, root;
+	size_t bytes;
+};
+
+/* Whether reductions are made that way, which all members answer alike. */
+bool gs_shared_can_reduce(const struct gs_members *m);
+/* The caller sets fn, tag, type, count and root, whatever they are. */
+int gs_shared_reduce(struct gs_members *m, struct gs_call *c, void *data);
+/* shared_agree.c: before a call, and after it. `error`: what is wrong with the arguments already. */
+int gs_call_agree(const struct gs_call *c, int error);
+void gs_call_end(const struct gs_call *c);
+/* By any of the members; who waits is woken then. */
+bool gs_call_refused(const struct gs_call *c);
+/* The place of member `inst` has its part of a call of a few bytes. */
+bool gs_place_is_full(const struct gs_call *c, int inst);
+/* shared_part.c: a sum that comes from member `inst` by a message: 1 and it is in data; 0, not yet; an error, its own as well. */
+int gs_part_poll(const struct gs_call *c, int inst, void *data);
+/* The same, waited for. */
+int gs_part_await(const struct gs_call *c, int inst, void *data);
+/* With an error instead of data. */
+int gs_part_send(const struct gs_call *c, int inst, const void *data, int error);
+
+/* tree.c */
+struct gs_tree {
+	int n, rank; /* 0 is the root */
+	int width;   /* how many share a core */
+	/* What is here goes to another, or the news that it has failed. */
+	int (*send)(struct gs_tree *t, int rank, int error);
+	/* Adds what comes from another; with `error` it is only heard. */
+	int (*take)(struct gs_tree *t, int rank, int error);
+};
+int gs_tree_run(struct gs_tree *t);
+
 int gs_do_joingroup(char *group);
 int gs_do_lvgroup(char *group);
 int gs_do_getinst(char *group, int tid);

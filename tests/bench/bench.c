@@ -54,16 +54,33 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-double bench_quantile(struct bench_samples *s, double q)
+double bench_quantile(const struct bench_samples *s, double q)
 {
+	static double v[BENCH_SAMPLES_MAX];
+
 	if (!s->n)
 		return 0;
-	qsort(s->v, s->n, sizeof(s->v[0]), compare);
-	return s->v[(size_t)(q * (double)(s->n - 1) + 0.5)];
+	memcpy(v, s->v, s->n * sizeof(v[0]));
+	qsort(v, s->n, sizeof(v[0]), compare);
+	return v[(size_t)(q * (double)(s->n - 1) + 0.5)];
+}
+
+static double ratio(const struct bench *b, const struct bench_samples *ours,
+		    const struct bench_samples *peer)
+{
+	static struct bench_samples of_rounds;
+
+	if (!b->rounds || ours->n != peer->n)
+		return bench_quantile(ours, 0.5) / bench_quantile(peer, 0.5);
+	of_rounds.n = ours->n;
+	for (size_t i = 0; i < ours->n; i++)
+		of_rounds.v[i] = ours->v[i] / peer->v[i];
+	return bench_quantile(&of_rounds, 0.5);
 }
 
 void bench_report(const struct bench *b, const char *name, const char *unit,
-		  struct bench_samples *ours, const char *peer, struct bench_samples *peer_samples)
+		  const struct bench_samples *ours, const char *peer,
+		  const struct bench_samples *peer_samples)
 {
 	double value = bench_quantile(ours, 0.5), min = bench_quantile(ours, 0),
 	       max = bench_quantile(ours, 1);
@@ -74,7 +91,7 @@ void bench_report(const struct bench *b, const char *name, const char *unit,
 		       name, value, min, max, unit);
 		if (other > 0)
 			printf(",\"peer\":\"%s\",\"peer_value\":%.6g,\"ratio\":%.4g", peer, other,
-			       value / other);
+			       ratio(b, ours, peer_samples));
 		printf("}\n");
 	} else if (other > 0) {
 		printf("%-22s %12.5g %12.5g..%-11.5g %-6s %-14s %12.5g %7.3f\n", name, value, min,

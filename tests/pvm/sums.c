@@ -1,9 +1,9 @@
 /*
  * Reductions of a static group: `sums MEMBERS` spawns the members and looks at what they say. Roots change from
  * call to call without a barrier, and sizes go by shared memory or as a tree of messages; members may be
- * far ahead of the root; another count is told to the root and spoils nothing after it; a member that has
- * left is told as well, and not waited for. `sums MEMBERS messages` is without the last, for where nothing is
- * shared.
+ * far ahead of the root. One that means another sum than the others is an error to the root in the end and
+ * spoils nothing after it; a member that has left is told as well, and not waited for. `sums MEMBERS messages`
+ * is for where nothing is shared: then only what members add can be found out, and who has left is waited for.
  */
 #include <pvm3.h>
 #include <stdint.h>
@@ -12,7 +12,16 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MEMBERS_MAX = 64, ROUNDS = 120, AHEAD = 40, TAG = 9, SUM_TAG = 5, WAIT_S = 30, MANY = 300 };
+enum {
+	MEMBERS_MAX = 64,
+	ROUNDS = 120,
+	AHEAD = 40,
+	FAR_AHEAD = 1100,
+	TAG = 9,
+	SUM_TAG = 5,
+	WAIT_S = 30,
+	MANY = 300
+};
 
 static char group[] = "sums";
 static int members, me;
@@ -56,14 +65,14 @@ static int roots_change(void)
 }
 
 /* The root hears of all that they have done it before it begins. */
-static int far_ahead(void)
+static int far_ahead(int calls)
 {
 	int rc = 0;
 
 	for (int i = 1; i < members && me == 0; i++)
 		if (pvm_recv(pvm_gettid(group, i), SUM_TAG) <= 0)
 			return -1;
-	for (int i = 0; i < AHEAD && !rc; i++)
+	for (int i = 0; i < calls && !rc; i++)
 		rc = one(i, 3, 0);
 	if (me && !rc) {
 		pvm_initsend(PvmDataDefault);
@@ -72,25 +81,111 @@ static int far_ahead(void)
 	return rc;
 }
 
-static int other_count(void)
-{
-	long v[4] = {0};
-	int rc = pvm_reduce(PvmSum, v, me == 1 ? 2 : 3, PVM_LONG, SUM_TAG, group, 0);
+/* What one of them means, and the others. */
+struct meant {
+	void (*fn)(int *type, void *x, void *y, int *count, int *info);
+	int count, type, tag, root;
+	int shared; /* nobody sees it in messages */
+};
 
-	if (rc != (me ? 0 : PvmMismatch))
-		return -1;
-	return one(1, 100, members - 1);
+static void fails(int *type, void *x, void *y, int *count, int *info)
+{
+	(void)type;
+	(void)x;
+	(void)y;
+	(void)count;
+	*info = PvmNoData;
+}
+
+static const struct meant usual[] = {
+	{PvmSum, 3, PVM_LONG, SUM_TAG, 0, 0},
+	{PvmSum, MANY, PVM_LONG, SUM_TAG, 0, 0},
+};
+
+static const struct meant other[] = {
+	{PvmSum, 2, PVM_LONG, SUM_TAG, 0, 0},
+	{PvmSum, MANY - 1, PVM_LONG, SUM_TAG, 0, 0},
+	{PvmSum, 3, PVM_INT, SUM_TAG, 0, 0},
+	{PvmSum, MANY, PVM_INT, SUM_TAG, 0, 0},
+	{PvmSum, 3, PVM_DOUBLE, SUM_TAG, 0, 1},
+	{PvmSum, MANY, PVM_DOUBLE, SUM_TAG, 0, 1},
+	{PvmSum, 3, PVM_LONG, SUM_TAG + 1, 0, 1},
+	{PvmSum, MANY, PVM_LONG, SUM_TAG + 1, 0, 1},
+	{PvmSum, 3, PVM_LONG, SUM_TAG, 1, 1},
+	{PvmSum, MANY, PVM_LONG, SUM_TAG, 1, 1},
+	{PvmSum, 0, PVM_LONG, SUM_TAG, 0, 1},
+	{PvmSum, 3, 99, SUM_TAG, 0, 1},
+	{PvmSum, 3, PVM_LONG, SUM_TAG, MEMBERS_MAX, 1},
+	{NULL, 3, PVM_LONG, SUM_TAG, 0, 1},
+};
+
+static int reduce(const struct meant *w)
+{
+	double v[MANY] = {0};
+
+	return pvm_reduce(w->fn, v, w->count, w->type, w->tag, group, w->root);
+}
+
+/* Two sums behind it are right, of which the second has another root. */
+static int still_good(int call, int odd)
+{
+	int rc = one(call, call % 2 ? MANY : 3, 0);
+
+	return rc ? rc : one(call, call % 2 ? 3 : MANY, odd);
+}
+
+static int one_means_another(int shared)
+{
+	int calls = 0;
+
+	for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
+		for (int k = 0; k < 2 && (shared || !other[i].shared); k++, calls++) {
+			int odd = calls % members;
+			const struct meant *w = me == odd ? &other[i] : &usual[k];
+			int rc = reduce(w);
+
+			/* Only who waits for nobody may be through before it shows. */
+			if (rc > 0 || (me == w->root && !rc))
+				return -100 - (int)i;
+			rc = still_good(calls, odd);
+			if (rc)
+				return rc;
+		}
+	}
+	return 0;
+}
+
+/* Where those that add for others cannot, and where the root itself cannot. */
+static int adding_fails(int shared)
+{
+	struct meant w = usual[1];
+	/* On one core the root adds all. */
+	int others_add = members > 3 && (!shared || sysconf(_SC_NPROCESSORS_ONLN) > 1);
+	int rc;
+
+	w.fn = me ? fails : PvmSum;
+	rc = reduce(&w);
+	if (rc > 0 || (me == 0 && others_add && !rc))
+		return -200;
+	w.fn = me ? PvmSum : fails;
+	rc = reduce(&w);
+	if (rc != (me ? 0 : PvmNoData))
+		return -300;
+	return still_good(0, members - 1);
 }
 
 static int somebody_leaves(void)
 {
-	long v = 1;
 	int rc;
 
 	if (me == 1)
 		return pvm_lvgroup(group);
-	rc = pvm_reduce(PvmMax, &v, 1, PVM_LONG, SUM_TAG, group, 0);
-	return rc == (me ? 0 : PvmNoGroup) ? 0 : -1;
+	for (int k = 0; k < 2; k++) {
+		rc = reduce(&usual[k]);
+		if (me ? rc && rc != PvmNoGroup : rc != PvmNoGroup)
+			return -1;
+	}
+	return 0;
 }
 
 static int member(int shared)
@@ -104,15 +199,18 @@ static int member(int shared)
 	rc = roots_change();
 	if (rc)
 		return say("sums with changing roots", rc);
-	rc = far_ahead();
+	rc = far_ahead(members > 8 ? AHEAD : FAR_AHEAD);
 	if (rc)
 		return say("sums of which the root is late", rc);
 	rc = pvm_barrier(group, -1);
 	if (rc)
 		return say("a barrier", rc);
-	rc = shared ? other_count() : 0;
+	rc = one_means_another(shared);
 	if (rc)
-		return say("a sum with another count", rc);
+		return say("one means another sum", rc);
+	rc = adding_fails(shared);
+	if (rc)
+		return say("some cannot add", rc);
 	rc = shared ? somebody_leaves() : 0;
 	if (rc)
 		return say("a sum without one who has left", rc);

@@ -40,11 +40,11 @@ static double stream(int me, int n, char *buf)
 
 static double collective(const char *what, int n)
 {
-	double in[64] = {0}, out[64], t0;
+	double in[64] = {0}, out[64], t0 = 0;
 
-	MPI_Barrier(MPI_COMM_WORLD);
-	t0 = MPI_Wtime();
-	for (int i = 0; i < n; i++) {
+	for (int i = -n / 10 - 4; i < n; i++) {
+		if (i == 0)
+			t0 = MPI_Wtime();
 		if (!strcmp(what, "reduce"))
 			MPI_Reduce(in, out, 64, MPI_DOUBLE, MPI_SUM, 0, MPI_COMM_WORLD);
 		else if (!strcmp(what, "bcast"))
