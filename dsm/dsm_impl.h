@@ -73,6 +73,8 @@ extern const struct dsm_engine_ops dsm_service_ops;
 extern const struct xp_handler dsm_service_handler;
 
 void *dsm_service_main(void *arg);
+/* The guest stops: nothing is answered any more. node: whom it concerns, DSM_NODE_NONE: ourselves. */
+void dsm_fail(struct dsm *d, int err, uint8_t node, const char *why);
 /* The service thread's side of dsm_rehome(): a post, and a peer's frame. */
 BASE_MUST_CHECK int dsm_rehome_begin(struct dsm *d);
 BASE_MUST_CHECK int dsm_rehome_frame(struct dsm *d, uint8_t peer, const struct xp_frame *f);

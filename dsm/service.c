@@ -9,11 +9,10 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sched.h"
 #include "dsm/dsm_impl.h"
 
 #define FAULTS_AT_ONCE	 64
@@ -27,8 +26,6 @@
 #define SPIN_GROWTH	 4
 #define FAULTS_EVERY	 4
 #define SERVING_NS	 (200 * BASE_NS_PER_US)
-#define SLICE_NS	 (100 * BASE_NS_PER_US)
-#define SERVICE_NICE	 -10
 #define PACE_NS		 (2 * BASE_NS_PER_MS) /* of an eviction with a rate */
 
 /* ---- what the engine asks for ---- */
@@ -119,8 +116,7 @@ static void tell_peers(struct dsm *d, int err, uint8_t node)
 	xp_flush(d->xp);
 }
 
-/* The guest stops: nothing is answered any more. */
-static void fail(struct dsm *d, int err, uint8_t node, const char *why)
+void dsm_fail(struct dsm *d, int err, uint8_t node, const char *why)
 {
 	if (d->failing)
 		return;
@@ -146,7 +142,7 @@ static int on_fail_frame(struct dsm *d, uint8_t peer, const struct xp_frame *f)
 		return -EPROTO;
 	if (d->leaving & 1u << peer)
 		return -ECONNRESET; /* nobody needs it */
-	fail(d, -b[0], b[4], "a peer gave up");
+	dsm_fail(d, -b[0], b[4], "a peer gave up");
 	return 0;
 }
 
@@ -225,7 +221,7 @@ static void on_down(void *ctx, uint8_t peer, int err)
 		return;
 	}
 	if (!atomic_load(&d->stopping))
-		fail(d, err ? err : -ECONNRESET, peer, why);
+		dsm_fail(d, err ? err : -ECONNRESET, peer, why);
 }
 
 const struct xp_handler dsm_service_handler = {.frame = on_frame, .up = on_up, .down = on_down};
@@ -384,42 +380,6 @@ static void sleep_and_learn(struct dsm *d)
 		d->spin_now_ns = d->spin_ns;
 }
 
-struct sched_attr_v0 {
-	uint32_t size, policy;
-	uint64_t flags;
-	int32_t nice;
-	uint32_t priority;
-	uint64_t runtime, deadline, period;
-};
-
-static bool slice_is_honoured(void)
-{
-	struct sched_attr_v0 attr = {0};
-
-	return syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0) == 0 &&
-	       attr.runtime == SLICE_NS;
-}
-
-/*
- * Whoever waits for a page waits for this thread, and it never works for long. From Linux 6.12 on a
- * short slice lets it preempt a vCPU as soon as it wakes, at the same nice value, so that a yield gives
- * way. Before, a better nice value is what helps, where the process may take one; then yields hardly
- * give way. Whoever started us under a real-time policy has decided.
- */
-static void tune_thread(void)
-{
-	int nice = getpriority(PRIO_PROCESS, 0);
-	struct sched_attr_v0 attr = {.size = sizeof(attr), .nice = nice, .runtime = SLICE_NS};
-
-	if (sched_getscheduler(0) != SCHED_OTHER)
-		return;
-	if (syscall(SYS_sched_setattr, 0, &attr, 0) == 0 && slice_is_honoured())
-		return;
-	attr.nice = BASE_MIN(nice, SERVICE_NICE);
-	if (syscall(SYS_sched_setattr, 0, &attr, 0) < 0)
-		log_debug("dsm: no short time slice, no better nice value: %s", strerror(errno));
-}
-
 void *dsm_service_main(void *arg)
 {
 	struct dsm *d = arg;
@@ -427,7 +387,8 @@ void *dsm_service_main(void *arg)
 
 	prctl(PR_SET_NAME, "dsm", 0, 0, 0);
 	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
-	tune_thread();
+	/* Whoever waits for a page waits for this thread. */
+	base_sched_wake_soon();
 	d->spin_now_ns = d->spin_ns;
 	d->crowded_for_ns = CROWDED_FIRST_NS;
 	while (!atomic_load_explicit(&d->stopping, memory_order_relaxed)) {
@@ -437,7 +398,7 @@ void *dsm_service_main(void *arg)
 		int err = round_once(d, &work);
 
 		if (err)
-			fail(d, err, DSM_NODE_NONE, "the fault service cannot go on");
+			dsm_fail(d, err, DSM_NODE_NONE, "the fault service cannot go on");
 		idle = work ? 0 : idle + 1;
 		if (idle && !poll_on(d, idle))
 			sleep_and_learn(d);

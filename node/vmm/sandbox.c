@@ -254,10 +254,19 @@ static int allow_with_arguments(scmp_filter_ctx f)
 	return rc;
 }
 
-/*
- * TCP, RDMA (its ioctls have the type 0x1b; a connection that comes back is a new queue pair), and
- * what the DSM's thread asks of the scheduler for itself.
- */
+/* What threads that others wait for ask of the scheduler for themselves (base/sched.h). */
+static int allow_sched(scmp_filter_ctx f)
+{
+	int rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sched_setattr), 1,
+				  SCMP_A0(SCMP_CMP_EQ, 0, 0));
+
+	if (!rc)
+		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sched_getattr), 1,
+				      SCMP_A0(SCMP_CMP_EQ, 0, 0));
+	return rc ? rc : seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(getpriority), 0);
+}
+
+/* TCP, and RDMA: its ioctls have the type 0x1b; a connection that comes back is a new queue pair. */
 static int allow_network(scmp_filter_ctx f)
 {
 	static const int families[] = {AF_INET, AF_INET6};
@@ -266,14 +275,6 @@ static int allow_network(scmp_filter_ctx f)
 	if (!rc)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
 				      SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, 0x1b00));
-	if (!rc)
-		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sched_setattr), 1,
-				      SCMP_A0(SCMP_CMP_EQ, 0, 0));
-	if (!rc)
-		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sched_getattr), 1,
-				      SCMP_A0(SCMP_CMP_EQ, 0, 0));
-	if (!rc)
-		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(getpriority), 0);
 	if (!rc)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
 				      SCMP_A0(SCMP_CMP_EQ, PR_SET_TIMERSLACK, 0));
@@ -294,6 +295,8 @@ static int sandbox_seccomp(const struct vmm_sandbox *s, char *why, size_t cap)
 		rc = seccomp_rule_add(f, SCMP_ACT_ALLOW, calls_plain[i], 0);
 	if (!rc)
 		rc = allow_with_arguments(f);
+	if (!rc)
+		rc = allow_sched(f);
 	if (!rc && s->network)
 		rc = allow_network(f);
 	/* A tree of comparisons instead of a list: every exit to user space makes system calls. */
