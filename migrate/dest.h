@@ -7,6 +7,8 @@
 #include "migrate/chan.h"
 #include "migrate/pages.h"
 
+enum { MIG_WAITS_MAX = 64, MIG_EARLY_MS = 20 };
+
 struct receiver {
 	struct mig_dest *d;
 	struct mig_chan chan;
@@ -17,6 +19,17 @@ struct receiver {
 	uint64_t bad;		     /* of them, those whose bytes did not match */
 	unsigned flushes;	     /* guarded by the lock */
 	uint8_t *bounce;	     /* MIG_CHUNK_PAGES pages, for post-copy and disks */
+};
+
+/* How long pages that the guest touched were waited for. */
+struct mig_waits {
+	struct {
+		uint64_t index;
+		int64_t since_ns;
+	} open[MIG_WAITS_MAX];
+	unsigned open_count;
+	uint64_t count;
+	int64_t first_ns, early_ns, sum_ns, max_ns; /* early: in the first MIG_EARLY_MS */
 };
 
 struct mig_dest {
@@ -44,6 +57,7 @@ struct mig_dest {
 	int fault_fd;
 	struct receiver filler; /* its thread: faults, and the control connection */
 	bool filler_started;
+	struct mig_waits waits; /* the filler's */
 	atomic_bool filler_quit;
 	pthread_mutex_t tx_lock; /* guards sending on control */
 

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "migrate/dest.h"
 
 enum {
@@ -267,6 +268,51 @@ int mig_fill_pages(struct receiver *r, const struct mig_head *h)
 	return rc;
 }
 
+/* ---- what the guest waits ---- */
+
+static void wait_begins(struct mig_dest *d, uint64_t index)
+{
+	struct mig_waits *w = &d->waits;
+	int64_t now = base_clock_ns();
+
+	if (!w->first_ns)
+		w->first_ns = now;
+	w->count++;
+	if (w->open_count == MIG_WAITS_MAX)
+		return;
+	w->open[w->open_count].index = index;
+	w->open[w->open_count++].since_ns = now;
+}
+
+static void waits_end(struct mig_dest *d)
+{
+	struct mig_waits *w = &d->waits;
+	int64_t now = w->open_count ? base_clock_ns() : 0;
+
+	for (unsigned i = 0; i < w->open_count;) {
+		int64_t took = now - w->open[i].since_ns;
+
+		if (is_missing(d, w->open[i].index)) {
+			i++;
+			continue;
+		}
+		w->sum_ns += took;
+		w->max_ns = BASE_MAX(w->max_ns, took);
+		if (w->open[i].since_ns - w->first_ns < MIG_EARLY_MS * BASE_NS_PER_MS)
+			w->early_ns += took;
+		w->open[i] = w->open[--w->open_count];
+	}
+}
+
+static void waits_log(const struct mig_waits *w)
+{
+	if (w->count)
+		log_info("migration: the guest waited for %llu pages, %.0f us for each and %.1f "
+			 "ms at most; %.1f of the first %d ms in which it waited",
+			 (unsigned long long)w->count, (double)w->sum_ns / 1e3 / (double)w->count,
+			 (double)w->max_ns / 1e6, (double)w->early_ns / 1e6, MIG_EARLY_MS);
+}
+
 /* ---- the filler ---- */
 
 /* A page that the source never had is zeros, and needs no question. */
@@ -283,8 +329,10 @@ static int filler_faults(struct mig_dest *d)
 			return -EINVAL;
 		if (!is_missing(d, index[i]))
 			rc = d->ops->fill(d->guest, index[i], NULL);
-		else if (!(d->asked[at] & bit))
+		else if (!(d->asked[at] & bit)) {
 			ask[count++] = htole64(index[i]);
+			wait_begins(d, index[i]);
+		}
 		d->asked[at] |= bit;
 	}
 	if (n < 0)
@@ -336,6 +384,7 @@ static int filler_step(struct mig_dest *d, int64_t *heard, int64_t *said)
 		rc = filler_frame(d);
 		*heard = now;
 	}
+	waits_end(d);
 	if (!rc && now - *said > ALIVE_INTERVAL_MS * BASE_NS_PER_MS) {
 		rc = mig_dest_send(d, MIG_FRAME_ALIVE, NULL, 0);
 		*said = now;
@@ -407,6 +456,7 @@ void mig_fill_stop(struct mig_dest *d)
 	shutdown(d->fds[0], SHUT_RD);
 	pthread_join(d->filler.thread, NULL);
 	d->filler_started = false;
+	waits_log(&d->waits);
 }
 
 /* ---- run()'s thread ---- */
