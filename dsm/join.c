@@ -65,8 +65,11 @@ void dsm_admitted_down(struct dsm *d, uint8_t peer, int err)
 
 void dsm_keep_begin(struct dsm *d, uint8_t peer)
 {
-	if (!(d->peers & d->admitted & bit(peer)))
-		return; /* its end has been told */
+	/* Who keeps it needs it: that its end has been told already does not help him. */
+	if (!(d->peers & d->admitted & bit(peer))) {
+		dsm_fail(d, -ECONNRESET, peer, "a peer that was to join is gone");
+		return;
+	}
 	d->admitted &= (uint16_t)~bit(peer);
 	d->leaving &= (uint16_t)~bit(peer);
 }

@@ -30,7 +30,7 @@ static bool op_valid(PB(Op) op)
 {
 	return (op >= VMMCTL__PB__OP__OP_STATUS && op <= VMMCTL__PB__OP__OP_REGISTERS) ||
 	       op == VMMCTL__PB__OP__OP_MIGRATE_OUT || op == VMMCTL__PB__OP__OP_MIGRATE_IN ||
-	       (op >= VMMCTL__PB__OP__OP_PAGEMAP && op <= VMMCTL__PB__OP__OP_LINKS) ||
+	       (op >= VMMCTL__PB__OP__OP_PAGEMAP && op <= VMMCTL__PB__OP__OP_JOIN_CANCEL) ||
 	       op == VMMCTL__PB__OP__OP_PEEK || op == VMMCTL__PB__OP__OP_MIGRATE_ATTACH ||
 	       op == VMMCTL__PB__OP__OP_SAVE_LIVE;
 }

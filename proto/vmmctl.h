@@ -88,6 +88,7 @@ enum vmmctl_op {
 	VMMCTL_JOIN,
 	/* Lead, for a slice that is to join: data, the key of the links; text, each slice's address a line. */
 	VMMCTL_LINKS,
+	VMMCTL_JOIN_CANCEL, /* lead: slice `cols` is not to join; -EALREADY: none is joining */
 	/*
 	 * `cols` pages of guest memory from physical `address` on, as far as this slice has them: it asks
 	 * nobody for one, so the guest does not notice. Data may be short, or empty. They may be half of

@@ -27,7 +27,7 @@ struct agent_join {
 	uint64_t group;
 	unsigned slice;
 	uint16_t gone; /* slices; bits */
-	char node_before[TEXT_NAME_MAX];
+	char node[TEXT_NAME_MAX], node_before[TEXT_NAME_MAX];
 	struct control_slice start;
 	unsigned open; /* of START and JOIN */
 	bool joined;
@@ -46,38 +46,27 @@ static struct agent_vm *join_vm(const struct agent_join *j)
 
 static void blame(struct agent_join *j, const char *why)
 {
-	const char *node = "";
-	struct agent_vm *vm = join_vm(j);
-
 	if (j->why[0])
 		return;
-	if (vm)
-		node = vm->spec.parts[j->slice].node;
-	snprintf(j->why, sizeof(j->why), "node %s: %.400s", node, why);
+	snprintf(j->why, sizeof(j->why), "node %s: %.400s", j->node, why);
 	text_clean(j->why);
 }
 
 /* ---- the end ---- */
 
-static void stop_told(void *arg, int error, const void *body, size_t len)
+/* Left alone it would end by itself, but only when its time is over. */
+static void stop_slice(const struct agent_join *j)
 {
-	log_debug("a slice that did not join is stopped: %s",
-		  error ? control_error_text(error) : "done");
-}
+	struct control_slice stop = {.group = j->group};
 
-static const struct chan_out_ops stop_ops = {.done = stop_told};
+	snprintf(stop.reason, sizeof(stop.reason), "it did not join the guest: %.300s", j->why);
+	agent_span_stop(j->agent, j->node, j->vm, j->slice, &stop);
+}
 
 static void undo(struct agent_join *j, struct agent_vm *vm)
 {
-	struct control_slice stop = {.group = j->group};
 	int rc;
 
-	snprintf(stop.reason, sizeof(stop.reason), "it did not join the guest: %.300s", j->why);
-	rc = agent_span_ask(vm, j->slice, CONTROL_SLICE_STOP, &stop, AGENT_PEER_MS, &stop_ops,
-			    NULL);
-	if (rc)
-		log_debug("%s: node %s is not told: %s", j->vm, vm->spec.parts[j->slice].node,
-			  strerror(-rc));
 	if (!strcmp(vm->spec.parts[j->slice].node, j->node_before))
 		return;
 	memcpy(vm->spec.parts[j->slice].node, j->node_before, sizeof(j->node_before));
@@ -91,7 +80,9 @@ static void over(struct agent_join *j)
 	struct agent_vm *vm = join_vm(j);
 
 	if (!vm && !j->joined)
-		blame(j, "it has ended");
+		blame(j, "the guest has ended");
+	if (!j->joined)
+		stop_slice(j);
 	if (vm && !j->joined)
 		undo(j, vm);
 	j->done(j->arg, j->joined ? "" : j->why);
@@ -113,21 +104,48 @@ static void one_less(struct agent_join *j)
 		over(j);
 }
 
+static void cancel_done(void *arg, const struct vmmctl_reply *r)
+{
+	if (r->error)
+		log_debug("nobody waited for the slice: %s",
+			  r->text ? r->text : strerror(-r->error));
+}
+
+/* The lead's process need not wait for a slice of which its node says that it does not run. */
+static void cancel(const struct agent_join *j)
+{
+	const struct vmmctl_request req = {.op = VMMCTL_JOIN_CANCEL, .cols = (uint16_t)j->slice};
+	struct agent_vm *vm = join_vm(j);
+	int rc = vm && vm->control ? vmmctl_client_call(vm->control, &req, -1, AGENT_VMM_MS,
+							cancel_done, NULL)
+				   : -ENOTCONN;
+
+	if (rc)
+		log_debug("%s: its process waits on: %s", j->vm, strerror(-rc));
+}
+
 static void start_done(void *arg, int error, const void *body, size_t len)
 {
 	struct agent_join *j = arg;
 	struct control_reply r = {0};
-	const char *text;
+	const char *text = "";
 	size_t own = strlen(j->vm);
 
 	if (!error)
 		error = control_reply_decode(body, len, &r);
-	text = error ? control_error_text(error) : r.text;
+	/* An agent that is gone says nothing of its slice: whether it joins the lead's process will say. */
+	if (error)
+		log_debug("%s: node %s: %s", j->vm, j->node, control_error_text(error));
+	else
+		text = r.text;
 	/* It begins with the VM's name, and so will ours. */
 	if (!strncmp(text, j->vm, own) && !strncmp(text + own, ": ", 2))
 		text += own + 2;
-	if (error || r.code)
+	if (!error && r.code) {
 		blame(j, text);
+		if (j->open == 2)
+			cancel(j);
+	}
 	control_reply_fini(&r);
 	one_less(j);
 }
@@ -137,17 +155,12 @@ static const struct chan_out_ops start_ops = {.done = start_done};
 static void join_done(void *arg, const struct vmmctl_reply *r)
 {
 	struct agent_join *j = arg;
-	struct agent_vm *vm = join_vm(j);
-	struct control_slice stop = {.group = j->group};
 
 	j->joined = !r->error;
-	if (r->error)
+	if (r->error) {
 		blame(j, r->text && r->text[0] ? r->text : strerror(-r->error));
-	/* It would wait for the others until its time is over, and its agent with it. */
-	snprintf(stop.reason, sizeof(stop.reason), "it did not join the guest: %.300s", j->why);
-	if (r->error && vm &&
-	    agent_span_ask(vm, j->slice, CONTROL_SLICE_STOP, &stop, AGENT_PEER_MS, &stop_ops, NULL))
-		log_debug("%s: slice %u is not told to stop", j->vm, j->slice);
+		stop_slice(j); /* or its agent would not answer yet */
+	}
 	one_less(j);
 }
 
@@ -290,6 +303,7 @@ int agent_join(struct agent_vm *vm, const struct agent_join_request *req,
 	memcpy(j->vm, vm->spec.name, sizeof(j->vm));
 	memcpy(j->node_before, node, sizeof(j->node_before));
 	snprintf(node, TEXT_NAME_MAX, "%s", req->node);
+	memcpy(j->node, node, sizeof(j->node));
 	vm->slice.overcommit = req->overcommit;
 	rc = fill(j, vm, req->places);
 	if (!rc)

@@ -152,6 +152,8 @@ static void answer_info(const struct question *q, const struct vmmctl_status *s)
 		return;
 	}
 	agent_vm_record(vm, &record);
+	if (!record.reason[0])
+		record.reason = vm->slice.note;
 	reply.vms = &record;
 	reply.spec = &vm->spec;
 	for (size_t i = 0; s && i < s->device_count; i++)

@@ -122,6 +122,8 @@ void agent_slice_close(struct agent_vm *vm)
 	close_fd(&vm->slice.listen_fd);
 	if (vm->slice.timer.fire)
 		base_loop_timer_cancel(&vm->slice.timer);
+	if (vm->slice.names_timer.fire)
+		base_loop_timer_cancel(&vm->slice.names_timer);
 	free(vm->slice.span);
 	vm->slice.span = NULL;
 }
@@ -331,15 +333,28 @@ void agent_slice_start(struct agent *a, struct chan_call *call, const struct con
 
 /* ---- after a restart of the agent ---- */
 
+static unsigned part_of(const struct agent_vm *vm)
+{
+	unsigned i = 0;
+
+	while (i < vm->spec.part_count &&
+	       strcmp(vm->spec.parts[i].node, vm->agent->self->name) != 0)
+		i++;
+	return i;
+}
+
 int agent_slice_found(struct agent_vm *vm)
 {
+	struct agent_slice *s = &vm->slice;
+	int rc;
+
 	if (!vmspec_spans(&vm->spec))
 		return 0;
-	for (size_t i = 0; i < vm->spec.part_count; i++) {
-		if (strcmp(vm->spec.parts[i].node, vm->agent->self->name) != 0)
-			continue;
-		vm->slice.index = (unsigned)i;
-		return agent_vm_group_read(vm->dir, &vm->slice.group);
-	}
-	return -EINVAL;
+	rc = agent_vm_group_read(vm->dir, s);
+	if (!rc && s->index == UINT_MAX)
+		s->index = part_of(vm);
+	if (!rc && (s->index >= vm->spec.part_count ||
+		    strcmp(vm->spec.parts[s->index].node, vm->agent->self->name) != 0))
+		rc = -EINVAL;
+	return rc;
 }

@@ -45,14 +45,12 @@ static struct agent_vm *ask_vm(const struct ask *q)
 	return vm && vm->slice.group == q->group ? vm : NULL;
 }
 
-int agent_span_ask(struct agent_vm *vm, unsigned index, enum control_op op,
-		   const struct control_slice *slice, int timeout_ms,
-		   const struct chan_out_ops *ops, void *arg)
+/* Fills in the node. */
+static int ask_node(struct agent *a, const char *node, struct control_request *req, int timeout_ms,
+		    const struct chan_out_ops *ops, void *arg)
 {
-	struct agent *a = vm->agent;
-	const struct cluster_node *to = cluster_find(a->cluster, vm->spec.parts[index].node);
+	const struct cluster_node *to = cluster_find(a->cluster, node);
 	struct chan_link *link = to ? a->peers[to - a->cluster->nodes].link : NULL;
-	struct control_request req = {.op = op, .local = true, .slice = *slice};
 	struct chan_out *out;
 	uint8_t *body;
 	size_t len;
@@ -60,20 +58,51 @@ int agent_span_ask(struct agent_vm *vm, unsigned index, enum control_op op,
 
 	if (!link)
 		return -ECANCELED;
-	if (op == CONTROL_SLICE_PREPARE)
-		req.spec = &vm->spec;
-	req.overcommit = vm->slice.overcommit;
-	req.slice.index = index;
-	memcpy(req.vm, vm->spec.name, sizeof(req.vm));
-	memcpy(req.node, to->name, sizeof(req.node));
-	rc = control_request_encode(&req, &body, &len);
-	explicit_bzero(&req.slice.key, sizeof(req.slice.key));
+	memcpy(req->node, to->name, sizeof(req->node));
+	rc = control_request_encode(req, &body, &len);
 	if (rc)
 		return rc;
 	rc = chan_link_call(link, body, len, timeout_ms, false, ops, arg, &out);
 	explicit_bzero(body, len);
 	free(body);
 	return rc;
+}
+
+int agent_span_ask(struct agent_vm *vm, unsigned index, enum control_op op,
+		   const struct control_slice *slice, int timeout_ms,
+		   const struct chan_out_ops *ops, void *arg)
+{
+	struct control_request req = {
+		.op = op, .local = true, .slice = *slice, .overcommit = vm->slice.overcommit};
+	int rc;
+
+	if (op == CONTROL_SLICE_PREPARE)
+		req.spec = &vm->spec;
+	req.slice.index = index;
+	memcpy(req.vm, vm->spec.name, sizeof(req.vm));
+	rc = ask_node(vm->agent, vm->spec.parts[index].node, &req, timeout_ms, ops, arg);
+	explicit_bzero(&req.slice.key, sizeof(req.slice.key));
+	return rc;
+}
+
+static void stop_done(void *arg, int error, const void *body, size_t len)
+{
+	log_debug("a slice is to end: %s", error ? control_error_text(error) : "told");
+}
+
+static const struct chan_out_ops stop_ops = {.done = stop_done};
+
+void agent_span_stop(struct agent *a, const char *node, const char *vm, unsigned index,
+		     const struct control_slice *slice)
+{
+	struct control_request req = {.op = CONTROL_SLICE_STOP, .local = true, .slice = *slice};
+	int rc;
+
+	req.slice.index = index;
+	snprintf(req.vm, sizeof(req.vm), "%s", vm);
+	rc = ask_node(a, node, &req, AGENT_PEER_MS, &stop_ops, NULL);
+	if (rc)
+		log_debug("%s: node %s is not told to end its slice: %s", vm, node, strerror(-rc));
 }
 
 /* ---- ending what has begun ---- */

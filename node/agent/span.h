@@ -33,10 +33,16 @@ enum {
 void agent_span_run(struct agent *a, struct chan_call *call, struct control_request *req);
 /* Before its own slice is started: gives up, tells all, answers, and frees the VM. */
 void agent_span_abort(struct agent_vm *vm, enum control_code code, const char *why);
-/* Asks another node, and calls done() once unless the link cannot take it (-errno). */
+/*
+ * Asks the node of a part, and calls done() once unless the link cannot take it (-errno): of `slice`, but
+ * for the index, which is the part's.
+ */
 BASE_MUST_CHECK int agent_span_ask(struct agent_vm *vm, unsigned index, enum control_op op,
 				   const struct control_slice *slice, int timeout_ms,
 				   const struct chan_out_ops *ops, void *arg);
+/* Has a node end its slice `index` of a VM that may have ended here; it does not answer. */
+void agent_span_stop(struct agent *a, const char *node, const char *vm, unsigned index,
+		     const struct control_slice *slice);
 
 /* ---- join.c: the lead has a slice join the guest that runs ---- */
 
@@ -55,9 +61,15 @@ BASE_MUST_CHECK int agent_join(struct agent_vm *vm, const struct agent_join_requ
 
 /* VM_SPREAD and VM_CONSOLIDATE, at the lead. End the call. */
 void agent_spread(struct agent_vm *vm, struct chan_call *call, const struct control_request *req);
+
+/* ---- places.c ---- */
+
 /* Asks the VM's process where its vCPUs and memory are; that answer. */
 void agent_places_ask(struct agent_vm *vm);
 void agent_places_take(struct agent_places *p, const struct vmmctl_reply *r);
+/* The vCPUs that a slice has. */
+unsigned agent_places_vcpus(const struct agent_vm *vm, const struct agent_places *p,
+			    unsigned slice);
 
 /* ---- slice.c: every node ---- */
 

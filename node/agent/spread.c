@@ -59,94 +59,6 @@ struct agent_spread {
 	char why[AGENT_WHY_MAX];
 };
 
-/* ---- places ---- */
-
-static bool place_index(const char *name, const char *before, const char *after, unsigned max,
-			unsigned *out)
-{
-	size_t n = strlen(before);
-	char *end;
-
-	if (strncmp(name, before, n) != 0)
-		return false;
-	*out = (unsigned)strtoul(name + n, &end, 10);
-	return end != name + n && !strcmp(end, after) && *out < max;
-}
-
-void agent_places_take(struct agent_places *p, const struct vmmctl_reply *r)
-{
-	*p = (struct agent_places){.known = true};
-	for (size_t i = 0; i < r->stat_count; i++) {
-		const char *name = r->stats[i].name;
-		uint64_t v = r->stats[i].value;
-		unsigned at;
-
-		if (place_index(name, "vcpu", ".slice", VCPU_MAX, &at) && v < VMSPEC_MAX_PARTS)
-			p->vcpu[at] = (uint8_t)v;
-		else if (place_index(name, "slice", ".gone", VMSPEC_MAX_PARTS, &at))
-			p->gone |= v ? 1u << at : 0;
-		else if (place_index(name, "part", ".home", VMSPEC_MAX_PARTS, &at))
-			p->home[at] = (uint8_t)v;
-		else if (!strcmp(name, "ordinary"))
-			p->ordinary = v != 0;
-		else if (!strcmp(name, "empty.vcpus"))
-			p->moved_vcpus = v;
-		else if (!strcmp(name, "empty.pages"))
-			p->pages = v;
-		else if (!strcmp(name, "empty.pages_total"))
-			p->pages_total = v;
-		else if (!strcmp(name, "empty.stood_ns"))
-			p->stood_ns = v;
-		else if (!strcmp(name, "join.stood_ns"))
-			p->join_stood_ns = v;
-	}
-}
-
-static unsigned vcpus_on(const struct agent_vm *vm, const struct agent_places *p, unsigned slice)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < vm->spec.vcpus && i < VCPU_MAX; i++)
-		n += p->vcpu[i] == slice;
-	return n;
-}
-
-struct vmspec_part agent_vm_part_now(const struct agent_vm *vm, unsigned slice)
-{
-	const struct agent_places *p = &vm->slice.places;
-	struct vmspec_part part = vm->spec.parts[slice];
-
-	if (!p->known)
-		return part;
-	part.vcpus = vcpus_on(vm, p, slice);
-	part.memory_bytes = 0;
-	for (size_t i = 0; i < vm->spec.part_count; i++)
-		if (p->home[i] == slice)
-			part.memory_bytes += vm->spec.parts[i].memory_bytes;
-	return part;
-}
-
-static void places_done(void *arg, const struct vmmctl_reply *r)
-{
-	struct agent_vm *vm = arg;
-
-	if (r->error)
-		log_debug("%s: no places: %s", vm->spec.name, r->text);
-	else
-		agent_places_take(&vm->slice.places, r);
-}
-
-void agent_places_ask(struct agent_vm *vm)
-{
-	const struct vmmctl_request req = {.op = VMMCTL_PLACES};
-	int rc = vm->control
-			 ? vmmctl_client_call(vm->control, &req, -1, AGENT_VMM_MS, places_done, vm)
-			 : -ENOTCONN;
-
-	if (rc)
-		log_debug("%s: places: %s", vm->spec.name, strerror(-rc));
-}
-
 /* ---- the end ---- */
 
 static void spread_free(struct agent_spread *s)
@@ -169,6 +81,12 @@ static void spread_end(struct agent_spread *s, enum control_code code, const cha
 	};
 	struct agent_vm *vm = agent_vm_find(s->agent, s->name);
 
+	if (vm && vm->slice.spread == s && (!code || s->count || s->back))
+		snprintf(vm->slice.note, sizeof(vm->slice.note), "%s%.400s",
+			 !code		   ? ""
+			 : s->consolidates ? "not consolidated: "
+					   : "not spread: ",
+			 code ? why : "");
 	if (s->call && code)
 		agent_reply_text(s->call, code, "%s: %s", s->name, why);
 	else if (s->call)
@@ -459,7 +377,7 @@ static enum control_code plan_consolidate(struct agent_spread *s, struct agent_v
 					  char why[AGENT_WHY_MAX])
 {
 	const struct agent_places *p = &s->places;
-	unsigned vcpus = vcpus_on(vm, p, 0);
+	unsigned vcpus = agent_places_vcpus(vm, p, 0);
 	uint64_t bytes = 0;
 
 	for (unsigned i = 1; i < vm->spec.part_count; i++) {
@@ -467,7 +385,7 @@ static enum control_code plan_consolidate(struct agent_spread *s, struct agent_v
 			continue;
 		for (size_t j = 0; j < vm->spec.part_count; j++)
 			bytes += p->home[j] == i ? vm->spec.parts[j].memory_bytes : 0;
-		vcpus += vcpus_on(vm, p, i);
+		vcpus += agent_places_vcpus(vm, p, i);
 		step_add(s, VMMCTL_EMPTY, i, i, 0);
 	}
 	if (!s->count || room_for(s, vm->spec.parts[0].node, vcpus, bytes, why))
@@ -556,7 +474,7 @@ static enum control_code plan_spread(struct agent_spread *s, struct agent_vm *vm
 	if (!wanted_vcpus(s, vm, want, why))
 		return CONTROL_USAGE;
 	for (unsigned i = 0; i < vm->spec.part_count; i++) {
-		have[i] = vcpus_on(vm, &s->places, i);
+		have[i] = agent_places_vcpus(vm, &s->places, i);
 		if (want[i] > have[i] &&
 		    !room_for(s, s->joins[i] ? s->joins[i] : vm->spec.parts[i].node, want[i],
 			      s->joins[i] ? vm->spec.parts[i].memory_bytes : 0, why))

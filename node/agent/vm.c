@@ -102,6 +102,16 @@ void agent_vm_runs(struct agent_vm *vm)
 
 /* ---- the control connection ---- */
 
+static void slice_joined(struct agent_vm *vm)
+{
+	int rc;
+
+	vm->slice.joins = false;
+	rc = agent_vm_group_write(vm);
+	if (rc)
+		log_warn("%s: that it has joined is not written: %s", vm->spec.name, strerror(-rc));
+}
+
 static void vm_set_state(struct agent_vm *vm, enum vmmctl_state state, const char *reason)
 {
 	enum vmmctl_state old = vm->state;
@@ -118,8 +128,8 @@ static void vm_set_state(struct agent_vm *vm, enum vmmctl_state state, const cha
 	text_clean(vm->reason);
 	if (old == state)
 		return;
-	if (state == VMMCTL_RUNNING)
-		vm->slice.joins = false;
+	if (state == VMMCTL_RUNNING && vm->slice.joins)
+		slice_joined(vm);
 	if (vm->incoming) {
 		if (old == VMMCTL_STARTING && state == VMMCTL_PAUSED)
 			agent_migrate_in_ready(vm);

@@ -32,9 +32,11 @@ struct agent_slice {
 	struct agent_span *span;	   /* the lead's, while it asks the other nodes */
 	bool told;			   /* the others know that it is over */
 	bool joins;			   /* a guest that runs, which does not need it yet */
-	bool overcommit;		   /* of the lead: what it asks other nodes for */
-	unsigned starting;		   /* of the lead: slices that have not answered yet */
-	unsigned ending; /* of the lead: nodes whose slices may not have ended yet */
+	struct base_timer names_timer;	   /* of a follower: to ask where the others are */
+	char note[VMMCTL_REASON_MAX]; /* of the lead: why it is not where it should be, or "" */
+	bool overcommit;	      /* of the lead: what it asks other nodes for */
+	unsigned starting;	      /* of the lead: slices that have not answered yet */
+	unsigned ending;	      /* of the lead: nodes whose slices may not have ended yet */
 	struct agent_places places;
 	struct agent_spread *spread; /* the lead's, while vCPUs or slices move */
 };
@@ -138,9 +140,9 @@ BASE_MUST_CHECK int agent_vm_pid_write(const struct agent_vm *vm);
 BASE_MUST_CHECK int agent_vm_pid_read(const char *dir, pid_t *out);
 /* The processor time that its process has used, in clock ticks. -ESRCH. */
 BASE_MUST_CHECK int agent_vm_ticks(const struct agent_vm *vm, uint64_t *out);
-/* The group of a slice. */
+/* The group, the index and `joins` of a slice. index: UINT_MAX where an older agent has not written it. */
 BASE_MUST_CHECK int agent_vm_group_write(const struct agent_vm *vm);
-BASE_MUST_CHECK int agent_vm_group_read(const char *dir, uint64_t *out);
+BASE_MUST_CHECK int agent_vm_group_read(const char *dir, struct agent_slice *out);
 /* The last line of the log, or "". */
 void agent_vm_log_tail(const char *dir, char *out, size_t cap);
 

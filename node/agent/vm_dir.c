@@ -144,27 +144,36 @@ int agent_vm_pid_read(const char *dir, pid_t *out)
 
 int agent_vm_group_write(const struct agent_vm *vm)
 {
-	BASE_AUTO_FILE FILE *f = NULL;
-	char path[AGENT_PATH_MAX + 16];
+	char path[AGENT_PATH_MAX + 16], next[AGENT_PATH_MAX + 24];
+	FILE *f;
+	int rc = 0;
 
 	snprintf(path, sizeof(path), "%s/group", vm->dir);
-	f = fopen(path, "we");
+	snprintf(next, sizeof(next), "%s.next", path);
+	f = fopen(next, "we");
 	if (!f)
 		return -errno;
-	fprintf(f, "%016" PRIx64 "\n", vm->slice.group);
-	return fflush(f) ? -errno : 0;
+	fprintf(f, "%016" PRIx64 " %u%s\n", vm->slice.group, vm->slice.index,
+		vm->slice.joins ? " joins" : "");
+	if (fclose(f) || rename(next, path))
+		rc = -errno;
+	return rc;
 }
 
-int agent_vm_group_read(const char *dir, uint64_t *out)
+int agent_vm_group_read(const char *dir, struct agent_slice *out)
 {
 	BASE_AUTO_FILE FILE *f = NULL;
-	char path[AGENT_PATH_MAX + 16];
+	char path[AGENT_PATH_MAX + 16], joins[8] = "";
 
 	snprintf(path, sizeof(path), "%s/group", dir);
 	f = fopen(path, "re");
 	if (!f)
 		return -errno;
-	return fscanf(f, "%16" SCNx64, out) == 1 && *out ? 0 : -EBADMSG;
+	out->index = UINT_MAX;
+	if (fscanf(f, "%16" SCNx64 " %u %7s", &out->group, &out->index, joins) < 1 || !out->group)
+		return -EBADMSG;
+	out->joins = !strcmp(joins, "joins");
+	return 0;
 }
 
 void agent_vm_log_tail(const char *dir, char *out, size_t cap)

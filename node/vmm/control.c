@@ -329,6 +329,16 @@ static void start_join(struct vmm_control *c, struct vmmctl_call *call,
 	answer_move(c, call, err, "no such slice can join");
 }
 
+static void cancel_join(struct vmm_control *c, struct vmmctl_call *call, unsigned slice)
+{
+	int err = vmm_vm_join_cancel(c->vm, slice, "its node has given it up");
+
+	if (err)
+		vmmctl_call_fail(call, err, "slice %u is not joining", slice);
+	else
+		vmmctl_call_ok(call);
+}
+
 static void answer_links(struct vmm_control *c, struct vmmctl_call *call)
 {
 	char addresses[VMM_SLICE_MAX * (VMMCTL_ADDRESS_MAX + 1)];
@@ -420,6 +430,7 @@ static void on_request(void *ctx, struct vmmctl_call *call, const struct vmmctl_
 	case VMMCTL_EMPTY: start_empty(c, call, req); break;
 	case VMMCTL_JOIN: start_join(c, call, req); break;
 	case VMMCTL_LINKS: answer_links(c, call); break;
+	case VMMCTL_JOIN_CANCEL: cancel_join(c, call, req->cols); break;
 	case VMMCTL_PLACES:
 		if (vmm_vm_config(c->vm)->slices.count)
 			answer_stats(c, call, vmm_vm_places);

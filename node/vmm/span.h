@@ -29,6 +29,8 @@ enum {
 	VMM_SPAN_LINK_MS = 60000,
 	/* Until all vCPUs of all slices stand, or all go. */
 	VMM_SPAN_HALT_MS = 10000,
+	/* Until a slice that is to join has answered, once its links are there; the guest may stand. */
+	VMM_SPAN_READY_MS = 3000,
 };
 
 enum vmm_span_order {
@@ -115,18 +117,19 @@ void vmm_span_dismiss(struct vmm_span *s, unsigned slice);
 /*
  * Lead, main thread: a slice joins in the place of one that has left, in these steps; see span_join.c.
  * share, while all stand, where all others have left. admit: until VMM_SPAN_ADMITTED; address: where it
- * listens, group: of its links, never used before. keep: it is a member; else drop. welcome, while all
- * stand; then rehome_part: -EAGAIN as above. What fails while all stand cannot go on, but for that.
+ * listens, group: of its links, never used before. is_there: it still is. welcome, while all stand: nothing
+ * has changed where it fails. Then take_in: it is a member; where that fails the guest cannot go on. In
+ * any other case of failure: drop.
  */
 /* What the new one is to be started with: the key, and each slice's address a line. -E2BIG. */
 BASE_MUST_CHECK int vmm_span_links(const struct vmm_span *s, uint8_t key[VMM_SLICE_KEY_LEN],
 				   char *addresses, size_t cap);
 BASE_MUST_CHECK int vmm_span_share(struct vmm_span *s);
 void vmm_span_admit(struct vmm_span *s, unsigned slice, const char *address, uint64_t group);
-BASE_MUST_CHECK int vmm_span_keep(struct vmm_span *s, unsigned slice);
-void vmm_span_drop(struct vmm_span *s, unsigned slice);
+BASE_MUST_CHECK int vmm_span_is_there(struct vmm_span *s, unsigned slice);
 BASE_MUST_CHECK int vmm_span_welcome(struct vmm_span *s, unsigned slice);
-BASE_MUST_CHECK int vmm_span_rehome_part(struct vmm_span *s, unsigned part, unsigned to);
+BASE_MUST_CHECK int vmm_span_take_in(struct vmm_span *s, unsigned slice);
+void vmm_span_drop(struct vmm_span *s, unsigned slice);
 /* All others have left, and memory is ordinary: so is this machine. */
 bool vmm_span_is_over(const struct vmm_span *s);
 bool vmm_span_is_gone(const struct vmm_span *s, unsigned slice);

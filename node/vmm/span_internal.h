@@ -164,6 +164,8 @@ void span_task_answer(struct vmm_span *s, const struct span_msg *task, int err);
 void span_task_give(struct vmm_span *s, uint16_t but, struct span_msg *m);
 /* Lead, main thread: all members but the slice that it is about do it at once; waits for them. */
 BASE_MUST_CHECK int span_task_do(struct vmm_span *s, enum span_task op, unsigned slice);
+/* Lead, main thread: all stand; whether all members and the slice that is to join can do REHOME. */
+BASE_MUST_CHECK int span_task_ready(struct vmm_span *s, unsigned slice);
 
 /* span_join.c */
 void span_join_init(struct vmm_span *s);
@@ -173,6 +175,9 @@ BASE_MUST_CHECK int span_join_task(struct vmm_span *s, const struct span_msg *m)
 /* Lead, service thread: the hello of a slice that joins; why: it does not fit, or "". */
 void span_join_hello(struct vmm_span *s, uint8_t peer, const char *why);
 void span_join_admitted(struct vmm_span *s, int err);
+/* Main thread: 0 if none is to join, or its link is there; it is a member from now on. */
+BASE_MUST_CHECK int span_join_there(struct vmm_span *s);
+BASE_MUST_CHECK int span_join_keep(struct vmm_span *s);
 
 /* Where an interrupt for it, or its own messages, belong. */
 static inline unsigned span_where(const struct vmm_span *s, uint32_t apic_id)

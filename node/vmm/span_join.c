@@ -5,15 +5,19 @@
  *   lead                            other members                     the new slice (--joins)
  *     ADMIT ---------------------->  await its link ............. links to all members
  *                                    DONE when it is there            HELLO to the lead
- *     KEEP, when all have said so ->  it is a member: the end of its link is the guest's
- *     all stand
+ *     QUIET, to it alone ----------------------------------------->  DONE: it is still there
+ *     all members stand
  *     WELCOME ------------------->  the ids of the vCPUs that are here: IDS ---->
- *     QUIET, REHOME (span_task.c)    its part's pages are at home with it
- *     all go
+ *     QUIET (span_task.c) ------->  DONE, where its link is still there  DONE
+ *     REHOME -------------------->  it is a member: the end of its link is the guest's; its part's pages
+ *                                    are at home with it
+ *     all go, with it
  *
- * Until KEEP nobody needs it, and DROP lets it go; the guest has not noticed. It was told on its start
- * which slice has what, and no vCPU moves meanwhile (vm_join.c). Its links have a group of their own, so
- * that nobody takes the slice that left for it.
+ * REHOME is the commit, and the lead sends it when all have answered QUIET. Until then nobody needs the
+ * new slice, and DROP lets it go: whatever has failed, and whoever does not answer within VMM_SPAN_READY_MS,
+ * the guest goes on as before. From then on it is a member as any other, and its end is the guest's. It was
+ * told on its start which slice has what, and no vCPU moves meanwhile (vm_join.c). Its links have a group
+ * of their own, so that nobody takes the slice that left for it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -33,17 +37,20 @@ static uint16_t bit(unsigned slice)
 static void link_told(void *arg)
 {
 	struct vmm_span *s = arg;
-	bool says;
+	bool says, ended;
 	int err;
 
 	pthread_mutex_lock(&s->lock);
 	says = s->admitted && s->admit_told && !s->admit_said;
 	err = s->admit_error;
+	ended = s->admit_said && err && s->joining && s->joining == s->admitted;
 	if (says)
 		s->admit_said = true;
 	pthread_mutex_unlock(&s->lock);
 	if (says)
 		span_task_answer(s, &s->task, err);
+	else if (ended)
+		span_join_admitted(s, err); /* the lead need not wait for the others' word */
 }
 
 void span_join_link(void *ctx, uint8_t peer, int err)
@@ -77,21 +84,31 @@ int span_join_admit(struct vmm_span *s, const struct span_msg *m)
 	return dsm_admit(s->dsm, (uint8_t)slice, m->task.address, m->task.group);
 }
 
-static int keep(struct vmm_span *s, unsigned slice)
+int span_join_there(struct vmm_span *s)
 {
 	int err;
 
 	pthread_mutex_lock(&s->lock);
-	err = s->admitted != slice || !s->admit_told ? -EINVAL : s->admit_error;
+	err = s->admitted && !s->admit_told ? -ENOTCONN : s->admitted ? s->admit_error : 0;
 	pthread_mutex_unlock(&s->lock);
-	if (!err)
-		err = dsm_keep(s->dsm, (uint8_t)slice);
-	if (err)
-		return err;
+	return err;
+}
+
+int span_join_keep(struct vmm_span *s)
+{
+	uint8_t slice;
+	int err;
+
+	pthread_mutex_lock(&s->lock);
+	slice = s->admitted;
 	s->admitted = 0;
-	atomic_fetch_and(&s->gone, (uint16_t)~bit(slice));
-	span_tell(s, VMM_SPAN_PLACES, NULL);
-	return 0;
+	pthread_mutex_unlock(&s->lock);
+	if (!slice)
+		return 0;
+	err = dsm_keep(s->dsm, slice);
+	if (!err)
+		atomic_fetch_and(&s->gone, (uint16_t)~bit(slice));
+	return err;
 }
 
 static int drop(struct vmm_span *s, unsigned slice)
@@ -121,11 +138,7 @@ static int welcome(struct vmm_span *s, unsigned slice)
 
 int span_join_task(struct vmm_span *s, const struct span_msg *m)
 {
-	switch (m->task.op) {
-	case SPAN_TASK_KEEP: return keep(s, m->task.slice);
-	case SPAN_TASK_WELCOME: return welcome(s, m->task.slice);
-	default: return drop(s, m->task.slice);
-	}
+	return m->task.op == SPAN_TASK_WELCOME ? welcome(s, m->task.slice) : drop(s, m->task.slice);
 }
 
 /* ---- the new slice, and a lead that begins alone ---- */
@@ -225,14 +238,11 @@ void vmm_span_admit(struct vmm_span *s, unsigned slice, const char *address, uin
 		span_task_answer(s, &m, err);
 }
 
-int vmm_span_keep(struct vmm_span *s, unsigned slice)
-{
-	return span_task_do(s, SPAN_TASK_KEEP, slice);
-}
-
 int vmm_span_welcome(struct vmm_span *s, unsigned slice)
 {
-	return span_task_do(s, SPAN_TASK_WELCOME, slice);
+	int err = span_task_do(s, SPAN_TASK_WELCOME, slice);
+
+	return err ? err : span_task_ready(s, slice);
 }
 
 void vmm_span_drop(struct vmm_span *s, unsigned slice)

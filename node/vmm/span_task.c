@@ -10,8 +10,8 @@
  *     LEAVE to the slice, when all know it    it ends
  *
  * Each is a TASK, answered by DONE; one at a time, in the order of the number. A slice does them on
- * its main thread, where the first two wait for other slices, for VMM_SPAN_HALT_MS at most; from
- * then on the guest cannot go on without all.
+ * its main thread, where the first two wait for other slices, for VMM_SPAN_HALT_MS at most. From REHOME
+ * on the guest cannot go on without all.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -45,12 +45,23 @@ void span_task_answer(struct vmm_span *s, const struct span_msg *task, int err)
 	answer(s, task, err, 0, 0);
 }
 
+/* Nothing of ours is under way; and where a slice is to join, it is still there. */
+static int quiet(struct vmm_span *s, unsigned timeout_ms)
+{
+	int err = dsm_quiesce(s->dsm, timeout_ms);
+
+	return err ? err : span_join_there(s);
+}
+
+/* A slice that joins is a member from here on: the end of its link is no news that could be missed. */
 static int rehome(struct vmm_span *s, const uint8_t home[VMM_SLICE_MAX])
 {
 	struct dsm_home homes[VMM_SLICE_MAX];
 	const struct vmm_slice_config *c = &s->slices;
-	int err;
+	int err = span_join_keep(s);
 
+	if (err)
+		return err;
 	for (unsigned i = 0; i < c->count; i++)
 		homes[i] = (struct dsm_home){vmm_span_first_byte(c, i) / DSM_PAGE_SIZE,
 					     c->part[i].memory_bytes / DSM_PAGE_SIZE, home[i]};
@@ -107,7 +118,7 @@ static void do_task(void *arg)
 	m = s->task = s->next_task;
 	pthread_mutex_unlock(&s->lock);
 	switch (m.task.op) {
-	case SPAN_TASK_QUIET: err = dsm_quiesce(s->dsm, VMM_SPAN_HALT_MS); break;
+	case SPAN_TASK_QUIET: err = quiet(s, VMM_SPAN_HALT_MS); break;
 	case SPAN_TASK_REHOME: err = rehome(s, m.task.home); break;
 	case SPAN_TASK_EVICT: evict(s); return;
 	case SPAN_TASK_FORGET: err = forget(s, m.task.slice); break;
@@ -116,7 +127,6 @@ static void do_task(void *arg)
 		if (!err)
 			return;
 		break;
-	case SPAN_TASK_KEEP:
 	case SPAN_TASK_WELCOME:
 	case SPAN_TASK_DROP: err = span_join_task(s, &m); break;
 	default: span_tell(s, VMM_SPAN_LEFT, NULL); return;
@@ -258,17 +268,19 @@ int span_task_done(struct vmm_span *s, uint8_t peer, const struct span_msg *m)
 }
 
 /* After that much both the slices' own waiting and what comes by the links are over. */
-static struct timespec until_done(void)
+enum { DONE_MS = 2 * VMM_SPAN_HALT_MS };
+
+static struct timespec until(unsigned ms)
 {
-	return base_clock_timespec(base_clock_ns() + 2 * VMM_SPAN_HALT_MS * BASE_NS_PER_MS);
+	return base_clock_timespec(base_clock_ns() + ms * BASE_NS_PER_MS);
 }
 
 /* Main thread: has done it here (err); waits for all others that it was given to. */
-static int await(struct vmm_span *s, int err, struct timespec until)
+static int await(struct vmm_span *s, int err, struct timespec end)
 {
 	pthread_mutex_lock(&s->lock);
 	while (!err && s->task_open && !s->lost)
-		if (pthread_cond_timedwait(&s->changed, &s->lock, &until) == ETIMEDOUT)
+		if (pthread_cond_timedwait(&s->changed, &s->lock, &end) == ETIMEDOUT)
 			break;
 	if (!err)
 		err = s->task_open ? -ETIMEDOUT : s->task_error;
@@ -279,51 +291,74 @@ static int await(struct vmm_span *s, int err, struct timespec until)
 
 int span_task_do(struct vmm_span *s, enum span_task op, unsigned slice)
 {
-	struct timespec until = until_done();
+	struct timespec end = until(DONE_MS);
 	struct span_msg m;
 
 	give(s, all_but(s, bit(SPAN_LEAD) | bit(slice)), op, slice, 0, s->home, &m);
-	return await(s, span_join_task(s, &m), until);
+	return await(s, span_join_task(s, &m), end);
 }
 
-static int do_now(struct vmm_span *s, enum span_task op, unsigned slice,
-		  const uint8_t home[VMM_SLICE_MAX])
+/* `slices` without the lead, which takes part in any case. */
+static int quiet_all(struct vmm_span *s, uint16_t slices, unsigned slice, unsigned ms)
 {
-	struct timespec until = until_done();
+	struct timespec end = until(ms);
 	struct span_msg m;
-	int err;
 
-	give(s, all_but(s, bit(SPAN_LEAD)), op, slice, 0, home, &m);
-	err = op == SPAN_TASK_QUIET ? dsm_quiesce(s->dsm, VMM_SPAN_HALT_MS) : rehome(s, home);
-	return await(s, err, until);
+	give(s, slices, SPAN_TASK_QUIET, slice, 0, s->home, &m);
+	return await(s, quiet(s, BASE_MIN(ms, (unsigned)VMM_SPAN_HALT_MS)), end);
 }
 
-static int rehome_all(struct vmm_span *s, unsigned slice, const uint8_t home[VMM_SLICE_MAX])
+static int rehome_now(struct vmm_span *s, uint16_t slices, unsigned slice,
+		      const uint8_t home[VMM_SLICE_MAX])
 {
-	int err = do_now(s, SPAN_TASK_QUIET, slice, home);
+	struct timespec end = until(DONE_MS);
+	struct span_msg m;
 
-	/* Nothing has changed yet. */
-	return err == -ETIMEDOUT ? -EAGAIN : err ? err : do_now(s, SPAN_TASK_REHOME, slice, home);
+	give(s, slices, SPAN_TASK_REHOME, slice, 0, home, &m);
+	return await(s, rehome(s, home), end);
 }
 
 int vmm_span_rehome(struct vmm_span *s, unsigned from, unsigned to)
 {
 	uint8_t home[VMM_SLICE_MAX];
 
+	uint16_t slices = all_but(s, bit(SPAN_LEAD));
+	int err = quiet_all(s, slices, from, DONE_MS);
+
+	/* Nothing has changed yet. */
+	if (err)
+		return err == -ETIMEDOUT ? -EAGAIN : err;
 	memcpy(home, s->home, sizeof(home));
 	for (unsigned i = 0; i < s->slices.count; i++)
 		if (home[i] == from)
 			home[i] = (uint8_t)to;
-	return rehome_all(s, from, home);
+	return rehome_now(s, slices, from, home);
 }
 
-int vmm_span_rehome_part(struct vmm_span *s, unsigned part, unsigned to)
+/* ---- lead: one that is not counted yet ---- */
+
+int vmm_span_is_there(struct vmm_span *s, unsigned slice)
 {
+	struct timespec end = until(VMM_SPAN_READY_MS);
+	struct span_msg m;
+
+	give(s, bit(slice), SPAN_TASK_QUIET, slice, 0, s->home, &m);
+	return await(s, span_join_there(s), end);
+}
+
+int span_task_ready(struct vmm_span *s, unsigned slice)
+{
+	return quiet_all(s, all_but(s, bit(SPAN_LEAD)) | bit(slice), slice, VMM_SPAN_READY_MS);
+}
+
+int vmm_span_take_in(struct vmm_span *s, unsigned slice)
+{
+	uint16_t slices = all_but(s, bit(SPAN_LEAD)) | bit(slice);
 	uint8_t home[VMM_SLICE_MAX];
 
 	memcpy(home, s->home, sizeof(home));
-	home[part] = (uint8_t)to;
-	return rehome_all(s, to, home);
+	home[slice] = (uint8_t)slice;
+	return rehome_now(s, slices, slice, home);
 }
 
 void vmm_span_evict(struct vmm_span *s, unsigned slice, uint64_t pages_per_s)

@@ -80,6 +80,8 @@ BASE_MUST_CHECK int vmm_vm_join(struct vmm_vm *vm, unsigned slice, const char *a
 				uint64_t group, void (*done)(void *arg, int err, const char *why),
 				void *arg);
 bool vmm_vm_joins(const struct vmm_vm *vm);
+/* It is not to come, and done() says `why`. -EALREADY: it is not joining, or has joined. */
+BASE_MUST_CHECK int vmm_vm_join_cancel(struct vmm_vm *vm, unsigned slice, const char *why);
 /* What VMMCTL_LINKS says. -EOPNOTSUPP: it leads no guest that spans hosts; -E2BIG. */
 BASE_MUST_CHECK int vmm_vm_links(struct vmm_vm *vm, uint8_t key[VMM_SLICE_KEY_LEN], char *addresses,
 				 size_t cap);

@@ -75,7 +75,7 @@ static bool share(struct vmm_vm *vm)
 	return true;
 }
 
-/* It is a member: from here on it stands and goes with all. */
+/* Where it is not ready the others go on without it. */
 static void bring_in(struct vmm_vm *vm)
 {
 	struct vm_join *j = &vm->join;
@@ -85,36 +85,45 @@ static void bring_in(struct vmm_vm *vm)
 
 	if (ran && !halt(vm))
 		return;
-	if (vmm_span_welcome(vm->span, j->slice)) {
-		broken(vm, "the slices do not welcome a new one");
-		return;
-	}
-	err = vmm_span_rehome_part(vm->span, j->slice, j->slice);
-	if (err && err != -EAGAIN) {
+	log_info("all stand until slice %u has joined", j->slice);
+	err = vmm_span_welcome(vm->span, j->slice);
+	if (!err && vmm_span_take_in(vm->span, j->slice)) {
 		broken(vm, "the slices do not agree where memory is at home");
 		return;
 	}
 	if (ran && (vm_go_all(vm) < 0 || vm_is_final(vm)))
 		return;
 	j->stood_ns += base_clock_ns() - start;
-	over(vm, err ? -EIO : 0, err ? "it has joined, but memory is too busy to move there" : "");
+	if (err)
+		give_up(vm, "it has gone again, or not all slices have answered in time");
+	else
+		over(vm, 0, "");
 }
 
 void vm_join_admitted(struct vmm_vm *vm, const char *why)
 {
-	int err;
+	struct vm_join *j = &vm->join;
 
-	if (!vm->join.on)
+	if (!j->on)
 		return;
 	if (why[0]) {
 		give_up(vm, why);
 		return;
 	}
-	err = vmm_span_keep(vm->span, vm->join.slice);
-	if (err)
+	log_info("slice %u is there", j->slice);
+	/* For one that has gone again nobody need stand. */
+	if (vmm_span_is_there(vm->span, j->slice))
 		give_up(vm, "it has gone again");
 	else
 		bring_in(vm);
+}
+
+int vmm_vm_join_cancel(struct vmm_vm *vm, unsigned slice, const char *why)
+{
+	if (!vm->join.on || vm->join.slice != slice)
+		return -EALREADY;
+	give_up(vm, why);
+	return 0;
 }
 
 bool vm_join_is_on(const struct vmm_vm *vm)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # labels: agent kvm
 # timeout: 200
-# A guest over two of three agents on loopback comes together on one node and is spread again: on the node
+# A guest over two of four agents on loopback comes together on one node and is spread again: on the node
 # where it was, on one where it never was, after its agents have been killed, and where a node cannot.
 . "$(dirname "$0")/agent_lib.bash"
 needs_guest dirty
@@ -21,14 +21,14 @@ empty() {
 # all_see_all: each agent has a link to each other.
 all_see_all() {
   local n
-  for n in a b c; do
-    timeout 30 bash -c 'until [ "$("$1" node ls --agent "$2" 2>/dev/null | grep -c " up ")" = 3 ]; do read -rt 0.1 <> <(:); done; :' _ "$pangaea" $n \
+  for n in a b c d; do
+    timeout 30 bash -c 'until [ "$("$1" node ls --agent "$2" 2>/dev/null | grep -c " up ")" = 4 ]; do read -rt 0.1 <> <(:); done; :' _ "$pangaea" $n \
       || fail "$n does not see all"
   done
 }
 
-make_cluster a b c
-start_agent a; start_agent b
+make_cluster a b c d
+start_agent a; start_agent b; start_agent d
 start_agent c --vmm /bin/false # it takes part, but no slice starts there
 all_see_all
 
@@ -37,7 +37,7 @@ expect 0 "MiB written" "$pangaea" vm console big --until "MiB written" --timeout
 expect 2 "none can join: none of its 2 has left" "$pangaea" vm spread big --vcpus a=1,c=1
 expect 0 "big: on node a after" "$pangaea" vm consolidate big --to a
 empty b
-expect 2 "the cluster has no such node" "$pangaea" vm spread big --vcpus a=1,d=1
+expect 2 "the cluster has no such node" "$pangaea" vm spread big --vcpus a=1,e=1
 expect 0 "big: 0 vCPUs moved" "$pangaea" vm spread big --vcpus a=2,b=0
 
 # A node that cannot: the guest does not notice.
@@ -94,5 +94,19 @@ soon 20 "big   a+c   running" "$pangaea" vm ls
 "$pangaea" vm console big --until "memory" --timeout 20 <<<"" >"$dir/said" 2>&1 && ok "it goes on" || fail "$(tail -3 "$dir/said")"
 expect 0 killed "$pangaea" vm kill big
 for n in a b c; do empty $n; done
-for n in a b c; do stop_agent $n; done
+
+# The other followers' agents know where a slice has gone; one that was not there asks when it comes.
+expect 0 running "$pangaea" vm run big -k "$guests/pingpong" -c 'rounds=0' --vcpus a=1,b=1,c=1 --memory a=48M,b=48M,c=48M
+expect 0 "big: on node a after" "$pangaea" node drain c
+expect 0 "1 slices joined" "$pangaea" vm spread big --vcpus a=1,b=1,d=1 --overcommit
+soon 20 "a=1,b=1,d=1" cat "$dir/run-b/vm/big/vm.yaml"
+expect 0 "big: on node a after" "$pangaea" node drain d --overcommit
+stop_agent b KILL
+expect 0 "1 slices joined" "$pangaea" vm spread big --vcpus a=2,b=0,c=1 --overcommit
+start_agent b
+soon 20 "a=1,b=1,c=1" cat "$dir/run-b/vm/big/vm.yaml"
+all_see_all
+expect 0 killed "$pangaea" vm kill big
+for n in a b c d; do empty $n; done
+for n in a b c d; do stop_agent $n; done
 exit $bad

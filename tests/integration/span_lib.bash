@@ -11,6 +11,7 @@ bad=0
 more=()
 input=/dev/null
 lead=() # what only slice 0 gets
+lead_env=() # and NAME=VALUE of its environment
 declare -A reach=() # reach[K,P]: the port by which slice K reaches slice P, where it is not P's own
 
 # A free port each, below those that the kernel hands out: nobody takes one before its slice binds it.
@@ -38,11 +39,12 @@ slices() {
   read -ra list <<<"${port_list:-$(ports $#)}"
   pids=()
   for ((k = n - 1; k >= 0; k--)); do
-    local args=(--name "slice$k" --slice $k --group 0123456789abcdef --key-file "$dir/key" --run-dir "$dir/run.$k")
+    local env=() args=(--name "slice$k" --slice $k --group 0123456789abcdef --key-file "$dir/key" --run-dir "$dir/run.$k")
     for ((p = 0; p < n; p++)); do args+=(--part "${parts[p]}" --peer "127.0.0.1:${reach[$k,$p]:-${list[p]}}"); done
     [ $k -gt 0 ] || args+=(--kernel "$build/tests/guests/$guest" --cmdline "$cmdline" --console stdio "${lead[@]}")
+    [ $k -gt 0 ] || env=("${lead_env[@]}")
     mkdir -p "$dir/run.$k"
-    "$build/node/vmm/pangaea-vmm" "${args[@]}" "${more[@]}" <>"$input" >"$dir/out.$k" 2>"$dir/err.$k" &
+    env "${env[@]}" "$build/node/vmm/pangaea-vmm" "${args[@]}" "${more[@]}" <>"$input" >"$dir/out.$k" 2>"$dir/err.$k" &
     pids[k]=$!
   done
 }

@@ -5,6 +5,7 @@
  *   lab-vm RUN-DIR move VCPU SLICE
  *   lab-vm RUN-DIR empty SLICE TO [PAGES/S]
  *   lab-vm RUN-DIR join SLICE ADDRESS GROUP
+ *   lab-vm RUN-DIR join-cancel SLICE
  *   lab-vm RUN-DIR save FILE
  * Prints the answer. Exit code 0; 1: refused, with the reason; 3: nobody listens or answers.
  */
@@ -115,6 +116,11 @@ int main(int argc, char **argv)
 	if (argc == 5 && strcmp(argv[2], "move") == 0) {
 		request.cols = (uint16_t)atoi(argv[3]);
 		request.rows = (uint16_t)atoi(argv[4]);
+		return ask(argv[1], &request, -1, NULL);
+	}
+	if (argc == 4 && strcmp(argv[2], "join-cancel") == 0) {
+		request.op = VMMCTL_JOIN_CANCEL;
+		request.cols = (uint16_t)atoi(argv[3]);
 		return ask(argv[1], &request, -1, NULL);
 	}
 	if (argc == 6 && strcmp(argv[2], "join") == 0) {
