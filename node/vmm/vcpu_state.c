@@ -16,7 +16,7 @@
 
 #define MSR_MTRR_DEF_TYPE 0x2ff
 
-enum { XSAVE_MAX = 64 << 10, LOAD_MSR_MAX = VMM_KVM_MSR_MAX + 64 };
+enum { XSAVE_MAX = 64 << 10, LOAD_MSR_MAX = VMM_KVM_MSR_MAX + 64, MSR_BATCH = 128 };
 
 /* ---- general registers ---- */
 
@@ -318,55 +318,109 @@ static bool msr_set(struct vmm_vcpu *v, uint32_t index, uint64_t value)
 	return ioctl(v->fd, KVM_SET_MSRS, &m) == 1;
 }
 
-static void save_msr(struct vmm_vcpu *v, struct base_wbuf *out, uint32_t index, uint32_t *count)
-{
-	uint64_t value;
+/* Many in one call: the guest stands meanwhile. */
+struct msr_batch {
+	struct kvm_msrs head;
+	struct kvm_msr_entry entry[MSR_BATCH];
+};
 
-	if (msr_skipped(index) || !msr_get(v, index, &value))
+static void batch_drop(struct msr_batch *b, uint32_t count)
+{
+	count = BASE_MIN(count, b->head.nmsrs);
+	b->head.nmsrs -= count;
+	memmove(b->entry, b->entry + count, b->head.nmsrs * sizeof(b->entry[0]));
+}
+
+/* KVM stops at one that it does not have, which is left out. */
+static void batch_save(struct vmm_vcpu *v, struct msr_batch *b, struct base_wbuf *out,
+		       uint32_t *count)
+{
+	while (b->head.nmsrs) {
+		int got = ioctl(v->fd, KVM_GET_MSRS, b), n = BASE_MAX(got, 0);
+
+		for (int i = 0; i < n; i++) {
+			base_wbuf_u32(out, b->entry[i].index);
+			base_wbuf_u64(out, b->entry[i].data);
+		}
+		*count += (uint32_t)n;
+		batch_drop(b, (uint32_t)n + 1);
+	}
+}
+
+static void save_msr(struct vmm_vcpu *v, struct msr_batch *b, struct base_wbuf *out, uint32_t index,
+		     uint32_t *count)
+{
+	if (msr_skipped(index))
 		return;
-	base_wbuf_u32(out, index);
-	base_wbuf_u64(out, value);
-	(*count)++;
+	b->entry[b->head.nmsrs++] = (struct kvm_msr_entry){.index = index};
+	if (b->head.nmsrs == MSR_BATCH)
+		batch_save(v, b, out, count);
 }
 
 static void save_msrs(struct vmm_vcpu *v, struct base_wbuf *out)
 {
 	const struct kvm_msr_list *list = v->all->kvm->msrs;
+	struct msr_batch b = {.head = {.nmsrs = 0}};
 	size_t at = out->len;
 	uint32_t count = 0;
 
 	base_wbuf_u32(out, 0);
 	for (uint32_t i = 0; i < list->nmsrs; i++)
-		save_msr(v, out, list->indices[i], &count);
+		save_msr(v, &b, out, list->indices[i], &count);
 	for (size_t i = 0; i < BASE_ARRAY_LEN(unlisted); i++)
 		for (uint32_t j = 0; j < unlisted[i].count; j++)
-			save_msr(v, out, unlisted[i].first + j, &count);
+			save_msr(v, &b, out, unlisted[i].first + j, &count);
+	batch_save(v, &b, out, &count);
 	if (!out->error)
 		memcpy(out->data + at, &count, sizeof(count));
+}
+
+/* Some can be read and not written; that matters only where the value differs. */
+static bool msr_may_stay(struct vmm_vcpu *v, const struct kvm_msr_entry *e)
+{
+	uint64_t now;
+
+	if (msr_get(v, e->index, &now) && now == e->data)
+		return true;
+	log_debug("vCPU %u: MSR 0x%x cannot be set to 0x%llx", v->apic_id, e->index,
+		  (unsigned long long)e->data);
+	return e->data == 0;
+}
+
+static int batch_load(struct vmm_vcpu *v, struct msr_batch *b)
+{
+	while (b->head.nmsrs) {
+		int set = ioctl(v->fd, KVM_SET_MSRS, b);
+		uint32_t n = (uint32_t)BASE_MAX(set, 0);
+
+		if (n < b->head.nmsrs && !msr_may_stay(v, &b->entry[n]))
+			return -EPROTO;
+		batch_drop(b, n + 1);
+	}
+	return 0;
 }
 
 static int load_msrs(struct vmm_vcpu *v, struct base_rbuf *in)
 {
 	uint32_t count = base_rbuf_u32(in);
+	struct msr_batch b = {.head = {.nmsrs = 0}};
+	int err = 0;
 
 	if (count > LOAD_MSR_MAX)
 		return -EBADMSG;
-	for (uint32_t i = 0; i < count; i++) {
+	for (uint32_t i = 0; i < count && !err; i++) {
 		uint32_t index = base_rbuf_u32(in);
-		uint64_t value = base_rbuf_u64(in), now;
+		uint64_t value = base_rbuf_u64(in);
 
 		if (in->error)
 			return in->error;
-		/* Some can be read and not written; that matters only where the value differs. */
-		if (msr_skipped(index) || msr_set(v, index, value) ||
-		    (msr_get(v, index, &now) && now == value))
-			continue;
-		log_debug("vCPU %u: MSR 0x%x cannot be set to 0x%llx", v->apic_id, index,
-			  (unsigned long long)value);
-		if (value != 0)
-			return -EPROTO;
+		if (!msr_skipped(index))
+			b.entry[b.head.nmsrs++] =
+				(struct kvm_msr_entry){.index = index, .data = value};
+		if (b.head.nmsrs == MSR_BATCH)
+			err = batch_load(v, &b);
 	}
-	return in->error;
+	return err ? err : in->error ? in->error : batch_load(v, &b);
 }
 
 /* ---- the whole ---- */
