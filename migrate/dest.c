@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sched.h"
 #include "migrate/dest.h"
 
 enum { RESEND_MAX = MIG_META_MAX / 8 };
@@ -584,6 +585,7 @@ int mig_dest_run(struct mig_dest *d)
 {
 	int rc = mig_chan_open(&d->control, d->fds[0], &d->p, 0, false);
 
+	base_sched_wake_soon();
 	if (!rc)
 		rc = dest_config(d);
 	if (!rc)

@@ -28,7 +28,7 @@ struct mig_waits {
 		int64_t since_ns;
 	} open[MIG_WAITS_MAX];
 	unsigned open_count;
-	uint64_t count;
+	uint64_t count, answered;
 	int64_t first_ns, early_ns, sum_ns, max_ns; /* early: in the first MIG_EARLY_MS */
 };
 

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sched.h"
 #include "migrate/dest.h"
 
 enum {
@@ -208,12 +209,72 @@ static int fill_zeros(struct mig_dest *d, uint64_t index, uint64_t count)
 	return rc;
 }
 
+/* ---- what the guest waits ---- */
+
+static void wait_begins(struct mig_dest *d, uint64_t index)
+{
+	struct mig_waits *w = &d->waits;
+	int64_t now = base_clock_ns();
+
+	if (!w->first_ns)
+		w->first_ns = now;
+	w->count++;
+	if (w->open_count == MIG_WAITS_MAX)
+		return;
+	w->open[w->open_count].index = index;
+	w->open[w->open_count++].since_ns = now;
+}
+
+static void wait_ended(struct mig_waits *w, int64_t since_ns)
+{
+	int64_t took = base_clock_ns() - since_ns;
+
+	w->answered++;
+	w->sum_ns += took;
+	w->max_ns = BASE_MAX(w->max_ns, took);
+	if (since_ns - w->first_ns < MIG_EARLY_MS * BASE_NS_PER_MS)
+		w->early_ns += took;
+}
+
+/* `answer` came because it was asked for. When others came, that were on their way, nobody knows. */
+static void waits_end(struct mig_dest *d, uint64_t answer)
+{
+	struct mig_waits *w = &d->waits;
+
+	for (unsigned i = 0; i < w->open_count;) {
+		if (is_missing(d, w->open[i].index)) {
+			i++;
+			continue;
+		}
+		if (w->open[i].index == answer)
+			wait_ended(w, w->open[i].since_ns);
+		w->open[i] = w->open[--w->open_count];
+	}
+}
+
+static void waits_log(const struct mig_waits *w)
+{
+	if (w->count)
+		log_info("migration: the guest waited for %llu pages, of which %llu came on "
+			 "request, after %.0f us and %.1f ms at most; %.1f ms in the first %d",
+			 (unsigned long long)w->count, (unsigned long long)w->answered,
+			 w->answered ? (double)w->sum_ns / 1e3 / (double)w->answered : 0.0,
+			 (double)w->max_ns / 1e6, (double)w->early_ns / 1e6, MIG_EARLY_MS);
+}
+
+/* ---- pages of a frame ---- */
+
 static int fill_checked(struct receiver *r, const struct mig_page_entry *e, const uint8_t *page)
 {
 	uint64_t index = htole64(e->index);
 
-	if (mig_page_hash(page) == e->hash)
-		return fill_page(r->d, e->index, page);
+	if (mig_page_hash(page) == e->hash) {
+		int rc = fill_page(r->d, e->index, page);
+
+		if (r == &r->d->filler)
+			waits_end(r->d, e->index);
+		return rc;
+	}
 	/* The source's guest stands still, so these bytes were damaged on the way. */
 	if (++r->bad > DAMAGED_MAX)
 		return -EBADMSG;
@@ -266,51 +327,6 @@ int mig_fill_pages(struct receiver *r, const struct mig_head *h)
 	for (unsigned i = 0; i < n && !rc; i++)
 		rc = fill_checked(r, &data[i], r->bounce + (size_t)i * MIG_PAGE_SIZE);
 	return rc;
-}
-
-/* ---- what the guest waits ---- */
-
-static void wait_begins(struct mig_dest *d, uint64_t index)
-{
-	struct mig_waits *w = &d->waits;
-	int64_t now = base_clock_ns();
-
-	if (!w->first_ns)
-		w->first_ns = now;
-	w->count++;
-	if (w->open_count == MIG_WAITS_MAX)
-		return;
-	w->open[w->open_count].index = index;
-	w->open[w->open_count++].since_ns = now;
-}
-
-static void waits_end(struct mig_dest *d)
-{
-	struct mig_waits *w = &d->waits;
-	int64_t now = w->open_count ? base_clock_ns() : 0;
-
-	for (unsigned i = 0; i < w->open_count;) {
-		int64_t took = now - w->open[i].since_ns;
-
-		if (is_missing(d, w->open[i].index)) {
-			i++;
-			continue;
-		}
-		w->sum_ns += took;
-		w->max_ns = BASE_MAX(w->max_ns, took);
-		if (w->open[i].since_ns - w->first_ns < MIG_EARLY_MS * BASE_NS_PER_MS)
-			w->early_ns += took;
-		w->open[i] = w->open[--w->open_count];
-	}
-}
-
-static void waits_log(const struct mig_waits *w)
-{
-	if (w->count)
-		log_info("migration: the guest waited for %llu pages, %.0f us for each and %.1f "
-			 "ms at most; %.1f of the first %d ms in which it waited",
-			 (unsigned long long)w->count, (double)w->sum_ns / 1e3 / (double)w->count,
-			 (double)w->max_ns / 1e6, (double)w->early_ns / 1e6, MIG_EARLY_MS);
 }
 
 /* ---- the filler ---- */
@@ -384,7 +400,6 @@ static int filler_step(struct mig_dest *d, int64_t *heard, int64_t *said)
 		rc = filler_frame(d);
 		*heard = now;
 	}
-	waits_end(d);
 	if (!rc && now - *said > ALIVE_INTERVAL_MS * BASE_NS_PER_MS) {
 		rc = mig_dest_send(d, MIG_FRAME_ALIVE, NULL, 0);
 		*said = now;
@@ -398,6 +413,7 @@ static void *filler_main(void *arg)
 	int64_t heard = base_clock_ns(), said = heard;
 	int rc = 0;
 
+	base_sched_wake_soon();
 	while (!rc && !atomic_load(&d->filler_quit))
 		rc = filler_step(d, &heard, &said);
 	pthread_mutex_lock(&d->lock);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sched.h"
 #include "migrate/source.h"
 
 enum { RESENDS_MAX = 8 /* times that damaged pages are sent again before giving up */ };
@@ -146,7 +147,11 @@ int mig_handover_run(struct mig_source *s, uint64_t *bitmap)
 	struct base_wbuf state;
 	int64_t paused_ns = base_clock_ns();
 	struct stood t = {.last_ns = paused_ns};
-	int rc = s->ops->pause(s->guest);
+	int rc;
+
+	/* From here on a guest waits for this thread. */
+	base_sched_wake_soon();
+	rc = s->ops->pause(s->guest);
 
 	stood_for(&t, STAND_PAUSE);
 	base_wbuf_init(&state, MIG_STATE_MAX);

@@ -216,6 +216,16 @@ static int worker_push_group(struct worker *w, uint64_t group)
 	return rc;
 }
 
+static void worker_wait_until(struct mig_source *s, int64_t ns)
+{
+	struct timespec t = base_clock_timespec(ns);
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->quit && !s->cancelled && !s->error && base_clock_ns() < ns)
+		pthread_cond_timedwait(&s->cond, &s->lock, &t);
+	pthread_mutex_unlock(&s->lock);
+}
+
 /* All that is missing; first what lies where the guest has just asked. */
 static int worker_push(struct worker *w)
 {
@@ -226,6 +236,7 @@ static int worker_push(struct worker *w)
 	int rc = 0;
 
 	mig_chan_keep_short(w->chan.fd, true);
+	worker_wait_until(s, s->push_ns);
 	w->pages_sent = w->pages_zero = w->pages_unchanged = 0;
 	for (; left && !rc; left--) {
 		uint64_t hint = atomic_exchange(&s->hint[w->index], 0);

@@ -10,7 +10,12 @@
 #include "base/clock.h"
 #include "migrate/source.h"
 
-enum { ALIVE_INTERVAL_MS = 200, MISSING_WORDS = MIG_META_MAX / 8 };
+enum {
+	ALIVE_INTERVAL_MS = 200,
+	/* The guest's first pages come by request, and nothing else takes the processors and the link. */
+	HEAD_START_MS = 3,
+	MISSING_WORDS = MIG_META_MAX / 8
+};
 
 /* ---- telling what will come later ---- */
 
@@ -221,6 +226,7 @@ static void serve_start_push(struct mig_source *s)
 	pthread_mutex_lock(&s->lock);
 	s->cancelled = false; /* too late */
 	s->pushing = s->force = true;
+	s->push_ns = base_clock_ns() + HEAD_START_MS * BASE_NS_PER_MS;
 	s->chunk_pages = MIG_CHUNK_PAGES_PUSH;
 	s->work = NULL;
 	s->work_number++;

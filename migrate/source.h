@@ -53,6 +53,7 @@ struct mig_source {
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t cond;
+	int64_t push_ns;      /* it does not begin before */
 	bool pushing;	      /* the work is all that is missing */
 	const uint64_t *work; /* bitmap of the round under way */
 	unsigned work_number; /* counts up: a new round */

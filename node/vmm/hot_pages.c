@@ -7,6 +7,7 @@
 #define CR4_LA57     (UINT64_C(1) << 12)
 #define EFER_LMA     (UINT64_C(1) << 10)
 #define LARGE_LEVELS 3 /* 4 KiB, 2 MiB, 1 GiB */
+#define TASK_MAX     0x4000
 
 struct hot {
 	const struct vmm_mem *mem;
@@ -67,9 +68,13 @@ unsigned vmm_hot_pages_of(const struct vmm_mem *mem, const struct kvm_regs *r,
 		r->r15, s->idt.base, s->gdt.base, s->tr.base, s->gs.base, s->fs.base,
 	};
 	struct hot h = {.mem = mem, .index = index, .count = count, .max = max};
+	uint64_t task = BASE_MIN((uint64_t)s->tr.limit, (uint64_t)TASK_MAX);
 
 	for (unsigned i = 0; i < BASE_ARRAY_LEN(linear); i++)
 		hot_linear(&h, s, linear[i]);
+	/* Which ports a program may use stands behind the task's state. */
+	for (uint64_t at = VMM_PAGE_SIZE; at < task + VMM_PAGE_SIZE; at += VMM_PAGE_SIZE)
+		hot_linear(&h, s, s->tr.base + BASE_MIN(at, task));
 	return h.count;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/sched.h"
 #include "node/vmm/migration_impl.h"
 
 enum {
@@ -272,6 +273,8 @@ static void session_start(struct vmm_migration *m, struct migctl_msg *msg)
 	}
 	m->thread_started = true;
 	pthread_setname_np(m->thread, "migration");
+	/* The hand-over takes some steps of this thread, and the guest stands meanwhile. */
+	base_sched_wake_soon();
 	report_tick(&m->report_timer);
 }
 

@@ -240,16 +240,16 @@ static int ours_move(struct ours *o, const struct move_job *job, struct move_res
 	return err;
 }
 
-/* What the source wrote of where the downtime went. */
-static void show_downtime(const struct move_pair *p)
+/* What a side wrote of where the downtime went. */
+static void show_downtime(const struct move_pair *p, int which, const char *what)
 {
 	char path[128], line[512], *at;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "%s/0.log", p->dir);
+	snprintf(path, sizeof(path), "%s/%d.log", p->dir, which);
 	f = fopen(path, "re");
 	while (f && fgets(line, sizeof(line), f)) {
-		at = strstr(line, "the guest stood");
+		at = strstr(line, what);
 		line[strcspn(line, "\n")] = 0;
 		if (at)
 			bench_note("ours: %s", at);
@@ -271,8 +271,11 @@ int move_ours(const char *build, const struct move_job *job, struct move_result 
 		err = move_watch(&o.pair);
 	if (!err)
 		err = ours_move(&o, job, r);
-	if (!err && getenv("BENCH_VERBOSE"))
-		show_downtime(&o.pair);
+	if (!err && getenv("BENCH_VERBOSE")) {
+		bench_note("ours: downtime %.1f ms as seen from outside", r->downtime_ms);
+		show_downtime(&o.pair, 0, "the guest stood");
+		show_downtime(&o.pair, 1, "the guest waited");
+	}
 	for (int i = 0; i < 2; i++) {
 		if (o.control[i] >= 0)
 			close(o.control[i]);

@@ -76,6 +76,19 @@ static void tables_and_pages_are_named(void **state)
 	assert_true(has(n, 0x400000 + 0x7000) && has(n, 0x123000));
 }
 
+/* Behind a task's state are the ports that its program may use; the limit may be anything. */
+static void the_whole_task_is_named(void **state)
+{
+	sregs.tr.base = 0x10000;
+	sregs.tr.limit = 0x67;
+	assert_int_equal(hot(MAX), 2); /* with page 0 */
+	sregs.tr.limit = 0x206a;
+	assert_int_equal(hot(MAX), 4);
+	assert_true(has(4, 0x10000) && has(4, 0x11000) && has(4, 0x12000));
+	sregs.tr.limit = UINT32_MAX;
+	assert_int_equal(hot(MAX), 6);
+}
+
 static void tables_may_be_anything(void **state)
 {
 	unsigned n;
@@ -117,6 +130,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(tables_and_pages_are_named, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_whole_task_is_named, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(tables_may_be_anything, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(without_tables_an_address_is_a_page, set_up,
 						tear_down),
