@@ -18,6 +18,7 @@ struct mpd_chunk {
 	struct base_list link;
 	size_t len, off;
 	int fd;
+	bool borrowed; /* the caller's, until it has to wait in the queue */
 	uint8_t data[];
 };
 
@@ -30,11 +31,17 @@ static void conn_free(void *arg)
 	free(c);
 }
 
+static void chunk_drop_fd(struct mpd_chunk *k)
+{
+	if (k->fd >= 0 && !k->borrowed)
+		close(k->fd);
+	k->fd = -1;
+}
+
 static void chunk_free(struct mpd_chunk *k)
 {
 	base_list_del(&k->link);
-	if (k->fd >= 0)
-		close(k->fd);
+	chunk_drop_fd(k);
 	free(k);
 }
 
@@ -121,8 +128,7 @@ static int conn_write_once(struct mpd_conn *c)
 	if (m.msg_control && n > 0) {
 		struct mpd_chunk *k = base_list_entry(c->out.next, struct mpd_chunk, link);
 
-		close(k->fd);
-		k->fd = -1;
+		chunk_drop_fd(k);
 	}
 	conn_written(c, (size_t)n);
 	return 0;
@@ -196,12 +202,26 @@ static struct mpd_chunk *chunk_new(size_t len, int fd)
 	base_list_init(&k->link);
 	k->len = len;
 	k->off = 0;
-	k->fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (fd >= 0 && k->fd < 0) {
-		free(k);
-		return NULL;
-	}
+	k->fd = fd;
+	k->borrowed = true;
 	return k;
+}
+
+/*
+ * What could not be written at once waits with a descriptor of its own. The usual case needs none, and so
+ * it works where there is none.
+ */
+static int conn_own_fds(struct mpd_conn *c)
+{
+	base_list_foreach (k, &c->out, struct mpd_chunk, link) {
+		if (k->fd < 0 || !k->borrowed)
+			continue;
+		k->fd = fcntl(k->fd, F_DUPFD_CLOEXEC, 0);
+		k->borrowed = false;
+		if (k->fd < 0)
+			return -errno;
+	}
+	return 0;
 }
 
 /* A link cuts what it sends into records; the reader joins them again. */
@@ -234,13 +254,14 @@ void mpd_conn_send(struct mpd_conn *c, const void *hdr, size_t hdr_len, const vo
 		   size_t len, int fd)
 {
 	struct mpd_chunk *k;
+	int rc;
 
 	if (c->dead)
 		return;
 	if (c->secure) {
 		const struct iovec iov[2] = {{(void *)hdr, hdr_len}, {(void *)body, len}};
-		int rc = c->hello_done ? conn_send_sealed(c, iov) : -ENOTCONN;
 
+		rc = c->hello_done ? conn_send_sealed(c, iov) : -ENOTCONN;
 		if (rc)
 			conn_give_up(c, rc);
 		return;
@@ -254,6 +275,9 @@ void mpd_conn_send(struct mpd_conn *c, const void *hdr, size_t hdr_len, const vo
 	if (len)
 		memcpy(k->data + hdr_len, body, len);
 	conn_queue(c, k);
+	rc = fd < 0 || c->dead ? 0 : conn_own_fds(c);
+	if (rc)
+		conn_give_up(c, rc);
 }
 
 void mpd_conn_frame(struct mpd_conn *c, enum mp_frame_type type, uint32_t req,

@@ -34,6 +34,7 @@ enum {
 	MPD_DSIG = 0x408c41, /* data signature of x86-64 Linux */
 	MPD_ENC_XDR = 0x10000000,
 	MPD_VERSION = 1,
+	MPD_SPARE_FDS = 4, /* a console: its connection, its segment */
 };
 
 struct mpd;
@@ -206,8 +207,17 @@ struct mpd {
 	uint64_t calls_served;
 	int64_t bail_ns; /* a slave that is no member by then leaves */
 	int lock_fd, log_fd;
-	int spare_fd; /* given up to refuse a connection when descriptors ran out */
+	int spare_fds[MPD_SPARE_FDS]; /* mpd_fds.c */
 };
+
+/* mpd_fds.c: what is kept for the day that descriptors run out. */
+void mpd_fds_setup(struct mpd *pd);
+/* Takes the spare ones again where it can; whether all are there. */
+bool mpd_fds_spare(struct mpd *pd);
+/* Gives them up, for one who has to be served. */
+void mpd_fds_release(struct mpd *pd);
+/* Out of descriptors: accepts and closes one, so that the caller learns of it. */
+void mpd_fds_shed(struct mpd *pd, int listen_fd);
 
 /* mpd_life.c: from start to end. */
 void mpd_stop(struct mpd *pd, int code);
@@ -266,8 +276,6 @@ void mpd_task_reaped(struct mpd *pd, pid_t pid, int status, const struct rusage 
 void mpd_task_send(struct mpd_task *t, const void *hdr, size_t hdr_len, const void *body,
 		   size_t len);
 void mpd_task_ctl(struct mpd_task *t, enum mp_ctl what, const void *p, size_t len, int fd);
-/* Out of descriptors: accepts and closes one, so that the caller learns of it. */
-void mpd_fd_shed(struct mpd *pd, int listen_fd);
 void mpd_task_wake(struct mpd_task *t);
 void mpd_task_connect(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b);
 

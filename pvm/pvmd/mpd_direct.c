@@ -441,7 +441,7 @@ static void direct_accept(struct base_watch *w, uint32_t events)
 	(void)events;
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE)
-			mpd_fd_shed(pd, w->fd);
+			mpd_fds_shed(pd, w->fd);
 		return;
 	}
 	if (dials_in(pd) >= DIALS_MAX) {

@@ -138,7 +138,7 @@ static int error_of(int rc)
 static int launch_one(struct mpd *pd, int32_t ptid, struct launch *l)
 {
 	const struct mpd_spawn_req *r = l->r;
-	struct mpd_task *t = mpd_task_new(pd, r->file);
+	struct mpd_task *t = mpd_fds_spare(pd) ? mpd_task_new(pd, r->file) : NULL;
 	int fds[2], rc;
 
 	if (!t)

@@ -306,21 +306,7 @@ static void setup_limits(struct mpd *pd)
 	/* Without it fewer tasks fit. */
 	if (setrlimit(RLIMIT_NOFILE, &r))
 		log_warn("descriptor limit stays at %llu", (unsigned long long)pd->nofile.rlim_cur);
-	pd->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-}
-
-void mpd_fd_shed(struct mpd *pd, int listen_fd)
-{
-	int fd;
-
-	if (pd->spare_fd < 0)
-		return;
-	close(pd->spare_fd);
-	fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	if (fd >= 0)
-		close(fd);
-	pd->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	mpd_log(pd, "out of descriptors: a connection was refused");
+	mpd_fds_setup(pd);
 }
 
 int mpd_life_setup(struct mpd *pd)

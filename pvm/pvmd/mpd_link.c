@@ -249,7 +249,7 @@ static void link_accept(struct base_watch *w, uint32_t events)
 	(void)events;
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE)
-			mpd_fd_shed(pd, w->fd);
+			mpd_fds_shed(pd, w->fd);
 		return;
 	}
 	s = pd->stranger_count < STRANGER_MAX ? calloc(1, sizeof(*s)) : NULL;

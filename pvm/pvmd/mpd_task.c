@@ -420,24 +420,54 @@ static void guest_frame(struct mpd_conn *c, const struct mp_frame *f, const uint
 
 static const struct mpd_conn_ops guest_ops = {.frame = guest_frame, .closed = guest_closed};
 
+static int task_accept_fd(struct mpd *pd, int listen_fd)
+{
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd >= 0 || (errno != EMFILE && errno != ENFILE))
+		return fd;
+	mpd_fds_release(pd);
+	return accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
+/*
+ * Where descriptors are short, the last ones are for a console, which may free others, and not for the
+ * tasks that we started.
+ */
+static bool may_come(struct mpd *pd, pid_t pid)
+{
+	struct mpd_task *t;
+
+	if (mpd_fds_spare(pd))
+		return true;
+	t = enrol_find(pd, pid, 0);
+	if (t && t->child)
+		return false;
+	mpd_fds_release(pd);
+	return true;
+}
+
 static void task_accept(struct base_watch *w, uint32_t events)
 {
 	struct mpd *pd = base_container_of(w, struct mpd, listen_task);
-	int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = task_accept_fd(pd, w->fd);
 	struct ucred who;
 	socklen_t len = sizeof(who);
 	struct mpd_conn *c;
 	struct guest *g;
 
 	(void)events;
-	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE)
-			mpd_fd_shed(pd, w->fd);
+	if (fd < 0)
 		return;
-	}
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) || who.uid != getuid()) {
 		log_warn("a process of another user (%u) was refused", (unsigned)who.uid);
 		close(fd);
+		return;
+	}
+	if (!may_come(pd, who.pid)) {
+		close(fd);
+		mpd_log(pd, "out of descriptors: task %d was refused; raise the limit (ulimit -n)",
+			(int)who.pid);
 		return;
 	}
 	g = calloc(1, sizeof(*g));
