@@ -36,6 +36,9 @@ struct dsm_callbacks {
 	void (*message)(void *ctx, uint8_t peer, const void *data, size_t len);
 	/* dsm_is_released(); service thread. May be NULL. */
 	void (*released)(void *ctx);
+	/* The views have lost these pages, and no other slice has written them yet; `bytes`: what they
+	 * hold. Service thread; must not block. May be NULL. */
+	void (*lost)(void *ctx, uint64_t gfn, uint64_t count, const uint8_t *bytes);
 	/* Of a peer between dsm_admit() and dsm_keep(): 0: its link is there; else there is none (any
 	 * more), and why. Service thread; must not block. May be NULL. */
 	void (*link)(void *ctx, uint8_t peer, int err);

@@ -78,8 +78,15 @@ static int op_protect(void *ctx, uint64_t gfn, uint64_t count)
 
 static int op_unmap(void *ctx, uint64_t gfn, uint64_t count)
 {
-	dsm_track_lost(ctx, gfn, count);
-	return dsm_uffd_unmap(((struct dsm *)ctx)->uffd, gfn, count);
+	struct dsm *d = ctx;
+	int err;
+
+	dsm_track_lost(d, gfn, count);
+	err = dsm_uffd_unmap(d->uffd, gfn, count);
+	if (!err && d->callbacks && d->callbacks->lost)
+		d->callbacks->lost(d->ctx, gfn, count,
+				   dsm_uffd_alias(d->uffd) + gfn * DSM_PAGE_SIZE);
+	return err;
 }
 
 static int op_store(void *ctx, uint64_t gfn, const void *bytes)

@@ -193,6 +193,26 @@ static bool kvm_probe_cmpxchg16b(const struct vmm_kvm *kvm)
 	return ok;
 }
 
+/* Where neither module is, KVM does without the processor's help. */
+static bool kvm_has_shadow_paging(void)
+{
+	static const char *const nested[] = {"/sys/module/kvm_amd/parameters/npt",
+					     "/sys/module/kvm_intel/parameters/ept"};
+
+	for (unsigned i = 0; i < BASE_ARRAY_LEN(nested); i++) {
+		int fd = open(nested[i], O_RDONLY | O_CLOEXEC);
+		char on = 0;
+
+		if (fd < 0)
+			continue;
+		if (read(fd, &on, 1) != 1)
+			on = 0;
+		close(fd);
+		return on != 'Y' && on != '1';
+	}
+	return true;
+}
+
 static bool kvm_protect_by_hand(struct vmm_kvm *kvm)
 {
 	struct kvm_enable_cap cap = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
@@ -212,6 +232,7 @@ static void kvm_probe_optional(struct vmm_kvm *kvm)
 	kvm->has_guest_debug = kvm_cap(kvm, KVM_CAP_SET_GUEST_DEBUG) > 0;
 	kvm->manual_protect = kvm_protect_by_hand(kvm);
 	kvm->tsc_stable = kvm_host_tsc_stable();
+	kvm->shadow_paging = kvm_has_shadow_paging();
 	n = kvm_cap(kvm, KVM_CAP_XSAVE2);
 	kvm->xsave_bytes = BASE_MAX((size_t)n, sizeof(struct kvm_xsave));
 	n = kvm_cap(kvm, KVM_CAP_MAX_VCPUS);

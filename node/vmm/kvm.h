@@ -28,6 +28,8 @@ struct vmm_kvm {
 	/* False where guest user mode reads the host's TSC as it is, whatever offset KVM was told:
 	 * where it runs without VT-x or SVM. */
 	bool has_tsc_offset;
+	/* The guest's page tables are not walked by the processor: KVM keeps others for it. shadow.h */
+	bool shadow_paging;
 	/* False where KVM emulates guest kernel mode one by one and cannot do this one. */
 	bool has_cmpxchg16b;
 	unsigned vcpu_max;

@@ -114,6 +114,11 @@ static void on_dsm_failed(void *ctx, int err, uint8_t peer, const char *why)
 	span_lost(s, reason);
 }
 
+static void on_dsm_lost(void *ctx, uint64_t gfn, uint64_t count, const uint8_t *bytes)
+{
+	vmm_shadow_lost(((struct vmm_span *)ctx)->shadow, bytes, count);
+}
+
 static void on_dsm_released(void *ctx)
 {
 	span_tell(ctx, VMM_SPAN_PLACES, NULL);
@@ -182,6 +187,7 @@ int vmm_span_new(const struct vmm_span_config *config, struct vmm_span **out)
 	s->callbacks = (struct dsm_callbacks){.failed = on_dsm_failed,
 					      .message = span_receive,
 					      .released = on_dsm_released,
+					      .lost = on_dsm_lost,
 					      .link = span_join_link};
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_mutex_init(&s->sampling, NULL);
@@ -386,8 +392,10 @@ static void *linker_main(void *arg)
 
 int vmm_span_start(struct vmm_span *s)
 {
-	int err = dsm_start(s->dsm);
+	int err = vmm_shadow_new(s->config.vcpus, &s->shadow);
 
+	if (!err)
+		err = dsm_start(s->dsm);
 	if (!err && span_leads(s))
 		err = span_io_start(s);
 	if (!err)
@@ -414,6 +422,7 @@ void vmm_span_free(struct vmm_span *s)
 	span_io_stop(s);
 	vmm_irqchip_set_remote(s->config.irq, NULL, NULL);
 	dsm_free(s->dsm);
+	vmm_shadow_free(s->shadow);
 	pthread_cond_destroy(&s->changed);
 	pthread_mutex_destroy(&s->sampling);
 	pthread_mutex_destroy(&s->lock);

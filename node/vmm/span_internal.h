@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "dsm/dsm.h"
+#include "node/vmm/shadow.h"
 #include "node/vmm/span.h"
 #include "node/vmm/span_wire.h"
 
@@ -53,6 +54,7 @@ struct vmm_span {
 	_Atomic(uint16_t) gone;		      /* slices that have left; bits */
 	uint8_t home[VMM_SLICE_MAX];	      /* of each part's pages; the main thread's */
 	struct dsm *dsm;
+	struct vmm_shadow *shadow; /* or NULL */
 	struct dsm_callbacks callbacks;
 	pthread_t linker;
 	bool linker_started;

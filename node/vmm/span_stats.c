@@ -93,6 +93,7 @@ void vmm_span_stats(struct vmm_span *s, void (*fn)(void *arg, const char *name, 
 	struct out o = {fn, arg};
 	struct xp_counters x[DSM_NODE_MAX];
 	struct dsm_stats d;
+	uint64_t flushes, tables;
 
 	if (!s->dsm)
 		return;
@@ -101,6 +102,9 @@ void vmm_span_stats(struct vmm_span *s, void (*fn)(void *arg, const char *name, 
 	for (unsigned i = 0; i < vmm_span_first_vcpu(&s->slices, s->slices.count); i++)
 		put(&o, span_where(s, i), "vcpu%u.slice", i);
 	put(&o, s->clock_steps, "dsm.clock_steps");
+	vmm_shadow_stats(s->shadow, &flushes, &tables);
+	put(&o, flushes, "dsm.table_flushes");
+	put(&o, tables, "dsm.tables_lost");
 	put_faults(&o, &d);
 	for (unsigned i = 0; i < s->slices.count; i++)
 		if (i != s->self)

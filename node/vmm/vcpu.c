@@ -246,6 +246,16 @@ void vmm_vcpu_kick(struct vmm_vcpu *v)
 	}
 }
 
+/* Without a look at whether it has been kicked: whoever did may not have sent the signal yet. */
+static void vcpu_drive_out(struct vmm_vcpu *v)
+{
+	atomic_store(&v->pending, 1);
+	if (atomic_load(&v->place) == VCPU_IN_GUEST)
+		syscall(SYS_tgkill, getpid(), v->tid, KICK_SIGNAL);
+	else
+		syscall(SYS_futex, &v->pending, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
 static int64_t vcpu_deadline_ns(struct vmm_vcpu *v)
 {
 	uint64_t tsc = vcpu_guest_tsc(v);
@@ -397,6 +407,18 @@ static void vcpu_enter(struct vmm_vcpu *v)
 	}
 }
 
+/* Under the lock. */
+static bool gate_is_shut(const struct vmm_vcpus *all)
+{
+	return (all->paused || all->held_back) && !all->stopping;
+}
+
+static void gate_moved(struct vmm_vcpus *all)
+{
+	atomic_store(&all->closed, all->paused || all->held_back || all->stopping);
+	pthread_cond_broadcast(&all->changed);
+}
+
 /* At the gate: acknowledges a pause and waits for its end. False: the thread shall end. */
 static bool vcpu_gate(struct vmm_vcpu *v)
 {
@@ -407,13 +429,13 @@ static bool vcpu_gate(struct vmm_vcpu *v)
 	if (!atomic_load(&all->closed))
 		return true;
 	pthread_mutex_lock(&all->lock);
-	if (all->paused && !all->stopping) {
+	if (gate_is_shut(all)) {
 		pthread_mutex_unlock(&all->lock);
 		vcpu_finish_io(v);
 		pthread_mutex_lock(&all->lock);
 		all->parked++;
 		pthread_cond_broadcast(&all->changed);
-		while (all->paused && !all->stopping)
+		while (gate_is_shut(all))
 			pthread_cond_wait(&all->changed, &all->lock);
 		all->parked--;
 		v->armed = 0;
@@ -530,7 +552,7 @@ void vmm_vcpus_close(struct vmm_vcpus *all)
 {
 	pthread_mutex_lock(&all->lock);
 	all->paused = true;
-	atomic_store(&all->closed, true);
+	gate_moved(all);
 	pthread_mutex_unlock(&all->lock);
 	for (unsigned i = 0; i < all->count; i++)
 		vmm_vcpu_kick(all->vcpu[i]);
@@ -543,8 +565,25 @@ void vmm_vcpus_reopen(struct vmm_vcpus *all)
 		atomic_store(&all->vcpu[i]->pending, 1);
 	pthread_mutex_lock(&all->lock);
 	all->paused = false;
-	atomic_store(&all->closed, all->stopping);
-	pthread_cond_broadcast(&all->changed);
+	gate_moved(all);
+	pthread_mutex_unlock(&all->lock);
+}
+
+void vmm_vcpus_hold_back(struct vmm_vcpus *all)
+{
+	pthread_mutex_lock(&all->lock);
+	all->held_back = true;
+	gate_moved(all);
+	pthread_mutex_unlock(&all->lock);
+	for (unsigned i = 0; i < all->count; i++)
+		vcpu_drive_out(all->vcpu[i]);
+}
+
+void vmm_vcpus_let_go(struct vmm_vcpus *all)
+{
+	pthread_mutex_lock(&all->lock);
+	all->held_back = false;
+	gate_moved(all);
 	pthread_mutex_unlock(&all->lock);
 }
 
@@ -571,8 +610,7 @@ static void vcpus_open(struct vmm_vcpus *all)
 	}
 	pthread_mutex_lock(&all->lock);
 	all->paused = false;
-	atomic_store(&all->closed, all->stopping);
-	pthread_cond_broadcast(&all->changed);
+	gate_moved(all);
 	/* A pause right after this must not count threads that have not left the gate yet. */
 	pthread_mutex_unlock(&all->lock);
 }
@@ -601,8 +639,7 @@ void vmm_vcpus_stop(struct vmm_vcpus *all)
 {
 	pthread_mutex_lock(&all->lock);
 	all->stopping = true;
-	atomic_store(&all->closed, true);
-	pthread_cond_broadcast(&all->changed);
+	gate_moved(all);
 	pthread_mutex_unlock(&all->lock);
 	for (unsigned i = 0; i < all->count; i++) {
 		struct vmm_vcpu *v = all->vcpu[i];

@@ -55,6 +55,7 @@ struct vmm_vcpus {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool paused, stopping; /* under lock */
+	bool held_back;	       /* vmm_vcpus_hold_back(); under lock */
 	_Atomic(bool) closed;  /* one of them: look under the lock. Set before the kick. */
 	unsigned parked;       /* threads at the gate */
 	uint64_t paused_tsc;   /* the guest's TSC stands here while paused */
@@ -110,6 +111,14 @@ void vmm_vcpus_resume_with(struct vmm_vcpus *all, uint64_t offset);
 void vmm_vcpus_new_offset(struct vmm_vcpus *all);
 /* Closes the gate and kicks, without waiting: for a slice whose memory has gone away. */
 void vmm_vcpus_close(struct vmm_vcpus *all);
+
+/*
+ * When it returns no vCPU can get any further in the guest, wherever it is, nor take a page that comes from
+ * now on for an instruction, until vmm_vcpus_let_go(). Does not wait: one that sleeps in a page fault goes to
+ * the gate when its page has come. Counts as neither pause nor halt. Any thread but a vCPU's.
+ */
+void vmm_vcpus_hold_back(struct vmm_vcpus *all);
+void vmm_vcpus_let_go(struct vmm_vcpus *all);
 
 /* After close, for memory that has come back: whoever did reach the gate goes on, with the clock as it is. */
 void vmm_vcpus_reopen(struct vmm_vcpus *all);

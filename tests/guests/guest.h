@@ -58,7 +58,7 @@ static inline void cpu_pause(void)
 }
 
 /* A call of ring 0: see start.S. */
-enum { RING0_HALT, RING0_RDMSR, RING0_WRMSR, RING0_IF };
+enum { RING0_HALT, RING0_RDMSR, RING0_WRMSR, RING0_IF, RING0_FLUSH };
 
 /* sti; hlt in ring 0: returns after one interrupt. */
 static inline void cpu_halt(void)
@@ -83,6 +83,17 @@ static inline void irq_disable(void)
 static inline void irq_enable(void)
 {
 	irq_flag(0x200);
+}
+
+/* The page directories of all 4 GiB: 2 MiB an entry, shared by all CPUs. */
+extern volatile uint64_t pd[2048];
+
+/* This CPU's TLB. */
+static inline void tlb_flush(void)
+{
+	register uint64_t call __asm__("r11") = RING0_FLUSH;
+
+	__asm__ volatile("int3" : : "r"(call) : "rax", "memory");
 }
 
 static inline uint64_t rdmsr(uint32_t msr)

@@ -5,6 +5,7 @@
  * IOPL is not heeded) and reaches every page below 4 GiB, the LAPIC's registers included. What is left for ring 0 is an IDT:
  *   int3          a call of ring 0 (not every KVM can deliver "int n"); r11 says which:
  *     0 sti; hlt: halt until the next interrupt   1 rdmsr   2 wrmsr   3 IF of edi
+ *     4 cr3 anew: forgets what has been translated
  *   0x50 .. 0x5f  devices and IPIs: counts[vector - 0x50]++, EOI
  */
 #define CS64   0x10
@@ -121,6 +122,10 @@ gate_if:			/* edi: 0x200 or 0, into the saved flags */
 	andl $~0x200, 16(%rsp)
 	orl %edi, 16(%rsp)
 	iretq
+gate_flush:
+	movq %cr3, %rax
+	movq %rax, %cr3
+	iretq
 
 /* Faults: the vector is on the stack; the code and RIP go to ring 3's reporter. */
 gate_fault:
@@ -169,7 +174,7 @@ fault_\n: pushq $\n
 	.section .rodata
 	.balign 8
 gate_calls:
-	.quad gate_halt, gate_rdmsr, gate_wrmsr, gate_if
+	.quad gate_halt, gate_rdmsr, gate_wrmsr, gate_if, gate_flush
 gate_table:			/* {vector, address}, ended by address 0 */
 	.quad 3, gate_call
 	.macro gate_entry v p n
@@ -222,6 +227,7 @@ fault_rip: .quad 0
 	.balign 64
 counts:	.fill 16, 8, 0
 
+	.globl pd
 	.balign 4096
 pml4:	.quad pdpt + 7
 	.fill 511, 8, 0

@@ -13,6 +13,7 @@ guest 'dirty: PASS' dirty 'mib=48 seconds=1 rate=200' 1:32M 1:64M
 guest 'atomics: PASS' atomics 'cpus=4 rounds=300' 1:32M 2:32M 1:32M
 guest 'litmus: PASS' litmus 'rounds=40 x=40 y=72' 1:32M 1:32M 1:32M 1:32M
 guest 'tsc: PASS' tsc rounds=100 1:32M 1:32M
+guest 'remap: PASS' remap rounds=50 1:32M 1:32M
 more=(--encrypt)
 guest 'pingpong: PASS' pingpong rounds=50 1:32M 1:32M
 

@@ -1,8 +1,9 @@
 /*
- * lab-guest-work [share]: runs inside a Linux guest as one static program. A thread on each processor;
+ * lab-guest-work [share|remap]: runs inside a Linux guest as one static program. A thread on each processor;
  * together they add, swap under a lock, and write memory that the others check. Prints one line of
  * what was done and "work: OK", or what went wrong.
  * share: all threads write one page until a line comes in, for ten minutes at most.
+ * remap: the first processor puts another page at an address that the second reads, again and again.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -12,10 +13,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { THREADS_MAX = 64, LOCKS = 20, PAGES = 64, PAGE_WORDS = 512 };
+enum { THREADS_MAX = 64, LOCKS = 20, PAGES = 64, PAGE_WORDS = 512, REMAPS = 6 };
 
 static unsigned count;
 static _Atomic uint64_t sum, wrong;
@@ -45,15 +47,21 @@ static uint64_t primes(uint64_t from, uint64_t n)
 	return s;
 }
 
-static void *work(void *arg)
+static void stay_on(uint64_t processor)
 {
-	uint64_t me = (uintptr_t)arg, next = (me + 1) % count;
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
-	CPU_SET(me, &set);
+	CPU_SET(processor, &set);
 	if (sched_setaffinity(0, sizeof(set), &set) != 0)
 		wrong++;
+}
+
+static void *work(void *arg)
+{
+	uint64_t me = (uintptr_t)arg, next = (me + 1) % count;
+
+	stay_on(me);
 	pthread_barrier_wait(&barrier);
 	sum += primes(me, 20000);
 	for (int i = 0; i < LOCKS; i++) {
@@ -80,13 +88,9 @@ static _Atomic int enough;
 
 static void *share(void *arg)
 {
-	uint64_t me = (uintptr_t)arg, i;
-	cpu_set_t set;
+	uint64_t i;
 
-	CPU_ZERO(&set);
-	CPU_SET(me, &set);
-	if (sched_setaffinity(0, sizeof(set), &set) != 0)
-		wrong++;
+	stay_on((uintptr_t)arg);
 	for (i = 0; !enough; i++) {
 		shared.sum++;
 		/* The others may have asked for the page meanwhile. */
@@ -132,6 +136,66 @@ static int share_page(void)
 	return 0;
 }
 
+/*
+ * A page of the first processor's making, moved to where the former one was: the kernel has the second
+ * processor forget where that lay. What it reads next says whether it did.
+ */
+static _Atomic uint64_t turn;
+static volatile uint64_t *window, *fresh;
+
+static void turn_wait(uint64_t n)
+{
+	while (turn < n)
+		sched_yield();
+}
+
+static void *remap(void *arg)
+{
+	stay_on((uintptr_t)arg);
+	for (uint64_t i = 1; i <= REMAPS; i++) {
+		void *const at = (void *)window, *const page = (void *)fresh;
+
+		if (arg) {
+			turn_wait(2 * i - 1);
+			if (*window != mark(0, 0, i)) {
+				printf("work: remap %llu read %llx\n", (unsigned long long)i,
+				       (unsigned long long)*window);
+				wrong++;
+			}
+			turn = 2 * i;
+			continue;
+		}
+		if (mmap(page, sizeof(shared), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != page)
+			wrong++;
+		*fresh = mark(0, 0, i);
+		if (mremap(page, sizeof(shared), sizeof(shared), MREMAP_MAYMOVE | MREMAP_FIXED,
+			   at) != at)
+			wrong++;
+		turn = 2 * i - 1;
+		turn_wait(2 * i);
+	}
+	return NULL;
+}
+
+static int remap_pages(void)
+{
+	char *p = mmap(NULL, 4 * sizeof(shared), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED || count < 2)
+		return 2;
+	window = (void *)p;
+	fresh = (void *)(p + 2 * sizeof(shared));
+	count = 2;
+	if (start(remap) != 0)
+		return 2;
+	join();
+	printf("work: %d pages in turn at one address, wrong %llu\n", REMAPS,
+	       (unsigned long long)wrong);
+	puts(wrong ? "work: remap FAILED" : "work: remap OK");
+	return wrong != 0;
+}
+
 int main(int argc, char **argv)
 {
 	const uint64_t should = 21171191; /* the primes below 20000 */
@@ -142,6 +206,8 @@ int main(int argc, char **argv)
 		return 2;
 	if (argc > 1 && !strcmp(argv[1], "share"))
 		return share_page();
+	if (argc > 1 && !strcmp(argv[1], "remap"))
+		return remap_pages();
 	clock_gettime(CLOCK_MONOTONIC, &a);
 	if (start(work) != 0)
 		return 2;
