@@ -160,11 +160,16 @@ struct mp_msg *mp_msg_new(int enc)
 
 	if (!m)
 		return NULL;
-	memset(m, 0, sizeof(*m));
+	/* One by one: all of it is zeroed by `rep stos`, which took a seventh of a message's time. */
+	m->head = (struct mp_head){.enc = enc};
 	m->refs = 1;
-	m->head.enc = enc;
+	m->mid = 0;
+	m->mode = MP_MODE_PACK;
 	m->segs = m->few;
+	m->seg_count = 0;
 	m->seg_cap = BASE_ARRAY_LEN(m->few);
+	m->len = 0;
+	mp_msg_rewind(m);
 	return m;
 }
 
