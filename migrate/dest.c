@@ -417,7 +417,7 @@ static int dest_prepare(struct mig_dest *d, const struct mig_head *h)
 	BASE_AUTO_FREE uint8_t *state = malloc(h->data_len + 1);
 	struct iovec iov = {state, h->data_len};
 	uint64_t meta[4] = {0};
-	int64_t start = base_clock_ns(), flushed = start, checked = start;
+	int64_t start = base_clock_ns(), flushed = start, checked = start, loaded;
 	bool post;
 	int rc;
 
@@ -443,12 +443,15 @@ static int dest_prepare(struct mig_dest *d, const struct mig_head *h)
 		rc = mig_fill_start(d);
 	if (!rc)
 		rc = dest_load(d, state, h->data_len);
+	loaded = base_clock_ns();
+	if (!rc)
+		rc = mig_dest_event(d, post ? MIG_EV_RX_PREPARE_POSTCOPY : MIG_EV_RX_PREPARE);
 	if (!rc)
 		log_info("migration: the last pages were waited for %.1f ms, the memory was "
 			 "checked in %.1f, the state loaded in %.1f",
 			 (double)(flushed - start) / 1e6, (double)(checked - flushed) / 1e6,
-			 (double)(base_clock_ns() - checked) / 1e6);
-	return rc ? rc : mig_dest_event(d, post ? MIG_EV_RX_PREPARE_POSTCOPY : MIG_EV_RX_PREPARE);
+			 (double)(loaded - checked) / 1e6);
+	return rc;
 }
 
 static uint64_t dest_frames(struct mig_dest *d)

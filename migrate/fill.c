@@ -40,7 +40,10 @@ static int fill_alloc(struct mig_dest *d)
 		d->missing = calloc(fill_words(d), sizeof(*d->missing));
 	if (!d->asked)
 		d->asked = calloc(fill_words(d), sizeof(*d->asked));
-	return d->missing && d->asked ? 0 : -ENOMEM;
+	/* Touched before the guest waits for what comes into it. */
+	if (!d->filler.bounce && !mig_dest_bounce(&d->filler))
+		memset(d->filler.bounce, 0, (size_t)MIG_CHUNK_PAGES_OLD * MIG_PAGE_SIZE);
+	return d->missing && d->asked && d->filler.bounce ? 0 : -ENOMEM;
 }
 
 static bool is_missing(const struct mig_dest *d, uint64_t index)
