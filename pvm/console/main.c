@@ -40,8 +40,16 @@ static void read_rc(void)
 
 int main(int argc, char **argv)
 {
-	int tid = connect_daemon(argc, argv);
+	int tid;
 
+	if (argc > 1 && !strcmp(argv[1], "--help")) {
+		printf("usage: pvm [-d<debug mask>] [-n<host name>] [hostfile]\n"
+		       "The console of the Parallel Virtual Machine: starts the daemon of this host if none runs, with\n"
+		       "these arguments (pvmd3(8)), and reads commands; `help` lists them, `quit` leaves the machine as\n"
+		       "it is, `halt` ends it.\n");
+		return 0;
+	}
+	tid = connect_daemon(argc, argv);
 	if (tid < 0) {
 		fprintf(stderr, "pvm: %s\n", con_error(tid));
 		return 1;

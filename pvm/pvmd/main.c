@@ -9,11 +9,21 @@
 #include "pvm/pvmd/mpd.h"
 #include "pvm/pvmd/mpd_hosted.h"
 
+#define USAGE "usage: pvmd3 [-d<debug mask>] [-n<host name>] [hostfile]\n"
+
 static int usage(const char *what)
 {
-	fprintf(stderr, "pvmd3: %s\nusage: pvmd3 [-d<debug mask>] [-n<host name>] [hostfile]\n",
-		what);
+	fprintf(stderr, "pvmd3: %s\n" USAGE, what);
 	return 2;
+}
+
+static void help(void)
+{
+	printf(USAGE
+	       "The daemon of a Parallel Virtual Machine on this host; `pvm` is its console.\n"
+	       "  -d<debug mask>  more in the log, /tmp/pvml.<uid>\n"
+	       "  -n<host name>   the name and address of this host\n"
+	       "  hostfile        hosts to add; pvmd3(8) tells what its lines may have\n");
 }
 
 static int option(struct mpd *pd, const char *a)
@@ -146,6 +156,10 @@ int main(int argc, char **argv)
 	int rc, out = 1;
 
 	base_log_init("pvmd3");
+	if (argc > 1 && !strcmp(argv[1], "--help")) {
+		help();
+		return 0;
+	}
 	rc = parse(&pd, argc, argv);
 	if (rc)
 		return rc;

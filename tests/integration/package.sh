@@ -18,7 +18,8 @@ cpack -G DEB -B "$work" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 deb=$(echo "$work"/pangaea_*.deb)
 failed=0
 dpkg-deb -c "$deb" >"$work/files"
-for file in usr/bin/pangaea usr/sbin/pangaead usr/libexec/pangaea/pangaea-vmm usr/bin/pvmd3 usr/bin/pvm \
+for file in usr/bin/pangaea usr/sbin/pangaead usr/libexec/pangaea/pangaea-vmm usr/bin/pvmd3 usr/bin/pvmd usr/bin/pvm \
+  usr/share/man/man8/pvmd3.8 usr/share/man/man3/pvm_send.3 \
   usr/lib/systemd/system/pangaead.service usr/lib/udev/rules.d/60-pangaea.rules usr/lib/tmpfiles.d/pangaea.conf \
   usr/share/bash-completion/completions/pangaea; do
   grep -q " \./$file\( ->.*\)\?$" "$work/files" || { echo "missing in the package: $file"; failed=1; }
