@@ -158,6 +158,9 @@ static void join_done(void *arg, const struct vmmctl_reply *r)
 
 	j->joined = !r->error;
 	if (r->error) {
+		/* A process that ends may have no time to say so. */
+		if (r->error == -ECONNRESET)
+			blame(j, "the guest has ended");
 		blame(j, r->text && r->text[0] ? r->text : strerror(-r->error));
 		stop_slice(j); /* or its agent would not answer yet */
 	}
