@@ -156,6 +156,34 @@ dies 2
 unset 'pids[2]'
 over 'MiB written' 'and ends well'
 
+# A guest that resets itself while a slice joins, and when it is a member.
+mkfifo "$dir/keys"
+input=$dir/keys
+begin triplefault keys=1 1:32M 1:32M
+input=/dev/null
+boots() { # N: it has done so N times
+  local n=0
+  until [ "$(grep -c booted "$dir/out.0")" = "$1" ]; do
+    [ $((n++)) -lt 200 ] || { echo "FAIL: the guest does not boot"; show; return 1; }
+    read -rt 0.1 <> <(:)
+  done
+}
+boots 1
+vm 0 empty 1 0 && left 1 || { echo "FAIL: slice 1 does not leave"; show; }
+starts 1 '0,0:0,0' "${address[0]}" self
+kill -STOP "${pids[1]}"
+asks 1
+joining 1
+echo >"$dir/keys"
+boots 2
+kill -CONT "${pids[1]}"
+wait "$asked" || { echo "FAIL: slice 1 does not join: $(cat "$dir/said")"; show; }
+at 'slice1.gone 0' 'part1.home 1' && moves 0 1
+echo >"$dir/keys"
+boots 3
+vm 0 kill >/dev/null
+over booted 'a guest that resets itself while a slice joins'
+
 # Those that stood meanwhile have had their time to see it.
 n=0
 while kill -0 "${late[@]}" 2>/dev/null && [ $((n++)) -lt 200 ]; do read -rt 0.1 <> <(:); done
