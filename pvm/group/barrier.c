@@ -284,6 +284,20 @@ void gs_barrier_setup(struct gs_members *m, int me)
 	end(&aside, old);
 }
 
+int gs_barrier_watch_all(struct gs_members *m)
+{
+	struct gs_aside aside;
+	int rc;
+
+	if (m->watching_all)
+		return PvmOk;
+	gs_aside_begin(&aside, GS_ROUND_CTX);
+	rc = pvm_notify(PvmTaskExit, tag_of(m, STEP_LEFT), m->slots, m->tids);
+	gs_aside_end(&aside);
+	m->watching_all = rc >= 0;
+	return BASE_MIN(rc, 0);
+}
+
 void gs_barrier_news(struct gs_members *m)
 {
 	struct gs_aside aside;

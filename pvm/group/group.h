@@ -30,7 +30,8 @@ struct gs_members {
 	bool is_static;
 	/* static: */
 	bool broken;	    /* its barriers are over */
-	bool watching;	    /* for the ends of those that this one hears from */
+	bool watching;	    /* for the ends of those that this one hears from, */
+	bool watching_all;  /* and, where it waits for others, of all */
 	int64_t rounds;	    /* barriers among members done */
 	int64_t last_round; /* that can still be */
 	bool *gone;	    /* who has died, and who has left; NULL before the first */
@@ -110,6 +111,8 @@ int64_t gs_shared_rounds(const struct gs_members *m, int inst);
 int gs_shared_cores(const struct gs_members *m);
 /* Bytes before the places. */
 size_t gs_shared_places_at(int slots);
+/* Who waits for others than in barriers hears of their deaths, too. Again: does nothing. */
+BASE_MUST_CHECK int gs_barrier_watch_all(struct gs_members *m);
 /* Receives the news of those who have left or died. */
 void gs_barrier_news(struct gs_members *m);
 /* The tag of a sum. */

@@ -101,11 +101,11 @@ int gs_part_poll(const struct gs_call *c, int inst, void *data)
 int gs_part_await(const struct gs_call *c, int inst, void *data)
 {
 	struct gs_members *m = c->m;
+	int rc = gs_barrier_watch_all(m);
 
-	for (;;) {
+	while (!rc) {
 		uint32_t seen = atomic_load(&c->turn->told.value);
 		unsigned arrivals = mp_shared_arrivals();
-		int rc;
 
 		/* In this order: who has ended has sent before. */
 		gs_barrier_news(m);
@@ -116,7 +116,6 @@ int gs_part_await(const struct gs_call *c, int inst, void *data)
 			rc = PvmNoGroup;
 		if (!rc && arrivals == mp_shared_arrivals())
 			rc = mp_shared_await(&c->turn->told, seen);
-		if (rc)
-			return rc;
 	}
+	return rc;
 }

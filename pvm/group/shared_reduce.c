@@ -162,7 +162,8 @@ static int await_all(struct sum *s)
 		if (first || arrivals != c->m->reduce_arrivals) {
 			first = false;
 			c->m->reduce_arrivals = arrivals;
-			rc = news(s);
+			rc = gs_barrier_watch_all(c->m);
+			rc = rc ? rc : news(s);
 		} else {
 			rc = mp_shared_await(&c->turn->told, seen);
 		}

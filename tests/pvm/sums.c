@@ -2,10 +2,11 @@
  * Reductions of a static group: `sums MEMBERS` spawns the members and looks at what they say. Roots change from
  * call to call without a barrier, and sizes go by shared memory or as a tree of messages; members may be
  * far ahead of the root. One that means another sum than the others is an error to the root in the end and
- * spoils nothing after it; a member that has left is told as well, and not waited for. `sums MEMBERS messages`
- * is for where nothing is shared: then only what members add can be found out, and who has left is waited for.
+ * spoils nothing after it; a member that has left or died is told as well, and not waited for. `sums MEMBERS messages`
+ * is for where nothing is shared: then only what members add can be found out, and who is gone is waited for.
  */
 #include <pvm3.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +24,7 @@ enum {
 	MANY = 300
 };
 
-static char group[] = "sums";
+static char group[] = "sums", mortal[] = "sums_mortal";
 static int members, me;
 
 static int say(const char *what, int code)
@@ -174,18 +175,34 @@ static int adding_fails(int shared)
 	return still_good(0, members - 1);
 }
 
-static int somebody_leaves(void)
+/* Of a few bytes and of many. */
+static int without_one(char *name, int inst)
 {
-	int rc;
-
-	if (me == 1)
-		return pvm_lvgroup(group);
 	for (int k = 0; k < 2; k++) {
-		rc = reduce(&usual[k]);
-		if (me ? rc && rc != PvmNoGroup : rc != PvmNoGroup)
+		double v[MANY] = {0};
+		int rc = pvm_reduce(PvmSum, v, usual[k].count, usual[k].type, SUM_TAG, name, 0);
+
+		if (inst ? rc && rc != PvmNoGroup : rc != PvmNoGroup)
 			return -1;
 	}
 	return 0;
+}
+
+static int somebody_leaves(void)
+{
+	return me == 1 ? pvm_lvgroup(group) : without_one(group, me);
+}
+
+static int somebody_dies(void)
+{
+	int inst = pvm_joingroup(mortal);
+	int rc = inst < 0 ? inst : pvm_freezegroup(mortal, members);
+
+	if (rc != members)
+		return -1;
+	if (inst == members - 1)
+		raise(SIGKILL);
+	return without_one(mortal, inst);
 }
 
 static int member(int shared)
@@ -214,12 +231,15 @@ static int member(int shared)
 	rc = shared ? somebody_leaves() : 0;
 	if (rc)
 		return say("a sum without one who has left", rc);
+	rc = shared ? somebody_dies() : 0;
+	if (rc)
+		return say("a sum without one who has died", rc);
 	return say("good", 0);
 }
 
-static int watch(void)
+static int watch(int live)
 {
-	for (int good = 0; good < members; good++) {
+	for (int good = 0; good < live; good++) {
 		struct timeval limit = {WAIT_S, 0};
 		char what[256];
 		int code = 0;
@@ -253,7 +273,8 @@ int main(int argc, char **argv)
 	if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0 ||
 	    pvm_spawn(self, argv + 1, PvmTaskDefault, NULL, members, tids) != members)
 		return 1;
-	rc = watch();
+	/* One is dead in the end. */
+	rc = watch(argc < 3 ? members - 1 : members);
 	if (rc)
 		for (int i = 0; i < members; i++)
 			pvm_kill(tids[i]);
