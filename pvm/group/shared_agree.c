@@ -3,7 +3,8 @@
  * all mean the same one, or some would wait for what others never send. Who comes first writes down what it
  * means; who means another thing marks the call as refused, which wakes all that wait, and who comes later
  * finds the mark. So all are told PvmBadParam but those who had nothing to wait for and were through before.
- * (The original tells its root PvmNoData where a member has sent less, and waits for ever in all other cases.)
+ * (The original tells its root PvmNoData where a member has sent less, adds up what is of another type and the
+ * same size, and else often waits for ever.)
  *
  * There is room for GS_CALLS calls. Who is further ahead than that of one that is not yet through does not ask.
  */
