@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #define ENTRY_PRESENT	 UINT64_C(1)
@@ -18,6 +19,8 @@
 
 /* Behind the LAPICs' registers, which are the last. */
 #define DEVICES_END UINT64_C(0xfef00000)
+
+#define AGAIN_NS    BASE_NS_PER_SEC
 
 enum { ENTRIES = VMM_PAGE_SIZE / 8, SLOT = 8 };
 
@@ -83,18 +86,24 @@ static int place(struct vmm_shadow *s, uint64_t gpa)
 	return ioctl(s->vcpus->kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0 ? -errno : 0;
 }
 
-static void flush(struct vmm_shadow *s)
+static int flush(struct vmm_shadow *s)
 {
 	int err = place(s, s->at_b ? PLACE_A : PLACE_B);
 
-	/* It can only be out of memory; the guest must not go on with what it has. */
-	while (err) {
-		log_error("page tables cannot be thrown away: %s; trying again", strerror(-err));
-		usleep(100000);
-		err = place(s, s->at_b ? PLACE_A : PLACE_B);
-	}
+	if (err)
+		return err;
 	s->at_b = !s->at_b;
 	atomic_fetch_add_explicit(&s->flushes, 1, memory_order_relaxed);
+	return 0;
+}
+
+/* Under the lock, which it gives up meanwhile. */
+static void wait_to_try_again(struct vmm_shadow *s)
+{
+	struct timespec until = base_clock_timespec(base_clock_ns() + AGAIN_NS);
+
+	while (!s->stopping && !pthread_cond_timedwait(&s->changed, &s->lock, &until))
+		;
 }
 
 static void *flusher_main(void *arg)
@@ -104,14 +113,22 @@ static void *flusher_main(void *arg)
 	pthread_mutex_lock(&s->lock);
 	while (!s->stopping) {
 		uint64_t asked = s->asked;
+		int err;
 
 		if (asked == s->done) {
 			pthread_cond_wait(&s->changed, &s->lock);
 			continue;
 		}
 		pthread_mutex_unlock(&s->lock);
-		flush(s);
+		err = flush(s);
 		pthread_mutex_lock(&s->lock);
+		if (err) {
+			/* Memory may come; with the tables that it has the guest must not go on. */
+			log_error("the guest stands: its page tables cannot be made anew: %s",
+				  strerror(-err));
+			wait_to_try_again(s);
+			continue;
+		}
 		s->done = asked;
 		if (s->asked == asked)
 			vmm_vcpus_let_go(s->vcpus);
@@ -156,6 +173,7 @@ static uint64_t memory_end(const struct vmm_mem *mem)
 int vmm_shadow_new(struct vmm_vcpus *vcpus, struct vmm_shadow **out)
 {
 	struct vmm_shadow *s;
+	pthread_condattr_t attr;
 	int err;
 
 	*out = NULL;
@@ -176,7 +194,10 @@ int vmm_shadow_new(struct vmm_vcpus *vcpus, struct vmm_shadow **out)
 	if (err)
 		goto err_unmap;
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_cond_init(&s->changed, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->changed, &attr);
+	pthread_condattr_destroy(&attr);
 	err = -pthread_create(&s->thread, NULL, flusher_main, s);
 	if (err)
 		goto err_unmap;
