@@ -131,7 +131,8 @@ bool dsm_is_released(const struct dsm *d);
  * where it listens and a group that no link to that number had before; it is made with their homes as they
  * are, its links' group, and them as peers. When `link` has said 0 it is a peer as any other, but for its
  * end, which is no failure until dsm_keep(); after that it is, also where `link` has told of it before.
- * dsm_drop() ends its link, also after dsm_keep() as long as it has no page and is no home. -EINVAL: no such peer; -ENAMETOOLONG, -ENOTCONN, -EAGAIN.
+ * dsm_drop() ends its link, also after dsm_keep() as long as it has no page and is no home. -EINVAL: no such
+ * peer; -ENAMETOOLONG, -ENOTCONN, -EAGAIN.
  */
 BASE_MUST_CHECK int dsm_admit(struct dsm *d, uint8_t peer, const char *address, uint64_t group);
 BASE_MUST_CHECK int dsm_keep(struct dsm *d, uint8_t peer);
