@@ -7,13 +7,13 @@
 . "$(dirname "$0")/agent_lib.bash"
 . "$(dirname "$0")/migrate_lib.bash"
 needs_guest dirty
-if grep -q '__[at]san_init' "$vmm"; then echo "a sanitizer wants to be loaded first"; exit 77; fi
-"${CC:-cc}" -O1 -Wall -shared -fPIC -o "$dir/hold.so" "$(dirname "$0")/span_hold.c" || exit 1
+. "$(dirname "$0")/hold_lib.bash"
+hold_with span_hold.c "$vmm"
 mkfifo "$dir/go"
 : >"$dir/hold"
 cat >"$dir/vmm-a" <<W
 #!/bin/sh
-LD_PRELOAD="$dir/hold.so" SPAN_HOLD="$dir/hold" SPAN_GO="$dir/go" exec "$vmm" "\$@"
+LD_PRELOAD="$preload" SPAN_HOLD="$dir/hold" SPAN_GO="$dir/go" exec "$vmm" "\$@"
 W
 # A slice that is late stands before it begins.
 cat >"$dir/vmm-b" <<W

@@ -7,13 +7,13 @@ if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
 . "$(dirname "$0")/agent_lib.bash"
 . "$(dirname "$0")/migrate_lib.bash"
 
-if grep -q '__[at]san_init' "$vmm"; then echo "a sanitizer wants to be loaded first"; exit 77; fi
-"${CC:-cc}" -O1 -Wall -shared -fPIC -o "$dir/hold.so" "$(dirname "$0")/migrate_hold.c" || exit 1
+. "$(dirname "$0")/hold_lib.bash"
+hold_with migrate_hold.c "$vmm"
 # Processes of node N start with what $dir/hold-N says.
 for n in a b; do
   cat >"$dir/vmm-$n" <<W
 #!/bin/sh
-[ -s "$dir/hold-$n" ] && export LD_PRELOAD="$dir/hold.so" MIGRATE_HOLD=" \$(cat "$dir/hold-$n")" MIGRATE_GO="$dir/go-$n"
+[ -s "$dir/hold-$n" ] && export LD_PRELOAD="$preload" MIGRATE_HOLD=" \$(cat "$dir/hold-$n")" MIGRATE_GO="$dir/go-$n"
 exec "$vmm" "\$@"
 W
   chmod +x "$dir/vmm-$n"

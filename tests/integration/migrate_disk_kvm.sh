@@ -7,8 +7,8 @@ if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
 unshare -m true 2>/dev/null || { echo "no mount namespaces"; exit 77; }
 . "$(dirname "$0")/agent_lib.bash"
 . "$(dirname "$0")/migrate_lib.bash"
-if grep -q '__[at]san_init' "$vmm"; then echo "a sanitizer wants to be loaded first"; exit 77; fi
-"${CC:-cc}" -O1 -Wall -shared -fPIC -o "$dir/hold.so" "$(dirname "$0")/migrate_hold.c" || exit 1
+. "$(dirname "$0")/hold_lib.bash"
+hold_with migrate_hold.c "$vmm"
 
 # Each node has a file system of its own at $dir/disks, which outlives its agent.
 declare -A fs
@@ -29,7 +29,7 @@ exec nsenter -t \$ns -m -- "$real" "\$@"
 W
 cat >"$dir/vmm" <<W
 #!/bin/sh
-case \$* in *run-b/*) [ -s "$dir/hold-b" ] && export LD_PRELOAD="$dir/hold.so" MIGRATE_HOLD=" \$(cat "$dir/hold-b")" MIGRATE_GO="$dir/go-b" ;; esac
+case \$* in *run-b/*) [ -s "$dir/hold-b" ] && export LD_PRELOAD="$preload" MIGRATE_HOLD=" \$(cat "$dir/hold-b")" MIGRATE_GO="$dir/go-b" ;; esac
 exec "$vmm" "\$@"
 W
 chmod +x "$pangaead" "$dir/vmm"

@@ -8,11 +8,11 @@
 . "$(dirname "$0")/span_lib.bash"
 # shellcheck source=tests/integration/span_join_lib.bash
 . "$(dirname "$0")/span_join_lib.bash"
-if grep -q '__[at]san_init' "$build/node/vmm/pangaea-vmm"; then echo "a sanitizer wants to be loaded first"; exit 77; fi
-"${CC:-cc}" -O1 -Wall -shared -fPIC -o "$dir/hold.so" "$(dirname "$0")/span_hold.c" || exit 1
+. "$(dirname "$0")/hold_lib.bash"
+hold_with span_hold.c "$build/node/vmm/pangaea-vmm"
 mkfifo "$dir/go"
 : >"$dir/hold"
-lead_env=(LD_PRELOAD="$dir/hold.so" SPAN_HOLD="$dir/hold" SPAN_GO="$dir/go")
+lead_env=(LD_PRELOAD="$preload" SPAN_HOLD="$dir/hold" SPAN_GO="$dir/go")
 
 # asks K [PORT]: has the lead take it in, in the background; what it says goes to $dir/said.
 asks() { vm 0 join "$1" "127.0.0.1:${2:-$port}" "$group" >"$dir/said" 2>&1 & asked=$!; }

@@ -3,16 +3,6 @@
 generation=0
 own_port='' own_ports='' # where they are chosen already
 
-# over EXPECTED WHAT: the guest ends well and has said EXPECTED.
-over() {
-  if ended 90 && ! tr -d '0 ' <<<"$rcs" | grep -q . && grep -q "$1" "$dir/out.0"; then
-    echo "ok: $2"
-  else
-    echo "FAIL: $2: exit codes $rcs, expected '$1'"; show
-  fi
-  rm -rf "$dir"/out.* "$dir"/err.* "$dir"/run.*
-}
-
 # starts K HOMES:PLACES PEER...: the process of a slice that is to join; its port is in $port.
 starts() {
   local k=$1 joins=$2 p args

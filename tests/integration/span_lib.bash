@@ -77,15 +77,21 @@ ended() {
   [ -z "$late" ]
 }
 
+# over EXPECTED WHAT: within $patience seconds the guest has ended well and has said EXPECTED.
+patience=90
+over() {
+  if ended "$patience" && ! tr -d '0 ' <<<"$rcs" | grep -q . && grep -q "$1" "$dir/out.0"; then
+    echo "ok: $2"
+  else
+    echo "FAIL: $2: exit codes $rcs, expected '$1'"; show
+  fi
+  rm -rf "$dir"/out.* "$dir"/err.* "$dir"/run.*
+}
+
 # guest EXPECTED GUEST CMDLINE PART...: every slice ends well, and the guest says EXPECTED.
 guest() {
   local expected=$1 what="${*:2}"
   shift
   slices "$@"
-  if ended 60 && ! tr -d '0 ' <<<"$rcs" | grep -q . && grep -q "$expected" "$dir/out.0"; then
-    echo "ok: $what"
-  else
-    echo "FAIL: $what: exit codes $rcs, expected '$expected'"; show
-  fi
-  rm -rf "$dir"/out.* "$dir"/err.* "$dir"/run.*
+  patience=60 over "$expected" "$what"
 }

@@ -23,16 +23,6 @@ moves() {
   done
 }
 
-# over EXPECTED WHAT: the guest ends well and has said EXPECTED.
-over() {
-  if ended 90 && ! tr -d '0 ' <<<"$rcs" | grep -q . && grep -q "$1" "$dir/out.0"; then
-    echo "ok: $2"
-  else
-    echo "FAIL: $2: exit codes $rcs, expected '$1'"; show
-  fi
-  rm -rf "$dir"/out.* "$dir"/err.* "$dir"/run.*
-}
-
 slices dirty 'mib=48 passes=40 rate=200' 1:32M 1:64M
 wait_for 'MiB written' && moves 20 0 1 0
 over 'dirty: PASS' 'the boot vCPU goes 20 times to and fro while its memory is checked'

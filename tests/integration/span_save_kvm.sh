@@ -5,16 +5,8 @@
 # start again from the file, in the same parts or in others. Damaged files are refused.
 # shellcheck source=tests/integration/span_lib.bash
 . "$(dirname "$0")/span_lib.bash"
+patience=100
 
-# over EXPECTED WHAT: the guest ends well and has said EXPECTED.
-over() {
-  if ended 100 && ! tr -d '0 ' <<<"$rcs" | grep -q . && grep -q "$1" "$dir/out.0"; then
-    echo "ok: $2"
-  else
-    echo "FAIL: $2: exit codes $rcs, expected '$1'"; show
-  fi
-  rm -rf "$dir"/out.* "$dir"/err.* "$dir"/run.*
-}
 # live FILE: it says more while nobody takes what is written; then FILE gets it.
 live() {
   local said n=0

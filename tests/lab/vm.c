@@ -94,19 +94,19 @@ static int ask(const char *dir, const struct vmmctl_request *request, int fd, co
 	struct ask a = {.wait_for = wait_for};
 	struct vmmctl_client *client = NULL;
 	bool saves = request->op == VMMCTL_SAVE || request->op == VMMCTL_SAVE_LIVE;
-	int err = base_loop_new(&a.loop);
+	int err = base_loop_new(&a.loop), code;
 
 	if (!err)
 		err = vmmctl_client_new(a.loop, dir, &ops, &a, &client);
 	if (!err)
 		err = vmmctl_client_call(client, request, fd, saves ? SAVE_MS : ANSWER_MS, on_reply,
 					 &a);
-	if (err) {
+	if (err)
 		fprintf(stderr, "lab-vm: %s: %s\n", dir, strerror(-err));
-		return EXIT_NOBODY;
-	}
-	/* The process ends: it frees all. */
-	return base_loop_run(a.loop);
+	code = err ? EXIT_NOBODY : base_loop_run(a.loop);
+	vmmctl_client_free(client);
+	base_loop_free(a.loop);
+	return code;
 }
 
 int main(int argc, char **argv)
@@ -156,6 +156,6 @@ int main(int argc, char **argv)
 	}
 	fprintf(stderr, "usage: lab-vm RUN-DIR status|stats|pause|resume|powerdown|kill|reset|"
 			"registers|wait STATE|move VCPU SLICE|empty SLICE TO|places|"
-			"save FILE|save-live FILE\n");
+			"join SLICE ADDRESS GROUP|join-cancel SLICE|save FILE|save-live FILE\n");
 	return EXIT_USAGE;
 }
