@@ -17,7 +17,7 @@
 #endif
 
 enum { REGION_MAX = 2 };
-static const size_t HUGE_BYTES = 2 << 20;
+static const size_t HUGE_BYTES = VMM_HUGE_PAGE_SIZE;
 
 struct vmm_mem {
 	uint64_t size;
@@ -235,11 +235,20 @@ void vmm_mem_populate_huge(struct vmm_mem *mem, uint64_t gpa, uint64_t len)
 	start = (gpa - r->gpa) & ~(uint64_t)(HUGE_BYTES - 1);
 	end = (gpa - r->gpa + BASE_MIN(len, room) + HUGE_BYTES - 1) & ~(uint64_t)(HUGE_BYTES - 1);
 	end = BASE_MIN(end, r->len & ~(uint64_t)(HUGE_BYTES - 1));
+	if (start < end) {
+		int rc = vmm_mem_make_huge(r->host + start, end - start);
+
+		if (rc)
+			log_debug("memory: no huge pages: %s", strerror(-rc));
+	}
+}
+
+int vmm_mem_make_huge(uint8_t *host, uint64_t len)
+{
 	/* One page must be there, or there is no page table that could be collapsed. */
-	for (uint64_t at = start; at < end; at += HUGE_BYTES)
-		(void)*(volatile uint8_t *)(r->host + at);
-	if (start < end && madvise(r->host + start, end - start, MADV_COLLAPSE) < 0)
-		log_debug("memory: no huge pages: %s", strerror(errno));
+	for (uint64_t at = 0; at < len; at += HUGE_BYTES)
+		(void)*(volatile uint8_t *)(host + at);
+	return madvise(host, len, MADV_COLLAPSE) < 0 ? -errno : 0;
 }
 
 static size_t mem_dirty_words(const struct vmm_mem *mem)

@@ -18,6 +18,7 @@
 #define VMM_MEM_HOLE_START UINT64_C(0xc0000000) /* 3 GiB: MMIO from here to 4 GiB */
 #define VMM_MEM_HOLE_END   UINT64_C(0x100000000)
 #define VMM_PAGE_SIZE	   4096u
+#define VMM_HUGE_PAGE_SIZE (2u << 20)
 
 struct vmm_mem_region {
 	uint64_t gpa;
@@ -51,6 +52,11 @@ BASE_MUST_CHECK int vmm_mem_clear(struct vmm_mem *mem);
  * gives them: fewer faults for the guest. Only a hint. Not for memory that the DSM watches.
  */
 void vmm_mem_populate_huge(struct vmm_mem *mem, uint64_t gpa, uint64_t len);
+/*
+ * Has `len` bytes of a region, whole huge pages, in huge pages now: -EINVAL where the host has none for shared
+ * memory, -ENOMEM, or -EAGAIN and -EBUSY while somebody holds one of the pages.
+ */
+BASE_MUST_CHECK int vmm_mem_make_huge(uint8_t *host, uint64_t len);
 
 /*
  * Every write through a pointer must be followed by this, once the bytes are there: KVM's dirty log

@@ -536,6 +536,14 @@ static void vm_populate(struct vmm_vm *vm)
 		err = vmm_populate_huge_start(vm->mem, &vm->huge, &vm->populate);
 	if (err)
 		log_debug("no thread to populate memory: %s", strerror(-err));
+	/* What a userfaultfd watches goes page by page. */
+	if (vm->span || vm->fill)
+		return;
+	err = vmm_gather_new(vm->mem, &vm->gather);
+	if (!err)
+		err = vmm_gather_start(vm->gather);
+	if (err)
+		log_debug("no thread that makes huge pages: %s", strerror(-err));
 }
 
 int vmm_vm_start(struct vmm_vm *vm, bool resume)
@@ -587,6 +595,7 @@ void vmm_vm_free(struct vmm_vm *vm)
 	vmm_bus_free(vm->mmio);
 	vmm_bus_free(vm->pio);
 	vmm_kvm_close(&vm->kvm);
+	vmm_gather_free(vm->gather);
 	vmm_populate_free(vm->populate);
 	vmm_fill_free(vm->fill);
 	vmm_mem_free(vm->mem);
@@ -695,6 +704,7 @@ void vmm_vm_stats(struct vmm_vm *vm, void (*put)(void *arg, const char *name, ui
 		if (vmm_vcpu_is_here(vm->vcpus.vcpu[i]))
 			vm_put_exits(vm->vcpus.vcpu[i], put, arg);
 	put(arg, "memory.populated", vmm_populate_done(vm->populate));
+	put(arg, "memory.gathered", vmm_gather_bytes(vm->gather));
 	if (vm->span)
 		vmm_span_stats(vm->span, put, arg);
 	base_list_foreach (dev, &vm->devices, struct vmm_device, link) {

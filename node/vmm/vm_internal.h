@@ -6,6 +6,7 @@
 
 #include "node/vmm/boot.h"
 #include "node/vmm/fill.h"
+#include "node/vmm/gather.h"
 #include "node/vmm/populate.h"
 #include "node/vmm/span.h"
 #include "node/vmm/vm.h"
@@ -57,6 +58,7 @@ struct vmm_vm {
 	int64_t started_ns;
 	bool incoming;		       /* the machine is still to come, by migration */
 	struct vmm_populate *populate; /* runs ahead of it, or NULL */
+	struct vmm_gather *gather;     /* puts it in huge pages, or NULL */
 	struct vmm_huge_plan huge;     /* what the kernel's loader has left to do */
 	struct vmm_fill *fill;	       /* for the case of post-copy; NULL: not possible */
 	_Atomic(bool) filling;	       /* it runs, and pages are missing */

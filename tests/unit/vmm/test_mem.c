@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "node/vmm/gather.h"
 #include "node/vmm/mem.h"
 #include "node/vmm/populate.h"
 
@@ -149,11 +150,83 @@ static void a_plan_is_done_in_steps(void **state)
 	vmm_mem_free(mem);
 }
 
+static size_t pages_there(const uint8_t *p, size_t len)
+{
+	unsigned char there[64 * MIB / 4096];
+	size_t n = 0;
+
+	assert_int_equal(mincore((void *)p, len, there), 0);
+	for (size_t i = 0; i < len / 4096; i++)
+		n += there[i] & 1;
+	return n;
+}
+
+/* Passes until a piece is due; what the last one did. */
+static int passes(struct vmm_gather *g)
+{
+	for (int i = 1; i < VMM_GATHER_AGE; i++)
+		assert_int_equal(vmm_gather_pass(g), 0);
+	return vmm_gather_pass(g);
+}
+
+/* Only what is all in use for some passes is exchanged, once, and nothing more becomes used by it. */
+static void what_is_in_use_gets_huge_pages(void **state)
+{
+	struct vmm_mem *mem = make(64 * MIB);
+	uint8_t *p = vmm_mem_ptr(mem, 0, 64 * MIB);
+	const size_t used = 4 * MIB / 4096 + 511;
+	struct vmm_gather *g;
+	int rc;
+
+	assert_int_equal(vmm_gather_new(mem, &g), 0);
+	assert_int_equal(passes(g), 0);
+	for (size_t i = 0; i < used; i++)
+		p[i * 4096] = (uint8_t)(i % 255 + 1);
+	rc = passes(g);
+	if (rc < 0) {
+		print_message("no huge pages of shared memory here: %s\n", strerror(-rc));
+		vmm_gather_free(g);
+		vmm_mem_free(mem);
+		skip();
+	}
+	assert_int_equal(rc, 2);
+	assert_int_equal(vmm_gather_bytes(g), 4 * MIB);
+	assert_int_equal(vmm_gather_pass(g), 0);
+	assert_int_equal(pages_there(p, 64 * MIB), used);
+	for (size_t i = 0; i < used; i++)
+		assert_int_equal(p[i * 4096], i % 255 + 1);
+	/* The last page comes; and a page of a huge one goes, and comes back. */
+	p[6 * MIB - 4096] = 1;
+	assert_int_equal(madvise(p + 4096, 4096, MADV_REMOVE), 0);
+	assert_int_equal(passes(g), 1);
+	p[4096] = 9;
+	assert_int_equal(passes(g), 1);
+	assert_int_equal(p[0], 1);
+	assert_int_equal(p[4096], 9);
+	vmm_gather_free(g);
+	vmm_mem_free(mem);
+}
+
+static void the_thread_ends_at_any_time(void **state)
+{
+	struct vmm_mem *mem = make(64 * MIB);
+	struct vmm_gather *g;
+
+	assert_int_equal(vmm_gather_new(mem, &g), 0);
+	assert_int_equal(vmm_gather_start(g), 0);
+	vmm_gather_free(g);
+	vmm_gather_free(NULL);
+	assert_int_equal(vmm_gather_bytes(NULL), 0);
+	vmm_mem_free(mem);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(huge_pages_keep_the_bytes),
 		cmocka_unit_test(a_plan_is_done_in_steps),
+		cmocka_unit_test(what_is_in_use_gets_huge_pages),
+		cmocka_unit_test(the_thread_ends_at_any_time),
 		cmocka_unit_test(refuses_bad_sizes),
 		cmocka_unit_test(small_memory_is_one_region),
 		cmocka_unit_test(memory_goes_on_above_the_hole),
