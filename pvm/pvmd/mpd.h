@@ -362,11 +362,10 @@ bool mpd_mbox_first(const struct mpd *pd, const char *name, struct base_rbuf *bo
 void mpd_mbox_dump(struct mpd *pd, struct mpd_host *to);
 
 /* mpd_exec.c: a turn of the loop starts one task. */
-static inline bool mpd_exec_due(const struct mpd *pd)
-{
-	return !base_list_empty(&pd->execs);
-}
+bool mpd_exec_due(const struct mpd *pd);
 void mpd_exec_step(struct mpd *pd);
+/* Before a child is reaped: it may be one of which we have not heard yet. */
+void mpd_exec_look(struct mpd *pd);
 void mpd_exec_fini(struct mpd *pd);
 
 /* mpd_hoster.c: a task starts them. */

@@ -150,7 +150,11 @@ static void reap(struct mpd *pd)
 	int status;
 	pid_t pid;
 
-	while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
+	for (;;) {
+		mpd_exec_look(pd);
+		pid = wait4(-1, &status, WNOHANG, &usage);
+		if (pid <= 0)
+			return;
 		mpd_task_reaped(pd, pid, status, &usage);
 		mpd_start_reaped(pd, pid, status);
 	}
@@ -388,6 +392,7 @@ void mpd_stop(struct mpd *pd, int code)
 	if (pd->halting)
 		return;
 	pd->halting = true;
+	mpd_exec_look(pd);
 	base_list_foreach (t, &pd->tasks, struct mpd_task, link)
 		if (t->pid > 0 && !t->reaped)
 			kill(t->pid, SIGTERM);
