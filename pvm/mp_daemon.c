@@ -650,7 +650,7 @@ static int enrol_answer(struct base_wbuf *body, int page_fd)
 {
 	struct base_rbuf b;
 	Pvmtmask mask;
-	const char *ctx;
+	const char *ctx, *debug;
 
 	base_rbuf_init(&b, body->data, body->len);
 	pvmmytid = (int32_t)base_rbuf_u32(&b);
@@ -678,6 +678,9 @@ static int enrol_answer(struct base_wbuf *body, int page_fd)
 	mp_rt.out_ctx = mp_rt.my_out_ctx;
 	mp_rt.out_code = mp_rt.my_out_code;
 	mp_rt.trace = mp_rt.my_trace;
+	debug = getenv("PVMTASKDEBUG");
+	if (debug)
+		pvmdebmask = (int)strtoul(debug, NULL, 0);
 	ctx = getenv("PVMCTX");
 	if (ctx && pvmmyptid)
 		pvmmyctx = (int)strtoul(ctx, NULL, 0);

@@ -190,12 +190,15 @@ static int spawn_nothing(int code, int count, int *tids)
 int mp_api_spawn(char *file, char **argv, int flags, char *where, int count, int *tids)
 {
 	struct base_wbuf args, body;
+	const char *more = getenv("PVMTASK");
 	int rc = pvmbeatask();
 
 	if (!rc && (count < 1 || !file))
 		rc = PvmBadParam;
 	if (rc)
 		return lpvmerr("pvm_spawn", rc);
+	if (more)
+		flags |= (int)strtoul(more, NULL, 0);
 	if (!*file)
 		return spawn_nothing(PvmNoFile, count, tids);
 	if ((flags & (PvmTaskHost | PvmTaskArch)) && (!where || !*where))

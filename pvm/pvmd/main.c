@@ -9,7 +9,12 @@
 #include "pvm/pvmd/mpd.h"
 #include "pvm/pvmd/mpd_hosted.h"
 
-#define USAGE "usage: pvmd3 [-d<debug mask>] [-n<host name>] [hostfile]\n"
+enum { LOG_MAX = 1 << 20 };
+
+/* In the environment between a daemon that has read ~/.pvmprofile and itself. */
+#define PROFILE_READ "PVM_PROFILE_READ"
+
+#define USAGE	     "usage: pvmd3 [-d<debug mask>] [-n<host name>] [hostfile]\n"
 
 static int usage(const char *what)
 {
@@ -48,9 +53,73 @@ static int option(struct mpd *pd, const char *a)
 	}
 }
 
+static int parse_env(struct mpd *pd)
+{
+	const char *debug = getenv("PVMDDEBUG"), *max = getenv("PVMDLOGMAX");
+	char *end;
+
+	pd->config.sealed = getenv("PVM_NET") && !strcmp(getenv("PVM_NET"), "sealed");
+	pd->log_max = LOG_MAX;
+	if (debug && *debug) {
+		pd->config.debug = (unsigned)strtoul(debug, &end, 0);
+		if (*end)
+			return usage("PVMDDEBUG is not a number");
+	}
+	if (max && *max) {
+		pd->log_max = strtoll(max, &end, 0);
+		if (*end || pd->log_max < 0)
+			return usage("PVMDLOGMAX is not a number of bytes");
+	}
+	return 0;
+}
+
+/*
+ * Shell commands of the user, for the environment of the daemon and of the tasks: as the original's script
+ * pvmd does, a shell runs them and then this program again.
+ */
+static void run_profile(char **argv)
+{
+	static char script[] = ". \"$HOME/.pvmprofile\" </dev/null >&2; exec \"$0\" \"$@\"";
+	static char shell[] = "sh", option[] = "-c";
+	const char *home = getenv("HOME");
+	char path[MPD_PATH_MAX], **av, own[MPD_PATH_MAX];
+	ssize_t len = readlink("/proc/self/exe", own, sizeof(own) - 1);
+	size_t n = 0;
+
+	if (getenv(PROFILE_READ)) {
+		unsetenv(PROFILE_READ);
+		return;
+	}
+	if (!home || len <= 0 ||
+	    snprintf(path, sizeof(path), "%s/.pvmprofile", home) >= (int)sizeof(path) ||
+	    access(path, R_OK))
+		return;
+	own[len] = 0;
+	while (argv[n])
+		n++;
+	av = calloc(n + 4, sizeof(*av));
+	if (!av)
+		return;
+	av[0] = shell;
+	av[1] = option;
+	av[2] = script;
+	av[3] = own;
+	for (size_t i = 1; i < n; i++)
+		av[3 + i] = argv[i];
+	setenv(PROFILE_READ, "1", 1);
+	execv("/bin/sh", av);
+	fprintf(stderr, "pvmd3: %s was not read: %s\n", path, strerror(errno));
+	unsetenv(PROFILE_READ);
+	free(av);
+}
+
 static int parse(struct mpd *pd, int argc, char **argv)
 {
-	const char *t = getenv("PVM_HOSTTIMEOUT");
+	const char *t = getenv("PVM_HOSTTIMEOUT"), *hosts = getenv("PVMHOSTFILE");
+	int rc = parse_env(pd);
+
+	if (rc)
+		return rc;
 
 	pd->config.host_timeout_ms = MPD_HOST_TIMEOUT_MS;
 	if (t && *t) {
@@ -61,7 +130,6 @@ static int parse(struct mpd *pd, int argc, char **argv)
 			return usage("PVM_HOSTTIMEOUT is not a time of 100 to 3600000 ms");
 		pd->config.host_timeout_ms = (int)v;
 	}
-	pd->config.sealed = getenv("PVM_NET") && !strcmp(getenv("PVM_NET"), "sealed");
 	for (int i = 1; i < argc; i++) {
 		if (argv[i][0] == '-') {
 			if (option(pd, argv[i]))
@@ -72,6 +140,8 @@ static int parse(struct mpd *pd, int argc, char **argv)
 			snprintf(pd->config.hostfile, sizeof(pd->config.hostfile), "%s", argv[i]);
 		}
 	}
+	if (hosts && !*pd->config.hostfile && !pd->config.slave)
+		snprintf(pd->config.hostfile, sizeof(pd->config.hostfile), "%s", hosts);
 	return 0;
 }
 
@@ -160,6 +230,7 @@ int main(int argc, char **argv)
 		help();
 		return 0;
 	}
+	run_profile(argv);
 	rc = parse(&pd, argc, argv);
 	if (rc)
 		return rc;
@@ -167,7 +238,8 @@ int main(int argc, char **argv)
 		base_log_set_level(BASE_LOG_DEBUG);
 	rc = mpd_crypt_setup();
 	if (!rc && pd.config.slave && pd.config.hosted) {
-		out = mpd_hosted_wait(pd.config.starter, pd.config.nofork, &orders);
+		out = mpd_hosted_wait(pd.config.starter, pd.config.nofork, pd.config.manual,
+				      &orders);
 		rc = BASE_MIN(out, 0);
 	}
 	if (!rc && pd.config.slave)

@@ -187,7 +187,11 @@ struct mpd {
 	struct mp_host_page *page;
 	struct mpd_mbox *mbox;
 	struct base_list starts; /* hosts being started */
-	struct base_list execs;	 /* tasks that are to be started here: mpd_exec.c */
+	/* Standard input, while a user starts one: mpd_manual.c */
+	struct base_watch terminal;
+	char terminal_text[4096];
+	size_t terminal_len;
+	struct base_list execs; /* tasks that are to be started here: mpd_exec.c */
 	struct base_list started_waits;
 	struct mpd_defaults *defaults;
 	/* A slave: who started it, and its orders. */
@@ -202,6 +206,7 @@ struct mpd {
 	int32_t role_tid[5]; /* enum mp_role */
 	char *epath, *wdir, *debugger;
 	struct rlimit nofile; /* as it was: what tasks get */
+	int64_t log_max;
 	bool halting;
 	int exit_code;
 	uint64_t calls_served;

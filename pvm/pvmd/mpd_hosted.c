@@ -13,7 +13,7 @@
 #include "pvm/pvmd/mpd_addr.h"
 #include "pvm/pvmd/mpd_start.h"
 
-enum { WAIT_MS = 60000 };
+enum { WAIT_MS = 60000, WAIT_BY_HAND_MS = 300000 };
 
 void mpd_hosted_hex(const uint8_t *p, size_t n, char *out)
 {
@@ -89,10 +89,9 @@ static int take(int fd, const uint8_t *starter, const uint8_t *secret, int64_t e
 	return *out ? 0 : -ENOMEM;
 }
 
-static int wait_orders(int listen_fd, const uint8_t *starter, const uint8_t *secret, FILE **out)
+static int wait_orders(int listen_fd, int64_t end, const uint8_t *starter, const uint8_t *secret,
+		       FILE **out)
 {
-	int64_t end = base_clock_ns() + WAIT_MS * BASE_NS_PER_MS;
-
 	for (;;) {
 		struct pollfd pf = {.fd = listen_fd, .events = POLLIN};
 		int64_t now = base_clock_ns(), left = (end - now) / BASE_NS_PER_MS;
@@ -110,7 +109,7 @@ static int wait_orders(int listen_fd, const uint8_t *starter, const uint8_t *sec
 	}
 }
 
-int mpd_hosted_wait(const uint8_t starter[MPD_KEY_LEN], bool stay, FILE **orders)
+int mpd_hosted_wait(const uint8_t starter[MPD_KEY_LEN], bool stay, bool by_hand, FILE **orders)
 {
 	uint8_t public[MPD_KEY_LEN], secret[MPD_KEY_LEN];
 	const char *arch = getenv("PVM_ARCH");
@@ -127,7 +126,10 @@ int mpd_hosted_wait(const uint8_t starter[MPD_KEY_LEN], bool stay, FILE **orders
 	fflush(stdout);
 	rc = stay ? 0 : background();
 	if (!rc)
-		rc = wait_orders(fd, starter, secret, orders);
+		rc = wait_orders(fd,
+				 base_clock_ns() +
+					 (by_hand ? WAIT_BY_HAND_MS : WAIT_MS) * BASE_NS_PER_MS,
+				 starter, secret, orders);
 	explicit_bzero(secret, sizeof(secret));
 	close(fd);
 	return rc;

@@ -17,8 +17,10 @@ bool mpd_hosted_unhex(const char *s, uint8_t out[MPD_KEY_LEN]);
 
 /*
  * Prints its line, goes to the background (unless `stay`) and waits for its orders: *orders to read
- * them from, and the descriptor to tell the outcome on, or -errno. -ETIMEDOUT: none came.
+ * them from, and the descriptor to tell the outcome on, or -errno. -ETIMEDOUT: none came. `by_hand`:
+ * somebody types that line elsewhere first.
  */
-BASE_MUST_CHECK int mpd_hosted_wait(const uint8_t starter[MPD_KEY_LEN], bool stay, FILE **orders);
+BASE_MUST_CHECK int mpd_hosted_wait(const uint8_t starter[MPD_KEY_LEN], bool stay, bool by_hand,
+				    FILE **orders);
 
 #endif

@@ -43,16 +43,22 @@ static void put_text(struct base_wbuf *b, const char *s)
 	base_wbuf_bytes(b, "\0\0\0", -n & 3);
 }
 
-static void put_start(struct base_wbuf *b, struct mpd_start *s)
+void mpd_hoster_command(struct mpd_start *s, const char *how, char *out, size_t cap)
 {
-	char own[MPD_PATH_MAX], command[MPD_PATH_MAX + 512], login[MPD_FIELD_MAX];
-	char key[2 * MPD_KEY_LEN + 1];
+	char own[MPD_PATH_MAX], key[2 * MPD_KEY_LEN + 1];
 	uint8_t public[MPD_KEY_LEN];
 
 	mpd_crypt_box_keys(public, s->secret);
 	mpd_hosted_hex(public, sizeof(public), key);
-	snprintf(command, sizeof(command), "%s -s -d0x%x -n%s -K%s",
-		 mpd_start_program(s, own, sizeof(own)), s->pd->config.debug, s->line.name, key);
+	snprintf(out, cap, "%s %s -d0x%x -n%s -K%s", mpd_start_program(s, own, sizeof(own)), how,
+		 s->pd->config.debug, s->line.name, key);
+}
+
+static void put_start(struct base_wbuf *b, struct mpd_start *s)
+{
+	char command[MPD_PATH_MAX + 512], login[MPD_FIELD_MAX];
+
+	mpd_hoster_command(s, "-s", command, sizeof(command));
 	snprintf(login, sizeof(login), "%s%s%s", s->line.login, *s->line.login ? "@" : "",
 		 s->line.name);
 	put_int(b, s->host << MP_TID_HOST_SHIFT);
@@ -150,7 +156,7 @@ static bool parse_line(const char *line, uint16_t *port, uint8_t key[MPD_KEY_LEN
 	return mpd_hosted_unhex(k + 4, key);
 }
 
-static void answered(struct mpd_start *s, const char *line)
+void mpd_hoster_line(struct mpd_start *s, const char *line)
 {
 	uint8_t key[MPD_KEY_LEN];
 	uint16_t port;
@@ -202,6 +208,6 @@ void mpd_hoster_answer(struct mpd *pd, const uint8_t *body, size_t len)
 			continue;
 		}
 		memcpy(line, p, n);
-		answered(s, line);
+		mpd_hoster_line(s, line);
 	}
 }

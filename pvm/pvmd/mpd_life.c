@@ -103,6 +103,7 @@ void mpd_set_path(char **field, const char *value)
 static void default_paths(struct mpd *pd)
 {
 	const char *extra = getenv("PVM_PATH"), *debugger = getenv("PVM_DEBUGGER");
+	const char *wd = getenv("PVM_WD");
 	char path[MPD_PATH_MAX];
 
 	if (!getenv("PVM_ARCH"))
@@ -110,7 +111,7 @@ static void default_paths(struct mpd *pd)
 	snprintf(path, sizeof(path), "%s%s$HOME/pvm3/bin/$PVM_ARCH:$PVM_ROOT/bin/$PVM_ARCH",
 		 extra ? extra : "", extra && *extra ? ":" : "");
 	mpd_set_path(&pd->epath, path);
-	mpd_set_path(&pd->wdir, getenv("HOME") ? "$HOME" : "/");
+	mpd_set_path(&pd->wdir, wd && *wd ? wd : getenv("HOME") ? "$HOME" : "/");
 	mpd_set_path(&pd->debugger, debugger && *debugger ? debugger : "$PVM_ROOT/lib/debugger");
 }
 
@@ -141,7 +142,13 @@ static int setup_dir(struct mpd *pd)
 		return errno == EWOULDBLOCK ? -EADDRINUSE : -errno;
 	unlink(pd->socket);
 	pd->log_fd = open(pd->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-	return pd->log_fd < 0 ? -errno : 0;
+	if (pd->log_fd < 0)
+		return -errno;
+	/* One that a daemon before us has filled begins anew. */
+	if (pd->log_max && !fstat(pd->log_fd, &st) && st.st_size >= pd->log_max &&
+	    ftruncate(pd->log_fd, 0))
+		return -errno;
+	return 0;
 }
 
 static void reap(struct mpd *pd)
@@ -221,6 +228,22 @@ static void count_awake(struct mpd *pd)
 	atomic_store(&pd->page->awake, n);
 }
 
+/* $PVMDLOGMAX: what comes after that is lost. */
+static void check_log(struct mpd *pd)
+{
+	struct stat st;
+	int null;
+
+	if (!pd->log_max || fstat(pd->log_fd, &st) || st.st_size < pd->log_max ||
+	    !S_ISREG(st.st_mode))
+		return;
+	mpd_log(pd, "the log is full: PVMDLOGMAX is %lld bytes", (long long)pd->log_max);
+	null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	if (null < 0 || dup3(null, pd->log_fd, O_CLOEXEC) < 0 || dup2(null, 2) < 0)
+		return;
+	close(null);
+}
+
 static void on_beat(struct base_timer *t)
 {
 	struct mpd *pd = base_container_of(t, struct mpd, beat);
@@ -228,6 +251,7 @@ static void on_beat(struct base_timer *t)
 	uint32_t v[2];
 
 	mpd_load_sample(pd);
+	check_log(pd);
 	count_awake(pd);
 	v[0] = (uint32_t)(pd->busy * 1000);
 	v[1] = pd->task_count;

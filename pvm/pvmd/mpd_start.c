@@ -21,7 +21,7 @@
 #include "pvm/pvmd/mpd_addr.h"
 #include "pvm/pvmd/mpd_start.h"
 
-enum { START_TIMEOUT_MS = 60000, BATCH_MAX = 1024 };
+enum { START_TIMEOUT_MS = 60000, MANUAL_TIMEOUT_MS = 300000, BATCH_MAX = 1024 };
 
 extern char **environ;
 
@@ -116,6 +116,24 @@ const char *mpd_start_program(const struct mpd_start *s, char *own, size_t cap)
 	return own;
 }
 
+/* so=pw: it may ask at our terminal. */
+static bool may_ask(const struct mpd_start *s)
+{
+	return !strcmp(s->line.start, "pw");
+}
+
+static void warn_asker(const struct mpd_start *s)
+{
+	int fd = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+
+	if (fd >= 0)
+		close(fd);
+	else
+		mpd_log(s->pd,
+			"%s has so=pw, but there is no terminal to ask at: start pvmd3 in one",
+			s->line.name);
+}
+
 /* Runs the remote shell; *in and *out are our ends of its pipes. */
 static int start_shell(struct mpd_start *s, int *in, int *out)
 {
@@ -131,7 +149,7 @@ static int start_shell(struct mpd_start *s, int *in, int *out)
 	argv[n++] = (char *)(rsh && *rsh ? rsh : "ssh");
 	if (!rsh || !*rsh) {
 		argv[n++] = (char *)"-x";
-		argv[n++] = (char *)"-oBatchMode=yes";
+		argv[n++] = (char *)(may_ask(s) ? "-oBatchMode=no" : "-oBatchMode=yes");
 		argv[n++] = (char *)"-oConnectTimeout=20";
 	}
 	if (*s->line.login) {
@@ -153,9 +171,13 @@ static int start_shell(struct mpd_start *s, int *in, int *out)
 	posix_spawn_file_actions_init(&fa);
 	posix_spawnattr_init(&attr);
 	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+	/* In a group of its own it could not read from the terminal. */
+	posix_spawnattr_setflags(&attr, (short)(POSIX_SPAWN_SETSIGMASK |
+						(may_ask(s) ? 0 : POSIX_SPAWN_SETPGROUP)));
 	posix_spawn_file_actions_adddup2(&fa, to[0], 0);
 	posix_spawn_file_actions_adddup2(&fa, from[1], 1);
+	if (may_ask(s))
+		warn_asker(s);
 	rc = -posix_spawnp(&s->pid, argv[0], &fa, &attr, argv, environ);
 	posix_spawn_file_actions_destroy(&fa);
 	posix_spawnattr_destroy(&attr);
@@ -239,7 +261,7 @@ static void start_timeout(struct base_timer *t)
 
 	mpd_log(s->pd, "host %s did not answer in time", s->line.name);
 	if (s->pid > 0)
-		kill(-s->pid, SIGKILL);
+		kill(may_ask(s) ? s->pid : -s->pid, SIGKILL);
 	mpd_start_result(s, PvmCantStart);
 }
 
@@ -253,6 +275,12 @@ int mpd_start_listen_to(struct mpd_start *s, int fd)
 	close(fd);
 	mpd_start_result(s, PvmOutOfRes);
 	return -ENOMEM;
+}
+
+static void start_arm(struct mpd_start *s, int64_t ms)
+{
+	s->timer.fire = start_timeout;
+	base_loop_timer(s->pd->loop, &s->timer, base_clock_ns() + ms * BASE_NS_PER_MS);
 }
 
 static void start_run(struct mpd_start *s)
@@ -272,9 +300,13 @@ static void start_run(struct mpd_start *s)
 	s->host = pd->next_host++;
 	if (pd->role_tid[MP_ROLE_HOSTER]) {
 		s->by_hoster = true;
-		s->timer.fire = start_timeout;
-		base_loop_timer(pd->loop, &s->timer,
-				base_clock_ns() + START_TIMEOUT_MS * BASE_NS_PER_MS);
+		start_arm(s, START_TIMEOUT_MS);
+		return;
+	}
+	if (!strcmp(s->line.start, "ms")) {
+		s->manual = MPD_MANUAL_WAITS;
+		start_arm(s, MANUAL_TIMEOUT_MS);
+		mpd_manual_next(pd);
 		return;
 	}
 	rc = start_shell(s, &in, &out);
@@ -292,8 +324,7 @@ static void start_run(struct mpd_start *s)
 	fcntl(out, F_SETFL, O_NONBLOCK);
 	if (mpd_start_listen_to(s, out))
 		return;
-	s->timer.fire = start_timeout;
-	base_loop_timer(pd->loop, &s->timer, base_clock_ns() + START_TIMEOUT_MS * BASE_NS_PER_MS);
+	start_arm(s, START_TIMEOUT_MS);
 }
 
 struct started_wait {
@@ -378,6 +409,9 @@ static void batch_commit(struct batch *b)
 
 void mpd_start_result(struct mpd_start *s, int32_t result)
 {
+	struct mpd *pd = s->pd;
+	bool manual = s->manual != MPD_MANUAL_NO;
+
 	if (s->result)
 		return;
 	s->result = result;
@@ -386,6 +420,8 @@ void mpd_start_result(struct mpd_start *s, int32_t result)
 		start_out_close(s);
 	if (--s->batch->left == 0)
 		batch_commit(s->batch);
+	if (manual)
+		mpd_manual_next(pd);
 }
 
 void mpd_start_joined(struct mpd *pd, int host)

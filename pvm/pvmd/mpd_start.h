@@ -9,6 +9,9 @@ enum { MPD_START_LINE_MAX = 1024, MPD_ORDERS_MAX = 8192 };
 
 struct batch;
 
+/* so=ms: waits for its turn, its user has been told what to type, he has answered. */
+enum mpd_manual { MPD_MANUAL_NO, MPD_MANUAL_WAITS, MPD_MANUAL_ASKED, MPD_MANUAL_TOLD };
+
 struct mpd_start {
 	struct base_list link; /* mpd.starts */
 	struct mpd *pd;
@@ -22,8 +25,9 @@ struct mpd_start {
 	struct base_timer timer;
 	char text[MPD_START_LINE_MAX];
 	size_t text_len;
-	bool told;		     /* the line has come */
-	bool by_hoster;		     /* its answer is awaited */
+	bool told;	/* the line has come */
+	bool by_hoster; /* its answer is awaited */
+	enum mpd_manual manual;
 	uint8_t secret[MPD_KEY_LEN]; /* ours, for the orders of a daemon that the hoster starts */
 };
 
@@ -40,5 +44,12 @@ struct mpd_start *mpd_start_hosted(struct mpd *pd, int host);
 
 /* mpd_hoster.c: asks for those that are its to start. */
 void mpd_hoster_ask(struct mpd *pd, struct mpd_start *starts, uint32_t count);
+/* What starts the daemon, with a new key for its orders. `how`: -s or -S. */
+void mpd_hoster_command(struct mpd_start *s, const char *how, char *out, size_t cap);
+/* The line that it printed. */
+void mpd_hoster_line(struct mpd_start *s, const char *line);
+
+/* mpd_manual.c: the next host that the user is to start, if he is at none now. */
+void mpd_manual_next(struct mpd *pd);
 
 #endif

@@ -1,0 +1,66 @@
+#!/bin/bash
+# labels: root pvm
+# timeout: 60
+# Hosts in namespaces that are added by hand: so=ms, where the user types on the other host what the daemon says and
+# types its answer back, and so=pw, where the remote shell asks for a password at the daemon's terminal.
+set -u
+[ "$(id -u)" = 0 ] || { echo "needs root for namespaces"; exit 77; }
+unshare -n true 2>/dev/null || { echo "cannot make namespaces here"; exit 77; }
+command -v script >/dev/null || { echo "needs script(1) for a terminal"; exit 77; }
+B=${PANGAEA_BUILD:?}; S=${PANGAEA_SOURCE:?}/tests/pvm/hosts.sh
+W=$(mktemp -d /tmp/pvmt.XXXXXX)
+export PVMHOSTS_DIR=$W/n PVMHOSTS_NET=10.91.11
+export PVMHOSTS_ENV="PVM_DPATH=$B/pvm/pvmd3"
+trap 'case $BASHPID in $$) "$S" down >/dev/null 2>&1; rm -rf "$W" ;; esac' EXIT
+fail() { echo "FAILED: $*"; tail -n 20 "$W"/n/tmp*/pvml* 2>/dev/null; exit 1; }
+until_text() { # FILE TEXT
+  timeout 10 sh -c "until grep -q '$2' '$1'; do sleep 0.05; done" || fail "no '$2' in $1: $(cat "$1")"; }
+console() { timeout 30 "$S" run 1 sh -c "printf '$1\n' | '$B/pvm/pvm'" 2>&1; }
+halt() {
+  console halt >/dev/null
+  timeout 10 sh -c "until [ -z \"\$('$S' procs | grep pvmd3)\" ]; do sleep 0.1; done" || fail "still there: $("$S" procs)"; }
+"$S" upnet 3 || fail "namespaces"
+mkfifo "$W/in"
+exec 5<>"$W/in"
+
+printf 'h2 so=ms\n& h3 so=ms\n' >"$W/hosts"
+"$S" run 1 setsid "$B/pvm/pvmd3" "$W/hosts" >"$W/d1" 2>&1 <"$W/in" 5>&- &
+until_text "$W/d1" 'Type response:'
+grep -q 'Login to "h2" and type:' "$W/d1" || fail "what the user is told: $(cat "$W/d1")"
+command=$(grep -- '-S -d0x0 -nh2 -K' "$W/d1")
+answer=$(timeout 10 "$S" run 2 sh -c "$command" </dev/null) || fail "the command: $command"
+printf '\nwhat?\n' >&5
+until_text "$W/d1" 'not the line of a daemon'
+printf '  %s\r\n' "$answer" >&5
+until_text "$W/d1" Thanks
+timeout 10 sh -c "until '$S' run 1 sh -c 'echo conf | $B/pvm/pvm' | grep -q '^2 hosts'; do sleep 0.1; done" || fail "h2 did not come"
+# One that is given up: the line of a daemon that has another key, then the end of the terminal.
+console "add h3" >"$W/o" & c=$!
+until_text "$W/d1" 'Login to "h3"'
+key=$(printf '0%.0s' $(seq 64))
+other=$(timeout 10 "$S" run 3 sh -c "$B/pvm/pvmd3 -S -nh3 -K$key" </dev/null)
+echo "$other" >&5
+wait $c
+grep -q "Can't start pvmd\|0 successful" "$W/o" || fail "a daemon of another key: $(cat "$W/o")"
+"$S" procs 3 | awk '/pvmd3/ {print $2}' | xargs -r kill
+halt
+# Without a terminal.
+"$S" run 1 setsid "$B/pvm/pvmd3" "$W/hosts" >"$W/d2" 2>&1 </dev/null &
+until_text "$W/d2" sock
+console "add h3" | grep -q "Can't start pvmd" || fail "by hand without a hand"
+grep -q 'cannot add h3 by hand' "$W"/n/tmp1/pvml* || fail "the reason"
+halt
+
+printf '#!/bin/sh\nprintf Password: >/dev/tty; read -r word </dev/tty || exit 1\n[ "$word" = secret ] && exec "%s/n/rsh" "$@"\n' "$W" >"$W/rsh"
+chmod 755 "$W/rsh"
+echo 'h2 so=pw' >"$W/hosts"
+"$S" run 1 env "PVM_RSH=$W/rsh" setsid "$B/pvm/pvmd3" "$W/hosts" >"$W/d3" 2>&1 </dev/null &
+until_text "$W/d3" sock
+until_text "$W/n/tmp1/pvml.0" 'no terminal to ask at'
+halt
+script -qfc "'$S' run 1 env 'PVM_RSH=$W/rsh' '$B/pvm/pvmd3' '$W/hosts'" /dev/null >"$W/d4" 2>&1 <"$W/in" 5>&- &
+until_text "$W/d4" Password:
+echo secret >&5
+timeout 10 sh -c "until '$S' run 1 sh -c 'echo conf | $B/pvm/pvm' | grep -q '^2 hosts'; do sleep 0.1; done" || fail "h2 did not come: $(cat "$W/d4")"
+halt
+echo "a host by hand, a host by password"
