@@ -122,9 +122,24 @@ const char *control_error_text(int error)
 
 enum { LINE_MAX_BYTES = VMSPEC_PATH_MAX + 64 };
 
+struct put_parts {
+	PB(Part) part[VMSPEC_MAX_PARTS], *at[VMSPEC_MAX_PARTS];
+};
+
+static void put_parts(const struct vmspec_part *parts, size_t count, struct put_parts *out)
+{
+	for (size_t i = 0; i < count; i++) {
+		control__pb__part__init(&out->part[i]);
+		out->part[i].node = lend(parts[i].node);
+		out->part[i].vcpus = parts[i].vcpus;
+		out->part[i].memory_bytes = parts[i].memory_bytes;
+		out->at[i] = &out->part[i];
+	}
+}
+
 struct spec_parts {
 	PB(Spec) pb;
-	PB(Part) part[VMSPEC_MAX_PARTS], *part_at[VMSPEC_MAX_PARTS];
+	struct put_parts parts;
 	char disk[VMSPEC_MAX_DISKS][LINE_MAX_BYTES], *disk_at[VMSPEC_MAX_DISKS];
 	char nic[VMSPEC_MAX_NICS][LINE_MAX_BYTES], *nic_at[VMSPEC_MAX_NICS];
 };
@@ -139,19 +154,13 @@ static void put_spec_lists(const struct vmspec *s, struct spec_parts *p)
 		vmspec_nic_print(&s->nics[i], p->nic[i], LINE_MAX_BYTES);
 		p->nic_at[i] = p->nic[i];
 	}
-	for (size_t i = 0; i < s->part_count; i++) {
-		control__pb__part__init(&p->part[i]);
-		p->part[i].node = lend(s->parts[i].node);
-		p->part[i].vcpus = s->parts[i].vcpus;
-		p->part[i].memory_bytes = s->parts[i].memory_bytes;
-		p->part_at[i] = &p->part[i];
-	}
+	put_parts(s->parts, s->part_count, &p->parts);
 	p->pb.n_disks = s->disk_count;
 	p->pb.disks = p->disk_at;
 	p->pb.n_nics = s->nic_count;
 	p->pb.nics = p->nic_at;
 	p->pb.n_parts = s->part_count;
-	p->pb.parts = p->part_at;
+	p->pb.parts = p->parts.at;
 }
 
 static struct spec_parts *put_spec(const struct vmspec *s)
@@ -176,21 +185,22 @@ static struct spec_parts *put_spec(const struct vmspec *s)
 	return p;
 }
 
-static bool get_parts(const PB(Spec) * pb, struct vmspec *s, char why[VMSPEC_WHY_MAX])
+static bool get_parts(PB(Part) * *pb, size_t count, struct vmspec_part *parts, size_t *out,
+		      char why[VMSPEC_WHY_MAX])
 {
-	if (pb->n_parts > VMSPEC_MAX_PARTS || pb->gdb_port > UINT16_MAX) {
-		snprintf(why, VMSPEC_WHY_MAX, "too many nodes, or no such port");
+	if (count > VMSPEC_MAX_PARTS) {
+		snprintf(why, VMSPEC_WHY_MAX, "too many nodes");
 		return false;
 	}
-	for (size_t i = 0; i < pb->n_parts; i++) {
-		struct vmspec_part *p = &s->parts[i];
+	for (size_t i = 0; i < count; i++) {
+		struct vmspec_part *p = &parts[i];
 
-		if (!vmspec_set_text(p->node, sizeof(p->node), "node", pb->parts[i]->node, why))
+		if (!vmspec_set_text(p->node, sizeof(p->node), "node", pb[i]->node, why))
 			return false;
-		p->vcpus = pb->parts[i]->vcpus;
-		p->memory_bytes = pb->parts[i]->memory_bytes;
+		p->vcpus = pb[i]->vcpus;
+		p->memory_bytes = pb[i]->memory_bytes;
 	}
-	s->part_count = pb->n_parts;
+	*out = count;
 	return true;
 }
 
@@ -220,11 +230,16 @@ static bool get_spec(const PB(Spec) * pb, struct vmspec *s, char why[VMSPEC_WHY_
 			return false;
 	s->vcpus = pb->vcpus;
 	s->memory_bytes = pb->memory_bytes;
+	if (pb->gdb_port > UINT16_MAX) {
+		snprintf(why, VMSPEC_WHY_MAX, "no such port");
+		return false;
+	}
 	s->gdb_port = (uint16_t)pb->gdb_port;
 	s->encrypt = pb->encrypt;
 	if (pb->transport[0] && !vmspec_set_transport(s, pb->transport, why))
 		return false;
-	return get_parts(pb, s, why) && vmspec_check(s, why);
+	return get_parts(pb->parts, pb->n_parts, s->parts, &s->part_count, why) &&
+	       vmspec_check(s, why);
 }
 
 /* ---- requests ---- */
@@ -252,7 +267,7 @@ static bool has_slice(int op)
 	return op >= CONTROL_SLICE_PREPARE && op <= CONTROL_SLICE_STOP;
 }
 
-static void put_migrate(const struct control_migrate *m, PB(Migrate) * out)
+static void put_migrate(const struct control_migrate *m, PB(Migrate) * out, struct put_parts *parts)
 {
 	control__pb__migrate__init(out);
 	out->target = lend(m->target);
@@ -270,6 +285,11 @@ static void put_migrate(const struct control_migrate *m, PB(Migrate) * out)
 	out->n_disk_bytes = out->n_disk_used = m->with_disk ? VMSPEC_MAX_DISKS : 0;
 	out->disk_bytes = (uint64_t *)(uintptr_t)m->disk_bytes;
 	out->disk_used = (uint64_t *)(uintptr_t)m->disk_used;
+	put_parts(m->parts, m->part_count, parts);
+	out->n_parts = m->part_count;
+	out->parts = parts->at;
+	out->parts_encrypt = m->parts_encrypt;
+	out->parts_transport = lend(m->parts_transport);
 }
 
 /* `at` holds the pointers that the generated code wants. */
@@ -294,6 +314,7 @@ int control_request_encode(const struct control_request *r, uint8_t **out, size_
 	BASE_AUTO_FREE struct spec_parts *spec = NULL;
 	PB(Request) pb = CONTROL__PB__REQUEST__INIT;
 	char *peer_at[VMSPEC_MAX_PARTS];
+	struct put_parts parts;
 	PB(Migrate) migrate;
 	PB(Slice) slice;
 
@@ -317,7 +338,7 @@ int control_request_encode(const struct control_request *r, uint8_t **out, size_
 	pb.path = lend(r->path);
 	pb.places = lend(r->places);
 	pb.live = r->live;
-	put_migrate(&r->migrate, &migrate);
+	put_migrate(&r->migrate, &migrate, &parts);
 	if (has_migrate(r->op))
 		pb.migrate = &migrate;
 	put_slice(&r->slice, &slice, peer_at);
@@ -359,7 +380,11 @@ static bool get_migrate(const PB(Migrate) * pb, struct control_migrate *m, char 
 		m->disk_bytes[i] = pb->disk_bytes[i];
 		m->disk_used[i] = pb->disk_used[i];
 	}
-	return get_name("node", pb->target, m->target, why);
+	m->parts_encrypt = pb->parts_encrypt;
+	return get_parts(pb->parts, pb->n_parts, m->parts, &m->part_count, why) &&
+	       vmspec_set_text(m->parts_transport, sizeof(m->parts_transport), "transport",
+			       pb->parts_transport, why) &&
+	       get_name("node", pb->target, m->target, why);
 }
 
 static bool known_op(int op)

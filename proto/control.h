@@ -115,6 +115,12 @@ struct control_migrate {
 	bool with_disk, force;
 	/* PREPARE with disks: of each of the spec. Size, 0: it does not move; and what it takes up. */
 	uint64_t disk_bytes[VMSPEC_MAX_DISKS], disk_used[VMSPEC_MAX_DISKS];
+	/* PREPARE: what the guest may be spread over again, the destination first; of which the spec, that has
+	 * one part, says nothing. 0: it has no parts. */
+	size_t part_count;
+	struct vmspec_part parts[VMSPEC_MAX_PARTS];
+	bool parts_encrypt;
+	char parts_transport[8];
 };
 
 enum { CONTROL_MIGRATE_MODE_MAX = 2 };

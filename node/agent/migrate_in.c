@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "node/agent/migrate.h"
+#include "node/agent/span.h"
 
 /* The VM was never anybody's: it goes without a trace. */
 static void in_fail(struct agent_migration *g, enum control_code code, const char *why)
@@ -204,6 +205,54 @@ static const char *in_refuse(struct agent *a, const struct control_request *req,
 	return NULL;
 }
 
+/* What can be spread where it comes from can be here, if this host can take part in it. */
+static void in_parts(struct agent *a, struct control_request *req)
+{
+	BASE_AUTO_FREE struct vmspec *s = malloc(sizeof(*s));
+	const struct control_migrate *m = &req->migrate;
+	char why[AGENT_WHY_MAX] = "out of memory", warning[AGENT_WHY_MAX] = "";
+	bool good = s && m->part_count > 1;
+
+	_Static_assert((int)AGENT_WHY_MAX >= (int)VMSPEC_WHY_MAX, "vmspec writes into why");
+	if (!m->part_count)
+		return;
+	if (good) {
+		*s = *req->spec;
+		s->part_count = m->part_count;
+		memcpy(s->parts, m->parts, sizeof(s->parts));
+		s->encrypt = m->parts_encrypt;
+		good = (!m->parts_transport[0] ||
+			vmspec_set_transport(s, m->parts_transport, why)) &&
+		       vmspec_check(s, why);
+	}
+	if (good && strcmp(s->parts[0].node, a->self->name) != 0) {
+		snprintf(why, sizeof(why), "its devices are to be on another node");
+		good = false;
+	}
+	if (good)
+		good = agent_doctor_span(a, !strcmp(s->transport, "verbs"), why, warning);
+	if (good)
+		*req->spec = *s;
+	else
+		log_warn("%s cannot be spread from here: %s", req->spec->name, why);
+	if (good && warning[0])
+		log_warn("%s: %s", req->spec->name, warning);
+}
+
+static int in_launch(struct agent_vm *vm)
+{
+	struct control_slice slice;
+	int rc;
+
+	if (!vmspec_spans(&vm->spec))
+		return agent_vm_launch(vm);
+	rc = agent_span_alone(vm, &slice);
+	if (!rc)
+		rc = agent_slice_launch(vm, &slice);
+	explicit_bzero(&slice, sizeof(slice));
+	return rc;
+}
+
 /* The launch writes down what this VM is, before there is a process that a next agent could find. */
 static enum control_code in_start(struct agent *a, const struct control_request *req,
 				  char why[AGENT_WHY_MAX], struct agent_vm **out)
@@ -219,7 +268,7 @@ static enum control_code in_start(struct agent *a, const struct control_request 
 		code = agent_migrate_disks_make(g, why);
 	}
 	if (!rc && !code)
-		rc = agent_vm_launch(vm);
+		rc = in_launch(vm);
 	if (rc) {
 		code = CONTROL_FAILED;
 		snprintf(why, AGENT_WHY_MAX, "%s", strerror(-rc));
@@ -245,6 +294,7 @@ void agent_migrate_in(struct agent *a, struct chan_call *call, struct control_re
 		control_request_fini(req);
 		return;
 	}
+	in_parts(a, req);
 	code = in_start(a, req, why, &vm);
 	if (code) {
 		agent_reply_text(call, code, "node %s: %s", a->self->name, why);

@@ -228,7 +228,10 @@ static void prepare_done(void *arg, int error, const void *body, size_t len)
 
 static const struct chan_out_ops prepare_ops = {.done = prepare_done};
 
-/* What has been a guest of several nodes is one of one part; see vm_spawn.c. */
+/*
+ * What has been a guest of several nodes is one of one part for a node that knows no better; see
+ * vm_spawn.c. Others take its parts from out_parts().
+ */
 static struct vmspec out_spec(const struct agent_migration *g)
 {
 	struct vmspec s = g->vm->spec;
@@ -245,6 +248,23 @@ static struct vmspec out_spec(const struct agent_migration *g)
 	return s;
 }
 
+/* No node has two: the part that was of the destination is of this node from then on. */
+static void out_parts(const struct agent_migration *g, struct control_migrate *m)
+{
+	const struct vmspec *s = &g->vm->spec;
+
+	if (!vmspec_spans(s))
+		return;
+	m->part_count = s->part_count;
+	memcpy(m->parts, s->parts, s->part_count * sizeof(s->parts[0]));
+	for (size_t i = 1; i < s->part_count; i++)
+		if (!strcmp(m->parts[i].node, g->peer->name))
+			memcpy(m->parts[i].node, m->parts[0].node, sizeof(m->parts[i].node));
+	memcpy(m->parts[0].node, g->peer->name, sizeof(g->peer->name));
+	m->parts_encrypt = s->encrypt;
+	memcpy(m->parts_transport, s->transport, sizeof(m->parts_transport));
+}
+
 static int out_prepare(struct agent_migration *g)
 {
 	struct chan_link *link = g->agent->peers[g->peer - g->agent->cluster->nodes].link;
@@ -258,6 +278,7 @@ static int out_prepare(struct agent_migration *g)
 	int rc = !p ? -ENOMEM : !link ? -ENOTCONN : 0;
 
 	req.spec = &spec;
+	out_parts(g, &req.migrate);
 	if (!rc) {
 		p->agent = g->agent;
 		memcpy(p->vm, g->vm->spec.name, sizeof(p->vm));

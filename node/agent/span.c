@@ -284,15 +284,12 @@ static void prepare_done(void *arg, int error, const void *body, size_t len)
 static const struct chan_out_ops prepare_ops = {.done = prepare_done};
 
 /* As if the others had left; they may join later. */
-static void start_alone(struct agent_vm *vm)
+static void leave_alone(struct agent_vm *vm, struct control_slice *slice)
 {
-	struct agent_span *span = vm->slice.span;
-
 	vm->slice.places = (struct agent_places){
 		.known = true, .gone = (uint16_t)((1u << vm->spec.part_count) - 2)};
 	for (size_t i = 1; i < vm->spec.part_count; i++)
-		snprintf(span->slice.peers[i], CONTROL_PEER_MAX, "-");
-	span_start(vm);
+		snprintf(slice->peers[i], CONTROL_PEER_MAX, "-");
 }
 
 static void prepare_all(struct agent_vm *vm)
@@ -320,12 +317,41 @@ static void prepare_all(struct agent_vm *vm)
 
 /* ---- the request ---- */
 
+/* The lead's port, and what tells this guest from all others. */
+static int slice_new(struct agent_vm *vm, struct control_slice *slice)
+{
+	uint16_t port = 0;
+	int rc = agent_slice_listen(vm, &port);
+
+	slice->peer_count = (uint32_t)vm->spec.part_count;
+	if (!rc &&
+	    (getrandom(slice->key, sizeof(slice->key), 0) != (ssize_t)sizeof(slice->key) ||
+	     getrandom(&slice->group, sizeof(slice->group), 0) != (ssize_t)sizeof(slice->group)))
+		rc = -EIO;
+	if (rc)
+		return rc;
+	slice->group |= 1; /* 0 is none */
+	agent_slice_address(vm->agent->self, port, slice->peers[0]);
+	vm->slice.group = slice->group;
+	return 0;
+}
+
+int agent_span_alone(struct agent_vm *vm, struct control_slice *slice)
+{
+	int rc;
+
+	*slice = (struct control_slice){0};
+	rc = slice_new(vm, slice);
+	if (!rc)
+		leave_alone(vm, slice);
+	return rc;
+}
+
 static int span_new(struct agent *a, struct chan_call *call, const struct control_request *req,
 		    struct agent_vm **out)
 {
 	struct agent_span *span = calloc(1, sizeof(*span));
 	struct agent_vm *vm = span ? agent_vm_new(a, req->spec) : NULL;
-	uint16_t port = 0;
 	int rc;
 
 	if (!vm) {
@@ -335,21 +361,12 @@ static int span_new(struct agent *a, struct chan_call *call, const struct contro
 	span->vm = vm;
 	span->call = call;
 	vm->slice.overcommit = req->overcommit;
-	span->slice.peer_count = (uint32_t)vm->spec.part_count;
-	rc = agent_slice_listen(vm, &port);
-	if (!rc && (getrandom(span->slice.key, sizeof(span->slice.key), 0) !=
-			    (ssize_t)sizeof(span->slice.key) ||
-		    getrandom(&span->slice.group, sizeof(span->slice.group), 0) !=
-			    (ssize_t)sizeof(span->slice.group)))
-		rc = -EIO;
+	rc = slice_new(vm, &span->slice);
 	if (rc) {
 		free(span);
 		agent_vm_free(vm);
 		return rc;
 	}
-	span->slice.group |= 1; /* 0 is none */
-	agent_slice_address(a->self, port, span->slice.peers[0]);
-	vm->slice.group = span->slice.group;
 	vm->slice.span = span;
 	*out = vm;
 	return 0;
@@ -402,10 +419,12 @@ void agent_span_run(struct agent *a, struct chan_call *call, struct control_requ
 					 a->self->name, strerror(-rc));
 		} else {
 			tell_warning(vm->slice.span, a->self->name, warning);
-			if (req->together)
-				start_alone(vm);
-			else
+			if (req->together) {
+				leave_alone(vm, &vm->slice.span->slice);
+				span_start(vm);
+			} else {
 				prepare_all(vm);
+			}
 		}
 	}
 	control_request_fini(req);

@@ -31,6 +31,11 @@ enum {
 
 /* VM_RUN of a checked spec whose part 0 is this node. Ends the call; takes over req. */
 void agent_span_run(struct agent *a, struct chan_call *call, struct control_request *req);
+/*
+ * The lead's slice alone, as if the others had left; they may join later. Makes its port, its group and its
+ * key; `slice` is what it is then launched with.
+ */
+BASE_MUST_CHECK int agent_span_alone(struct agent_vm *vm, struct control_slice *slice);
 /* Before its own slice is started: gives up, tells all, answers, and frees the VM. */
 void agent_span_abort(struct agent_vm *vm, enum control_code code, const char *why);
 /*

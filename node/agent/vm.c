@@ -117,7 +117,7 @@ static void vm_set_state(struct agent_vm *vm, enum vmmctl_state state, const cha
 	enum vmmctl_state old = vm->state;
 
 	/* Slices stand for a moment between having found each other and the first instruction. */
-	if (vmspec_spans(&vm->spec) && !vm->found && old == VMMCTL_STARTING &&
+	if (vmspec_spans(&vm->spec) && !vm->found && !vm->incoming && old == VMMCTL_STARTING &&
 	    state == VMMCTL_PAUSED)
 		return;
 	/* What has been decided stays: its process may not know yet. */

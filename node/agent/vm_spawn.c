@@ -13,7 +13,10 @@
 #include "node/agent/migrate.h"
 #include "node/agent/span.h"
 
-enum { ARGS_MAX = 192 };
+enum {
+	ARGS_MAX = 192,
+	SLICE_FDS = 2, /* a slice's listener and key */
+};
 
 struct args {
 	char *argv[ARGS_MAX + 1];
@@ -118,7 +121,7 @@ static void add_slice(struct args *a, const struct agent_vm *vm)
 	args_option(a, "--transport", s->transport);
 }
 
-/* The file that a disk comes to with its guest, which is of one node then; -1: it is there. */
+/* The file that a disk comes to with its guest; -1: it is there. */
 static int copied_disk(const struct agent_vm *vm, size_t i)
 {
 	return vm->incoming && vm->migration ? vm->migration->disk_fds[i] : -1;
@@ -128,7 +131,7 @@ static void build_devices(struct args *a, const struct agent_vm *vm)
 {
 	const struct vmspec *s = &vm->spec;
 	char text[VMSPEC_PATH_MAX + 64];
-	int disk_fd = AGENT_NIC_FD(s->nic_count);
+	int disk_fd = slice_fd(vm) + (vmspec_spans(s) ? SLICE_FDS : 0);
 
 	args_option(a, "--kernel", s->kernel);
 	args_option(a, "--initrd", s->initrd);

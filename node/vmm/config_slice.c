@@ -203,9 +203,10 @@ static bool has_key(const struct vmm_slice_config *s)
 /* What one slice has and the others have not. */
 static int check_role(const struct vmm_config *c, char *why)
 {
-	if (c->incoming)
-		return refuse(why, "--incoming does not go with --part: a guest that spans hosts "
-				   "does not migrate as a whole");
+	if (c->incoming && !c->slices.alone)
+		return refuse(why,
+			      "--incoming goes with --part only where all but slice 0 are '--peer "
+			      "-': a guest that is on several hosts does not migrate as a whole");
 	if (vmm_config_follows(c) &&
 	    (c->kernel || c->initrd || c->restore || c->disk_count || c->nic_count))
 		return refuse(why, "--kernel, --initrd, --restore, --disk and --nic go to slice 0 "

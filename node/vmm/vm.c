@@ -450,17 +450,14 @@ static int vm_restore(struct vmm_vm *vm, char *why)
 
 static int vm_first_state(struct vmm_vm *vm, char *why)
 {
+	vm->incoming = vm->vcpus.restored = vm->config.incoming;
+	if (vm->incoming && vmm_fill_new(vm->mem, &vm->fill))
+		log_info("no userfaultfd: post-copy is not possible");
 	if (vm->config.slices.count)
 		return vm_span_new(vm, why);
 	if (vm->config.restore)
 		return vm_restore(vm, why);
-	if (!vm->config.incoming)
-		return vm_boot(vm, why);
-	vm->incoming = true;
-	vm->vcpus.restored = true;
-	if (vmm_fill_new(vm->mem, &vm->fill))
-		log_info("no userfaultfd: post-copy is not possible");
-	return 0;
+	return vm->incoming ? 0 : vm_boot(vm, why);
 }
 
 static int vm_build(struct vmm_vm *vm, char *why)

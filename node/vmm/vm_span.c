@@ -156,11 +156,12 @@ static void *load_main(void *arg)
 	return NULL;
 }
 
+/* A guest comes to memory that is nobody else's; LINKED and PLACES, in whichever order, say that it is. */
 static void on_linked(struct vmm_vm *vm)
 {
 	int err;
 
-	if (vm->state != VMM_STARTING)
+	if (vm->state != VMM_STARTING || (vm->incoming && !vmm_span_is_over(vm->span)))
 		return;
 	if (vm->restore_fd < 0) {
 		on_ready(vm);
@@ -251,6 +252,8 @@ static void on_order(void *arg, enum vmm_span_order order, const char *reason)
 	case VMM_SPAN_DISMISSED: vm_empty_dismissed(vm, reason); break;
 	case VMM_SPAN_ADMITTED: vm_join_admitted(vm, reason); break;
 	case VMM_SPAN_PLACES:
+		if (vm->incoming)
+			on_linked(vm);
 		if (vm->ops->places)
 			vm->ops->places(vm->arg);
 		break;
@@ -287,12 +290,13 @@ int vm_span_new(struct vmm_vm *vm, char *why)
 		.order = on_order,
 		.arg = vm,
 	};
+	bool loaded = vm->config.restore || vm->incoming;
 	int err = vmm_span_new(&config, &vm->span);
 
 	if (!err && vm->config.restore)
 		err = vm_open_restore(vm, &vm->restore_fd, why);
 	if (!err)
-		err = vm_follows(vm) || vm->config.restore ? vm_reset_vcpus(vm) : vm_boot(vm, why);
+		err = vm_follows(vm) || loaded ? vm_reset_vcpus(vm) : vm_boot(vm, why);
 	if (err) {
 		if (!why[0])
 			snprintf(why, VMM_WHY_MAX, "a slice: %s", strerror(-err));

@@ -86,15 +86,23 @@ empty a
 "$pangaea" vm console two --until "no such text" --timeout 3 </dev/null >"$dir/said" 2>&1
 grep -q 'MiB written' "$dir/said" && ! grep -q FAIL "$dir/said" && ok "its memory is right" || fail "$(tail -3 "$dir/said")"
 expect 0 killed "$pangaea" vm kill two
-expect 0 running "$pangaea" vm run two -k "$guests/pingpong" -c 'rounds=100000000' --vcpus a=1,b=1 --memory a=48M,b=48M
+expect 0 running "$pangaea" vm run two -k "$guests/pingpong" -c 'rounds=0' --vcpus a=1,b=1 --memory a=48M,b=48M
 expect 0 "both run" "$pangaea" vm console two --until "both run" --timeout 20
 expect 0 "two: on node b after" "$pangaea" vm consolidate two --to b
 empty a
 expect 0 "node      b" "$pangaea" vm info two
-# It is a guest of one node now, and goes where it has never been.
-expect 0 "two: on node c after" "$pangaea" vm migrate two --to c
-soon 20 "two does not span nodes" "$pangaea" vm consolidate two --to a --from b
+# Its devices are there now. It is spread again, goes where it has never been, and is spread from there.
+expect 0 "1 slices joined" "$pangaea" vm spread two --vcpus a=1,b=1
+soon 20 "slice 0   node b (lead), 1 vCPUs" "$pangaea" vm info two
+soon 20 "two   b+a   running" "$pangaea" vm ls
+expect 0 "two: on node b after" "$pangaea" node drain a
+empty a
+expect 0 "two: on node c after" "$pangaea" vm migrate two --to c --mode postcopy
+empty b
+expect 0 "1 slices joined" "$pangaea" vm spread two --vcpus a=1,c=1
+"$pangaea" vm console two --until "memory" --timeout 20 <<<"" >"$dir/said" 2>&1 && ok "it goes on" || fail "$(tail -3 "$dir/said")"
 expect 0 "two: on node a after" "$pangaea" vm consolidate two --to a
+empty c
 expect 0 "vCPU 1" "$pangaea" vm registers two
 expect 0 killed "$pangaea" vm kill two
 for n in a b c; do empty $n; done

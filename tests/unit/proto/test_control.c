@@ -92,6 +92,29 @@ static void slice_round_trip(void **state)
 	assert_int_equal(control_request_decode(bytes, len, &out, why), -EBADMSG);
 }
 
+/* The parts of a guest that moves are beside its spec, which has one. */
+static void parts_round_trip(void **state)
+{
+	struct control_request in = {.op = CONTROL_MIGRATE_PREPARE, .vm = "web", .node = "b"}, out;
+	struct vmspec *s = make_spec();
+
+	s->encrypt = false;
+	s->transport[0] = 0;
+	s->part_count = 0;
+	in.spec = s;
+	in.migrate.part_count = 2;
+	memcpy(in.migrate.parts, s->parts, 2 * sizeof(s->parts[0]));
+	memset(s->parts, 0, sizeof(s->parts));
+	in.migrate.parts_encrypt = true;
+	snprintf(in.migrate.parts_transport, sizeof(in.migrate.parts_transport), "tcp");
+	assert_int_equal(control_request_encode(&in, &bytes, &len), 0);
+	assert_int_equal(control_request_decode(bytes, len, &out, why), 0);
+	assert_memory_equal(&in.migrate, &out.migrate, sizeof(in.migrate));
+	assert_int_equal(out.spec->part_count, 0);
+	control_request_fini(&out);
+	control_request_fini(&in);
+}
+
 static void bad_requests_say_why(void **state)
 {
 	struct control_request in = {.op = CONTROL_VM_RUN}, out;
@@ -208,8 +231,9 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, teardown)
 	const struct CMUnitTest tests[] = {
-		T(request_round_trip), T(slice_round_trip),    T(bad_requests_say_why),
-		T(reply_round_trip),   T(replies_are_bounded), T(input_round_trip),
+		T(request_round_trip),	 T(slice_round_trip), T(parts_round_trip),
+		T(bad_requests_say_why), T(reply_round_trip), T(replies_are_bounded),
+		T(input_round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
