@@ -46,7 +46,7 @@ enum vmspec_nic_kind {
 struct vmspec_disk {
 	char path[VMSPEC_PATH_MAX];
 	bool read_only;
-	char format[8]; /* "raw", "qcow2"; "": by its content */
+	char format[8]; /* "raw", "qcow2"; "": raw */
 };
 
 struct vmspec_nic {

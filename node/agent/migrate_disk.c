@@ -5,7 +5,7 @@
  * the name away again. The source's file stays as it was when the guest stopped there.
  *
  * With force, a file of that name is exchanged for the copy, kept beside it until the commit, and put
- * back by an abort. <dir>/migration.disks says what has been named: "DEVICE INODE SPARE PATH" each.
+ * back by an abort. The copy of a qcow2 image is a new one with the same disk in it. <dir>/migration.disks says what has been named: "DEVICE INODE SPARE PATH" each.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,10 +18,34 @@
 
 #include "base/log.h"
 #include "node/agent/migrate.h"
+#include "node/agent/qcow2.h"
 
 enum { PARK_FROM = 64, SPARE_MAX = VMSPEC_PATH_MAX + 32 };
 
+static bool is_qcow2(const struct vmspec_disk *d)
+{
+	return !strcmp(d->format, "qcow2");
+}
+
 /* ---- at the source ---- */
+
+/* What moves is the disk in it; the copy has no backing file, and no snapshots. */
+static enum control_code measure_qcow2(const struct vmspec_disk *d, size_t i,
+				       struct control_migrate *m, char why[AGENT_WHY_MAX])
+{
+	BASE_AUTO_FD int fd = open(d->path, O_RDONLY | O_CLOEXEC);
+	bool backed;
+	int rc = fd < 0 ? -errno : agent_qcow2_read(fd, &m->disk_bytes[i], &backed);
+
+	if (rc) {
+		snprintf(why, AGENT_WHY_MAX, "disk %.200s: %s", d->path,
+			 rc == -EINVAL ? "no qcow2 image" : strerror(-rc));
+		return CONTROL_FAILED;
+	}
+	if (backed)
+		m->disk_used[i] = m->disk_bytes[i];
+	return CONTROL_OK;
+}
 
 static enum control_code measure(const struct agent_vm *vm, size_t i, struct control_migrate *m,
 				 char why[AGENT_WHY_MAX])
@@ -29,13 +53,6 @@ static enum control_code measure(const struct agent_vm *vm, size_t i, struct con
 	const struct vmspec_disk *d = &vm->spec.disks[i];
 	struct stat st;
 
-	if (!strcmp(d->format, "qcow2")) {
-		snprintf(why, AGENT_WHY_MAX,
-			 "disk %.200s is a qcow2 image: only raw ones are copied; move it by hand, "
-			 "or put it where both nodes reach it",
-			 d->path);
-		return CONTROL_USAGE;
-	}
 	if (stat(d->path, &st)) {
 		snprintf(why, AGENT_WHY_MAX, "disk %.200s on node %s: %s", d->path,
 			 vm->agent->self->name, strerror(errno));
@@ -48,7 +65,7 @@ static enum control_code measure(const struct agent_vm *vm, size_t i, struct con
 	}
 	m->disk_bytes[i] = (uint64_t)st.st_size;
 	m->disk_used[i] = BASE_MIN((uint64_t)st.st_blocks * 512, (uint64_t)st.st_size);
-	return CONTROL_OK;
+	return is_qcow2(d) ? measure_qcow2(d, i, m, why) : CONTROL_OK;
 }
 
 enum control_code agent_migrate_disks_measure(const struct agent_vm *vm, struct control_migrate *m,
@@ -137,10 +154,21 @@ static enum control_code check_room(const struct agent_migration *g, const char 
 	return CONTROL_NO_ROOM;
 }
 
+/* A disk of zeros. */
+static int fill_file(int fd, const struct vmspec_disk *d, uint64_t bytes)
+{
+	if (is_qcow2(d))
+		return agent_qcow2_make(fd, bytes);
+	if (bytes > INT64_MAX)
+		return -EFBIG;
+	return ftruncate(fd, (off_t)bytes) ? -errno : 0;
+}
+
 static enum control_code make_file(struct agent_migration *g, size_t i, const char *folder,
 				   char why[AGENT_WHY_MAX])
 {
 	BASE_AUTO_FD int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	int rc;
 
 	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR))
 		snprintf(why, AGENT_WHY_MAX,
@@ -151,9 +179,10 @@ static enum control_code make_file(struct agent_migration *g, size_t i, const ch
 		snprintf(why, AGENT_WHY_MAX, "folder %.200s: %s", folder, strerror(errno));
 	if (fd < 0)
 		return errno == ENOENT ? CONTROL_NOT_FOUND : CONTROL_FAILED;
-	if (g->m.disk_bytes[i] > INT64_MAX || ftruncate(fd, (off_t)g->m.disk_bytes[i])) {
-		snprintf(why, AGENT_WHY_MAX, "a file of %" PRIu64 " bytes in %.200s: %s",
-			 g->m.disk_bytes[i], folder, strerror(errno));
+	rc = fill_file(fd, &g->vm->spec.disks[i], g->m.disk_bytes[i]);
+	if (rc) {
+		snprintf(why, AGENT_WHY_MAX, "a disk of %" PRIu64 " bytes in %.200s: %s",
+			 g->m.disk_bytes[i], folder, strerror(-rc));
 		return CONTROL_FAILED;
 	}
 	/* Above what it becomes in the process. */
@@ -175,7 +204,7 @@ enum control_code agent_migrate_disks_make(struct agent_migration *g, char why[A
 		if (!g->m.disk_bytes[i])
 			continue;
 		if (i >= s->disk_count || s->disks[i].read_only ||
-		    !strcmp(s->disks[i].format, "qcow2") || !folder_of(s->disks[i].path, folder)) {
+		    !folder_of(s->disks[i].path, folder)) {
 			snprintf(why, AGENT_WHY_MAX,
 				 "the source wants a disk copied that it lacks");
 			return CONTROL_USAGE;

@@ -7,9 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
-void blk_copy_init(struct blk_copy *c, int fd, uint64_t size_bytes)
+void blk_copy_init(struct blk_copy *c, const struct blk_copy_ops *ops, void *image,
+		   uint64_t size_bytes)
 {
-	*c = (struct blk_copy){.fd = fd, .size_bytes = size_bytes};
+	*c = (struct blk_copy){.ops = ops, .image = image, .size_bytes = size_bytes};
 	c->words = (blk_copy_blocks(c) + 63) / 64;
 }
 
@@ -85,6 +86,9 @@ void blk_copy_fetch(struct blk_copy *c, uint64_t *bitmap, uint64_t first)
 		if (bits)
 			bitmap_or(bitmap, first + i * 64, bits);
 	}
+	/* Behind the marks, so that no read that began before them is taken for one of after. */
+	if (c->ops->forget)
+		c->ops->forget(c->image);
 }
 
 static void bitmap_set(uint64_t *bitmap, uint64_t from, uint64_t to)
@@ -99,28 +103,19 @@ static void bitmap_set(uint64_t *bitmap, uint64_t from, uint64_t to)
 
 int blk_copy_used(struct blk_copy *c, uint64_t *bitmap, uint64_t first)
 {
-	off_t at = 0, size = (off_t)c->size_bytes;
+	uint64_t at = 0, from, to;
+	int rc = 0;
 
-	while (at < size) {
-		off_t data = lseek(c->fd, at, SEEK_DATA), hole;
-
-		if (data < 0 && errno == ENXIO)
-			return 0;
-		/* Block devices and some file systems know no holes. */
-		if (data < 0) {
-			bitmap_set(bitmap, first, first + blk_copy_blocks(c));
-			return 0;
-		}
-		hole = lseek(c->fd, data, SEEK_HOLE);
-		if (hole < 0)
-			return -errno;
-		hole = hole > size ? size : hole;
-		if (data < hole)
-			bitmap_set(bitmap, first + (uint64_t)data / BLK_COPY_BLOCK,
-				   first + ((uint64_t)hole + BLK_COPY_BLOCK - 1) / BLK_COPY_BLOCK);
-		at = hole;
+	while (at < c->size_bytes && !rc) {
+		rc = c->ops->data(c->image, at, &from, &to);
+		if (rc || from >= c->size_bytes || to <= at)
+			break;
+		to = to < c->size_bytes ? to : c->size_bytes;
+		bitmap_set(bitmap, first + from / BLK_COPY_BLOCK,
+			   first + (to + BLK_COPY_BLOCK - 1) / BLK_COPY_BLOCK);
+		at = to;
 	}
-	return 0;
+	return rc == -ENXIO ? 0 : rc;
 }
 
 /* ---- bytes ---- */
@@ -137,14 +132,35 @@ static uint64_t bytes_of(const struct blk_copy *c, uint64_t block, unsigned coun
 
 int blk_copy_read(struct blk_copy *c, uint64_t block, void *data)
 {
-	uint64_t len = bytes_of(c, block, 1), done = 0;
+	uint64_t len = bytes_of(c, block, 1);
 
 	if (!len)
 		return -EINVAL;
 	memset((uint8_t *)data + len, 0, BLK_COPY_BLOCK - len);
+	return c->ops->read(c->image, block * BLK_COPY_BLOCK, len, data);
+}
+
+int blk_copy_write(struct blk_copy *c, uint64_t block, unsigned count, const void *data)
+{
+	uint64_t len = bytes_of(c, block, count);
+
+	return len ? c->ops->write(c->image, block * BLK_COPY_BLOCK, len, data) : -EINVAL;
+}
+
+int blk_copy_sync(struct blk_copy *c)
+{
+	return c->ops->sync(c->image);
+}
+
+/* ---- of a file ---- */
+
+static int file_read(void *image, uint64_t offset, uint64_t len, void *data)
+{
+	const int *fd = image;
+	uint64_t done = 0;
+
 	while (done < len) {
-		ssize_t n = pread(c->fd, (uint8_t *)data + done, len - done,
-				  (off_t)(block * BLK_COPY_BLOCK + done));
+		ssize_t n = pread(*fd, (uint8_t *)data + done, len - done, (off_t)(offset + done));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -155,12 +171,12 @@ int blk_copy_read(struct blk_copy *c, uint64_t block, void *data)
 	return 0;
 }
 
-static int write_bytes(struct blk_copy *c, uint64_t offset, uint64_t len, const uint8_t *data)
+static int write_bytes(int fd, uint64_t offset, uint64_t len, const uint8_t *data)
 {
 	uint64_t done = 0;
 
 	while (done < len) {
-		ssize_t n = pwrite(c->fd, data + done, len - done, (off_t)(offset + done));
+		ssize_t n = pwrite(fd, data + done, len - done, (off_t)(offset + done));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -171,41 +187,66 @@ static int write_bytes(struct blk_copy *c, uint64_t offset, uint64_t len, const 
 	return 0;
 }
 
-static int write_zeros(struct blk_copy *c, uint64_t offset, uint64_t len)
+static int write_zeros(int fd, uint64_t offset, uint64_t len)
 {
 	static const uint8_t zeros[BLK_COPY_BLOCK];
 	int rc = 0;
 
-	if (!fallocate(c->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-		       (off_t)len))
+	if (!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len))
 		return 0;
 	if (errno != EOPNOTSUPP)
 		return -errno;
 	for (uint64_t at = 0; at < len && !rc; at += sizeof(zeros)) {
 		uint64_t n = len - at < sizeof(zeros) ? len - at : sizeof(zeros);
 
-		rc = write_bytes(c, offset + at, n, zeros);
+		rc = write_bytes(fd, offset + at, n, zeros);
 	}
 	return rc;
 }
 
-int blk_copy_write(struct blk_copy *c, uint64_t block, unsigned count, const void *data)
+static int file_write(void *image, uint64_t offset, uint64_t len, const void *data)
 {
-	uint64_t offset = block * BLK_COPY_BLOCK, len = bytes_of(c, block, count);
+	const int *fd = image;
 	int rc;
 
-	if (!len)
-		return -EINVAL;
 	if (!data)
-		return write_zeros(c, offset, len);
-	rc = write_bytes(c, offset, len, data);
+		return write_zeros(*fd, offset, len);
+	rc = write_bytes(*fd, offset, len, data);
 	/* Begins to go to the disk now, so that little is left to wait for at the end. */
 	if (!rc)
-		(void)!sync_file_range(c->fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
+		(void)!sync_file_range(*fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
 	return rc;
 }
 
-int blk_copy_sync(struct blk_copy *c)
+static int file_sync(void *image)
 {
-	return fdatasync(c->fd) ? -errno : 0;
+	return fdatasync(*(const int *)image) ? -errno : 0;
 }
+
+static int file_data(void *image, uint64_t offset, uint64_t *from, uint64_t *to)
+{
+	const int *fd = image;
+	off_t data = lseek(*fd, (off_t)offset, SEEK_DATA), hole;
+
+	if (data < 0 && errno == ENXIO)
+		return -ENXIO;
+	/* Block devices and some file systems know no holes. */
+	if (data < 0) {
+		*from = offset;
+		*to = UINT64_MAX;
+		return 0;
+	}
+	hole = lseek(*fd, data, SEEK_HOLE);
+	if (hole < 0)
+		return -errno;
+	*from = (uint64_t)data;
+	*to = (uint64_t)hole;
+	return 0;
+}
+
+const struct blk_copy_ops blk_copy_file_ops = {
+	.read = file_read,
+	.write = file_write,
+	.sync = file_sync,
+	.data = file_data,
+};

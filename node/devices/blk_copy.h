@@ -17,15 +17,32 @@
 
 enum { BLK_COPY_BLOCK = 4096 };
 
+/* The bytes of a disk beside its queues; any thread, several at once. All: 0 or -errno. */
+struct blk_copy_ops {
+	int (*read)(void *image, uint64_t offset, uint64_t len, void *data);
+	/* data NULL: zeros, which may free the space. */
+	int (*write)(void *image, uint64_t offset, uint64_t len, const void *data);
+	int (*sync)(void *image);
+	/* The next bytes [*from, *to) at `offset` or behind that may be something else than zeros; -ENXIO: none
+	 * up to the end. */
+	int (*data)(void *image, uint64_t offset, uint64_t *from, uint64_t *to);
+	/* What was read ahead is old from here on. May be NULL. */
+	void (*forget)(void *image);
+};
+
 struct blk_copy {
-	int fd; /* borrowed; -1: this disk cannot be copied */
+	const struct blk_copy_ops *ops; /* NULL: this disk cannot be copied */
+	void *image;
 	uint64_t size_bytes;
 	size_t words;
 	_Atomic uint64_t *written; /* bit by block */
 	atomic_bool tracking;
 };
 
-void blk_copy_init(struct blk_copy *c, int fd, uint64_t size_bytes);
+void blk_copy_init(struct blk_copy *c, const struct blk_copy_ops *ops, void *image,
+		   uint64_t size_bytes);
+/* Of a file that has the bytes as they are: `image` is where its descriptor is, which stays the caller's. */
+extern const struct blk_copy_ops blk_copy_file_ops;
 void blk_copy_fini(struct blk_copy *c);
 /* The last may be shorter than BLK_COPY_BLOCK; then the rest of it reads as zeros. */
 uint64_t blk_copy_blocks(const struct blk_copy *c);

@@ -6,6 +6,7 @@
 #ifndef BLK_ENGINE_H
 #define BLK_ENGINE_H
 
+#include "node/devices/blk_copy.h"
 #include "node/devices/virtio_queue.h"
 
 enum blk_op { BLK_READ = 1, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO };
@@ -55,8 +56,8 @@ struct blk_image_ops {
 	int (*engine)(struct blk_image *image, struct base_loop *loop, unsigned depth,
 		      struct blk_engine **out);
 	void (*free)(struct blk_image *image);
-	/* The file that has the disk's bytes as they are; NULL: there is none. */
-	int (*fd)(struct blk_image *image);
+	/* The disk's bytes beside the queues; NULL: not to be had. *context: what the ops are called with. */
+	const struct blk_copy_ops *(*copy)(struct blk_image *image, void **context);
 };
 
 BASE_MUST_CHECK int blk_raw_open(const char *path, bool read_only, bool direct, bool no_uring,

@@ -1,6 +1,7 @@
 /*
  * qcow2 through libnbd: a qemu-nbd child serves the image on a socket of its own (systemd socket
- * activation) and ends when the connection closes. One connection, so one queue.
+ * activation) and ends when its connections close. One connection for the guest, so one queue; and one
+ * beside it, for a disk that moves along (blk_nbd_copy.c).
  */
 #include <errno.h>
 #include <libnbd.h>
@@ -8,7 +9,7 @@
 #include <sys/epoll.h>
 
 #include "base/log.h"
-#include "node/devices/blk_engine.h"
+#include "node/devices/blk_nbd.h"
 
 enum {
 	NBD_PART_MAX = 8 << 20,	  /* bytes of one command */
@@ -18,6 +19,7 @@ enum {
 struct nbd_image {
 	struct blk_image image;
 	struct nbd_handle *nbd;
+	struct blk_nbd_copy *beside; /* NULL: none */
 	bool can_flush, can_zero, can_trim;
 	/* The one engine. */
 	struct blk_engine engine;
@@ -206,21 +208,39 @@ static int image_engine(struct blk_image *image, struct base_loop *loop, unsigne
 	return rc;
 }
 
-static void image_free(struct blk_image *image)
+static const struct blk_copy_ops *image_copy(struct blk_image *image, void **context)
 {
 	struct nbd_image *n = base_container_of(image, struct nbd_image, image);
 
-	if (!n->dead)
+	*context = n->beside;
+	return n->beside ? &blk_nbd_copy_ops : NULL;
+}
+
+/* The server ends with its last connection, and closing the first one waits for that. */
+static void image_close(struct nbd_image *n)
+{
+	blk_nbd_copy_close(n->beside);
+	if (n->nbd && !n->dead)
 		(void)!nbd_shutdown(n->nbd, 0);
-	nbd_close(n->nbd);
+	if (n->nbd)
+		nbd_close(n->nbd);
 	free(n);
 }
 
-static const struct blk_image_ops image_ops = {image_engine, image_free, NULL};
+static void image_free(struct blk_image *image)
+{
+	image_close(base_container_of(image, struct nbd_image, image));
+}
 
-/* A path as a value of QEMU's option lists: commas are doubled. */
+static const struct blk_image_ops image_ops = {image_engine, image_free, image_copy};
+
+/*
+ * A path as a value of QEMU's option lists: commas are doubled. Our own descriptors have other numbers in
+ * the child.
+ */
 static char *image_option(const char *path)
 {
+	static const char self[] = "/proc/self/";
 	size_t len = 0;
 	char *text = NULL;
 	FILE *f = open_memstream(&text, &len);
@@ -228,6 +248,10 @@ static char *image_option(const char *path)
 	if (!f)
 		return NULL;
 	fputs("driver=qcow2,discard=unmap,file.driver=file,file.filename=", f);
+	if (!strncmp(path, self, sizeof(self) - 1)) {
+		fprintf(f, "/proc/%d/", (int)getpid());
+		path += sizeof(self) - 1;
+	}
 	for (const char *p = path; *p; p++) {
 		if (*p == ',')
 			fputc(',', f);
@@ -245,8 +269,8 @@ static int image_serve(struct nbd_image *n, const char *path, bool read_only)
 	BASE_AUTO_FREE char *option = image_option(path);
 	/* The library's prototype lacks the const; it copies. */
 	const char *const argv[] = {
-		"qemu-nbd",	 "--image-opts",	  option, "--cache=writeback",
-		"--aio=threads", read_only ? "-r" : NULL, NULL};
+		"qemu-nbd",   "--image-opts",	       option, "--cache=writeback", "--aio=threads",
+		"--shared=2", read_only ? "-r" : NULL, NULL};
 
 	if (!option)
 		return -ENOMEM;
@@ -287,11 +311,12 @@ int blk_nbd_open_qcow2(const char *path, bool read_only, struct blk_image **out)
 				      .read_only = read_only,
 				      .can_discard = !read_only && n->can_trim,
 				      .queues_max = 1};
+	/* Now: later this process may open no socket. */
+	if (!read_only)
+		n->beside = blk_nbd_copy_open(n->nbd, n->can_zero);
 	*out = &n->image;
 	return 0;
 err_free:
-	if (n->nbd)
-		nbd_close(n->nbd);
-	free(n);
+	image_close(n);
 	return rc;
 }

@@ -154,12 +154,13 @@ static void raw_free(struct blk_image *image)
 	free(raw);
 }
 
-static int raw_fd(struct blk_image *image)
+static const struct blk_copy_ops *raw_copy(struct blk_image *image, void **context)
 {
-	return base_container_of(image, struct raw_image, image)->fd;
+	*context = &base_container_of(image, struct raw_image, image)->fd;
+	return &blk_copy_file_ops;
 }
 
-static const struct blk_image_ops raw_ops = {raw_engine, raw_free, raw_fd};
+static const struct blk_image_ops raw_ops = {raw_engine, raw_free, raw_copy};
 
 /* Size and block size of a file or block device. */
 static int raw_measure(struct raw_image *raw)

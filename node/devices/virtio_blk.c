@@ -371,7 +371,7 @@ struct blk_copy *virtio_blk_copy(struct vmm_device *dev)
 {
 	struct blk *b = blk_of(base_container_of(dev, struct virtio_device, dev));
 
-	return b->image->read_only || b->copy.fd < 0 ? NULL : &b->copy;
+	return b->image->read_only || !b->copy.ops ? NULL : &b->copy;
 }
 
 static const struct virtio_ops blk_ops = {
@@ -460,6 +460,8 @@ int virtio_blk_new(struct vmm_env *env, struct vmm_virtio_slot slot,
 {
 	uint16_t queue_max[VIRTIO_BLK_QUEUES_MAX];
 	unsigned queues = BASE_MAX(opts->queues, 1u);
+	const struct blk_copy_ops *copy;
+	void *copy_image = NULL;
 	struct blk *b = calloc(1, sizeof(*b));
 	int rc;
 
@@ -468,8 +470,8 @@ int virtio_blk_new(struct vmm_env *env, struct vmm_virtio_slot slot,
 	rc = blk_open(opts, &b->image);
 	if (rc)
 		goto err_free;
-	blk_copy_init(&b->copy, b->image->ops->fd ? b->image->ops->fd(b->image) : -1,
-		      b->image->size_bytes);
+	copy = b->image->ops->copy(b->image, &copy_image);
+	blk_copy_init(&b->copy, copy, copy_image, b->image->size_bytes);
 	queues = BASE_MIN(BASE_MIN(queues, b->image->queues_max), (unsigned)VIRTIO_BLK_QUEUES_MAX);
 	for (unsigned i = 0; i < queues; i++)
 		queue_max[i] = BLK_QUEUE_SIZE;

@@ -29,7 +29,7 @@ struct virtio_blk_options {
 BASE_MUST_CHECK int virtio_blk_new(struct vmm_env *env, struct vmm_virtio_slot slot,
 				   const struct virtio_blk_options *opts, struct vmm_device **out);
 
-/* For a disk that moves with its guest; NULL: it is read-only, or an image that only qemu-nbd can read. */
+/* For a disk that moves with its guest; NULL: it is read-only, or its qemu-nbd takes no second connection. */
 struct blk_copy *virtio_blk_copy(struct vmm_device *dev);
 
 #endif

@@ -13,13 +13,10 @@ enum { NAMES_MS = 10000 }; /* the agent's time to give the copies their names */
 int migration_disks_add(struct vmm_migration *m)
 {
 	uint64_t first = vmm_mem_size(m->vm->mem) / VMM_PAGE_SIZE;
+	unsigned wanted = 0;
 
-	for (unsigned i = 0; i < m->vm->config.disk_count; i++) {
-		const struct vmm_disk_config *d = &m->vm->config.disk[i];
-
-		if (!d->read_only && d->format != VMM_DISK_RAW)
-			return -EOPNOTSUPP;
-	}
+	for (unsigned i = 0; i < m->vm->config.disk_count; i++)
+		wanted += !m->vm->config.disk[i].read_only;
 	base_list_foreach (dev, &m->vm->devices, struct vmm_device, link) {
 		struct blk_copy *copy =
 			strcmp(dev->ops->name, "virtio-blk") ? NULL : virtio_blk_copy(dev);
@@ -35,7 +32,7 @@ int migration_disks_add(struct vmm_migration *m)
 		first += d->count;
 		m->disk_count++;
 	}
-	return 0;
+	return m->disk_count == wanted ? 0 : -EOPNOTSUPP;
 }
 
 static struct migration_disk *disk_at(struct vmm_migration *m, uint64_t index)

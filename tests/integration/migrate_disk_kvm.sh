@@ -106,5 +106,31 @@ wait_gone a d; writes_on d
 (sleep 0.2; echo .) | timeout 60 "$pangaea" vm console d --until "disk: PASS" --timeout 50 >"$dir/console" 2>&1 &&
   ok "the guest found all as it wrote it" || fail "the guest: $(tail -n 3 "$dir/console")"
 grep -h FAIL "$dir"/run-?/vm/d/log "$dir/console" && fail "the guest found its disk wrong"
+wait_gone b d # it has powered off
+
+# A qcow2 image: there it is one of its own, with the same disk in it.
+img=$dir/disks/q.qcow2
+if command -v qemu-img qemu-nbd >/dev/null; then
+  for n in a b; do at $n rm -f "$dir/disks/d.img"; done
+  at a qemu-img create -q -f qcow2 -o cluster_size=128k "$img" 32M
+  expect 0 running "$pangaea" vm run q -k "$guests/disk" -m 64M -d "$img,format=qcow2" -c 'blocks=2048 rate=15' --node a
+  writes_on q
+  expect 0 "q: on node b" "$pangaea" vm migrate q --to b --with-disk
+  wait_gone a q; writes_on q
+  expect_disks b q.qcow2
+  expect 7 "--force replaces it" "$pangaea" vm migrate q --to a --with-disk
+  expect 0 "q: on node a" "$pangaea" vm migrate q --to a --with-disk --force --encrypt
+  wait_gone b q; writes_on q
+  (sleep 0.2; echo .) | timeout 60 "$pangaea" vm console q --until "disk: PASS" --timeout 50 >"$dir/console" 2>&1 &&
+    ok "the guest found all as it wrote it" || fail "the guest: $(tail -n 3 "$dir/console")"
+  grep -h FAIL "$dir/console" && fail "the guest found its qcow2 disk wrong"
+  wait_gone a q
+  for n in a b; do
+    expect 0 "virtual size: 32 MiB" nsenter -t "${fs[$n]}" -m -- qemu-img info "$img"
+    expect 0 "No errors were found" nsenter -t "${fs[$n]}" -m -- qemu-img check "$img"
+  done
+else
+  echo "no qemu-img or qemu-nbd: qcow2 was not tested"
+fi
 show_logs
 exit $bad

@@ -444,6 +444,52 @@ static void copying_sees_every_write(void **state)
 	disk_free(&t);
 }
 
+/* The same beside a qemu-nbd, which has another connection for it. */
+static void copying_of_qcow2(void **state)
+{
+	uint64_t bitmap[(COPY_FIRST + COPY_BLOCKS + 63) / 64] = {0}, gpa;
+	static uint8_t block[2 * BLK_COPY_BLOCK], zeros[BLK_COPY_BLOCK];
+	struct blk_copy *copy;
+	struct disk t;
+
+	if (!disk_make(&t, QCOW2)) {
+		print_message("no qemu-img: qcow2 was not tested\n");
+		return;
+	}
+	disk_plug(&t);
+	copy = virtio_blk_copy(t.d.dev);
+	assert_non_null(copy);
+	assert_int_equal(blk_copy_blocks(copy), COPY_BLOCKS);
+	drv_must(blk_copy_used(copy, bitmap, COPY_FIRST), "used");
+	assert_int_equal(copy_count(bitmap), 0);
+	gpa = drv_alloc(&t.d, 65536);
+	fill(&t, gpa, 65536, 3);
+	assert_int_equal(request(&t, VIRTIO_BLK_T_OUT, 8 * 300, gpa, 4096), VIRTIO_BLK_S_OK);
+	drv_must(blk_copy_used(copy, bitmap, COPY_FIRST), "used");
+	assert_true(copy_bit(bitmap, 300) && copy_count(bitmap) <= 16);
+	/* What was read ahead is forgotten when it is asked which blocks were written. */
+	drv_must(blk_copy_start(copy), "start");
+	drv_must(blk_copy_read(copy, 299, block), "read");
+	assert_memory_equal(block, zeros, sizeof(zeros));
+	drv_must(blk_copy_read(copy, 300, block), "read");
+	assert_memory_equal(block, drv_ptr(&t.d, gpa, 4096), 4096);
+	assert_int_equal(request(&t, VIRTIO_BLK_T_OUT, 8 * 300, gpa + 4096, 4096), VIRTIO_BLK_S_OK);
+	memset(bitmap, 0, sizeof(bitmap));
+	blk_copy_fetch(copy, bitmap, COPY_FIRST);
+	assert_true(copy_bit(bitmap, 300) && copy_count(bitmap) == 1);
+	drv_must(blk_copy_read(copy, 300, block), "read");
+	assert_memory_equal(block, drv_ptr(&t.d, gpa + 4096, 4096), 4096);
+	memset(block, 0x5a, sizeof(block));
+	drv_must(blk_copy_write(copy, COPY_BLOCKS - 2, 2, block), "write");
+	drv_must(blk_copy_write(copy, COPY_BLOCKS - 1, 1, NULL), "zeros");
+	drv_must(blk_copy_sync(copy), "sync");
+	assert_int_equal(request(&t, VIRTIO_BLK_T_IN, SECTORS - 16, gpa, 8192), VIRTIO_BLK_S_OK);
+	assert_memory_equal(drv_ptr(&t.d, gpa, 4096), block, 4096);
+	assert_memory_equal(drv_ptr(&t.d, gpa + 4096, 4096), zeros, 4096);
+	assert_int_equal(blk_copy_read(copy, COPY_BLOCKS, block), -EINVAL);
+	disk_free(&t);
+}
+
 /* A size that is no whole number of blocks; the rest of the last one is not there. */
 static void copying_of_a_short_last_block(void **state)
 {
@@ -457,7 +503,7 @@ static void copying_of_a_short_last_block(void **state)
 	assert_true(fd >= 0);
 	unlink(path);
 	assert_int_equal(ftruncate(fd, 4096 + 512), 0);
-	blk_copy_init(&c, fd, 4096 + 512);
+	blk_copy_init(&c, &blk_copy_file_ops, &fd, 4096 + 512);
 	assert_int_equal(blk_copy_blocks(&c), 2);
 	drv_must(blk_copy_start(&c), "start");
 	memset(block, 1, sizeof(block));
@@ -474,7 +520,7 @@ static void copying_of_a_short_last_block(void **state)
 	close(fd);
 }
 
-static void copying_is_for_raw_disks_that_are_written(void **state)
+static void copying_is_for_disks_that_are_written(void **state)
 {
 	struct disk t;
 
@@ -485,6 +531,7 @@ static void copying_is_for_raw_disks_that_are_written(void **state)
 	disk_free(&t);
 	if (!disk_make(&t, QCOW2))
 		return;
+	t.opts.read_only = true;
 	disk_plug(&t);
 	assert_null(virtio_blk_copy(t.d.dev));
 	disk_free(&t);
@@ -502,8 +549,9 @@ int main(void)
 		cmocka_unit_test(another_disk_is_no_place_to_resume),
 		cmocka_unit_test(bad_images_are_refused),
 		cmocka_unit_test(copying_sees_every_write),
+		cmocka_unit_test(copying_of_qcow2),
 		cmocka_unit_test(copying_of_a_short_last_block),
-		cmocka_unit_test(copying_is_for_raw_disks_that_are_written),
+		cmocka_unit_test(copying_is_for_disks_that_are_written),
 	};
 
 	base_log_set_level(BASE_LOG_ERROR);
