@@ -45,7 +45,7 @@ static int connect_peer(struct mp_peer *p)
 	return rc;
 }
 
-/* Records that come soon: their lines are fetched before they are written. */
+/* Records that come soon: their lines are fetched before they are written. Not of one who waits for an answer now. */
 static void prefetch_ahead(struct mp_ring *g, uint64_t head)
 {
 #ifdef __x86_64__
@@ -73,7 +73,8 @@ static void publish(struct mp_peer *p, size_t bytes)
 	uint32_t w = (uint32_t)p->slot / 32, bit = 1u << p->slot % 32;
 
 	stamp(p, g, bytes);
-	prefetch_ahead(g, p->head);
+	if (mp_chan.sent - mp_chan.sent_at_take > 1)
+		prefetch_ahead(g, p->head);
 	/* Set already: the receiver has still to clear it, and will look at the ring after that. */
 	if (!(atomic_load(&h->dirty[w]) & bit)) {
 		atomic_fetch_or(&h->dirty[w], bit);
