@@ -4,14 +4,16 @@
 #include <endian.h>
 #include <errno.h>
 #include <limits.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <sodium.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <xxhash.h>
+
+#include "base/log.h"
 
 #define CHAN_MAGIC UINT32_C(0x314d4750) /* "PGM1" */
 
@@ -22,6 +24,7 @@ enum {
 	MAC_LEN = 32,
 	IOV_BATCH = MIG_CHUNK_PAGES + 4,
 	SHORT_BYTES = 128 << 10, /* which the kernel doubles */
+	NEAR_US = 1000,		 /* there and back */
 	NONCE_LEN = 12,
 	TAG_LEN = 16,
 };
@@ -52,6 +55,27 @@ void mig_chan_keep_short(int fd, bool sender)
 
 	/* Only quicker: without it all works. */
 	setsockopt(fd, SOL_SOCKET, sender ? SO_SNDBUF : SO_RCVBUF, &bytes, sizeof(bytes));
+}
+
+/*
+ * BBR sends little pieces by a timer. Where the other side is a fraction of a millisecond away that is a third
+ * of the processor time of both sides, and nothing is gained: there a kernel that is set to BBR gets Reno, which
+ * every one has and lets anybody have. What else is chosen stays.
+ */
+static void keep_unpaced(int fd)
+{
+	static const char reno[] = "reno";
+	char name[16] = "";
+	socklen_t len = sizeof(name) - 1;
+	struct tcp_info info = {0};
+	socklen_t info_len = sizeof(info);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len) || strncmp(name, "bbr", 3) != 0)
+		return;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_len) || info.tcpi_min_rtt > NEAR_US)
+		return;
+	if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, reno, sizeof(reno) - 1))
+		log_debug("migration: the connection stays with %s: %s", name, strerror(errno));
 }
 
 /* ---- bytes ---- */
@@ -242,6 +266,9 @@ int mig_chan_open(struct mig_chan *c, int fd, const struct mig_params *p, unsign
 	if (!c->meta)
 		return -ENOMEM;
 	rc = source ? open_as_source(c, p, index, &h) : open_as_dest(c, p, index, &h);
+	/* The greeting has shown how far it is. */
+	if (!rc && source)
+		keep_unpaced(fd);
 	if (!rc && p->encrypt)
 		rc = seal_new(c, p, &h, source);
 	return rc;

@@ -33,9 +33,12 @@ void mig_dest_set_page(struct receiver *r, uint64_t index, uint64_t hash, bool b
 	struct mig_dest *d = r->d;
 
 	r->digest ^= mig_page_digest(index, d->hash[index]) ^ mig_page_digest(index, hash);
-	r->bad += bad - d->bad[index];
 	d->hash[index] = hash;
-	d->bad[index] = bad;
+	/* Most tables of these stay as they were made, and take no memory. */
+	if (d->bad[index] != bad) {
+		r->bad += bad - d->bad[index];
+		d->bad[index] = bad;
+	}
 }
 
 static bool receiver_owns(const struct receiver *r, uint64_t index, uint64_t count)
@@ -131,6 +134,8 @@ static int receiver_entries(struct receiver *r, const struct mig_head *h, struct
 		struct mig_page_entry e = mig_dest_entry(r, i);
 		uint8_t *page;
 
+		if ((e.index & ~MIG_ENTRY_ZERO) < r->d->page_count)
+			mig_touch(&r->d->touch, e.index & ~MIG_ENTRY_ZERO);
 		if (e.index & MIG_ENTRY_ZERO) {
 			int rc = receiver_zero(r, e.index & ~MIG_ENTRY_ZERO, e.hash);
 
@@ -692,7 +697,8 @@ int mig_dest_new(const struct mig_params *params, const struct mig_memory *memor
 	d->receivers = calloc(params->channels, sizeof(*d->receivers));
 	d->hash = mig_table_new(pages, sizeof(*d->hash));
 	d->bad = mig_table_new(pages, sizeof(*d->bad));
-	if (!d->receivers || !d->hash || !d->bad) {
+	if (!d->receivers || !d->hash || !d->bad ||
+	    mig_touch_init(&d->touch, d->hash, pages, sizeof(*d->hash))) {
 		free(d->receivers);
 		mig_table_free(d->hash, pages, sizeof(*d->hash));
 		mig_table_free(d->bad, pages, sizeof(*d->bad));
@@ -731,6 +737,7 @@ void mig_dest_free(struct mig_dest *d)
 	free(d->missing);
 	free(d->asked);
 	free(d->receivers);
+	mig_touch_fini(&d->touch);
 	mig_table_free(d->hash, d->page_count, sizeof(*d->hash));
 	mig_table_free(d->bad, d->page_count, sizeof(*d->bad));
 	free(d);

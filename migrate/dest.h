@@ -44,8 +44,9 @@ struct mig_dest {
 	struct mig_chan control;
 	struct receiver *receivers;
 	unsigned started;
-	uint64_t *hash; /* by page, of the bytes that are here; 0: never received */
-	uint8_t *bad;	/* by page */
+	uint64_t *hash;		/* by page, of the bytes that are here; 0: never received */
+	uint8_t *bad;		/* by page */
+	struct mig_touch touch; /* of the hashes, where pages come */
 
 	/* Post-copy; fill.c. */
 	_Atomic uint64_t *missing; /* bit by page; NULL: none yet */

@@ -59,6 +59,7 @@ struct mig_source_ops {
 	int (*dirty_last)(void *guest, uint64_t *bitmap);
 	/* A block of a disk. Any thread, while the guest runs. */
 	int (*block_read)(void *guest, uint64_t index, void *page);
+	/* The guest goes on here, or may; not called when it has moved. */
 	void (*dirty_stop)(void *guest);
 	/* ORs in every page that may hold something else than zeros. */
 	int (*touched)(void *guest, uint64_t *bitmap);

@@ -1,27 +1,68 @@
 #include "migrate/pages.h"
 
+#include <errno.h>
 #include <immintrin.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #define PAGES_HASH mig_hash_plain
 #include "migrate/pages_hash.h"
 
+static size_t table_pieces(uint64_t pages, size_t entry_bytes)
+{
+	return (pages * entry_bytes + MIG_TABLE_PIECE - 1) / MIG_TABLE_PIECE;
+}
+
 void *mig_table_new(uint64_t pages, size_t entry_bytes)
 {
-	void *p = mmap(NULL, pages * entry_bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t bytes = table_pieces(pages, entry_bytes) * MIG_TABLE_PIECE, lead;
+	uint8_t *p = mmap(NULL, bytes + MIG_TABLE_PIECE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)
 		return NULL;
+	/* A huge page begins at a multiple of its size; what is left over goes back. */
+	lead = -(uintptr_t)p % MIG_TABLE_PIECE;
+	if (lead)
+		munmap(p, lead);
+	munmap(p + lead + bytes, MIG_TABLE_PIECE - lead);
 	/* Only quicker: a kernel without them refuses. */
-	madvise(p, pages * entry_bytes, MADV_HUGEPAGE);
-	return p;
+	madvise(p + lead, bytes, MADV_HUGEPAGE);
+	return p + lead;
 }
 
 void mig_table_free(void *table, uint64_t pages, size_t entry_bytes)
 {
 	if (table)
-		munmap(table, pages * entry_bytes);
+		munmap(table, table_pieces(pages, entry_bytes) * MIG_TABLE_PIECE);
+}
+
+int mig_touch_init(struct mig_touch *t, void *table, uint64_t pages, size_t entry_bytes)
+{
+	t->table = table;
+	t->entry_bytes = entry_bytes;
+	t->made = calloc(table_pieces(pages, entry_bytes), sizeof(*t->made));
+	if (!t->made)
+		return -ENOMEM;
+	pthread_mutex_init(&t->lock, NULL);
+	return 0;
+}
+
+void mig_touch_fini(struct mig_touch *t)
+{
+	if (t->made)
+		pthread_mutex_destroy(&t->lock);
+	free(t->made);
+}
+
+void mig_touch_make(struct mig_touch *t, size_t piece)
+{
+	pthread_mutex_lock(&t->lock);
+	/* A write that changes nothing. To read first would bring the page of zeros, and two faults. */
+	if (!atomic_load(&t->made[piece]))
+		__atomic_fetch_or(t->table + piece * MIG_TABLE_PIECE, 0, __ATOMIC_RELAXED);
+	atomic_store(&t->made[piece], true);
+	pthread_mutex_unlock(&t->lock);
 }
 
 bool mig_page_is_zero(const uint8_t *page)

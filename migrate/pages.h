@@ -3,6 +3,8 @@
 #define MIG_PAGES_H
 
 #include <endian.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -67,6 +69,33 @@ static inline uint64_t mig_memory_pages(const struct mig_memory *m)
  */
 void *mig_table_new(uint64_t pages, size_t entry_bytes);
 void mig_table_free(void *table, uint64_t pages, size_t entry_bytes);
+
+/*
+ * Several threads that come to a huge page of a table at once would each clear one, and all but one for
+ * nothing: whoever comes first has it made while the others wait.
+ */
+struct mig_touch {
+	uint8_t *table;
+	size_t entry_bytes;
+	atomic_bool *made; /* by MIG_TABLE_PIECE */
+	pthread_mutex_t lock;
+};
+
+enum { MIG_TABLE_PIECE = 2 << 20 };
+
+BASE_MUST_CHECK int mig_touch_init(struct mig_touch *t, void *table, uint64_t pages,
+				   size_t entry_bytes);
+void mig_touch_fini(struct mig_touch *t);
+void mig_touch_make(struct mig_touch *t, size_t piece);
+
+/* Before a thread's first look at the entry of a page. */
+static inline void mig_touch(struct mig_touch *t, uint64_t index)
+{
+	size_t piece = index * t->entry_bytes / MIG_TABLE_PIECE;
+
+	if (!atomic_load_explicit(&t->made[piece], memory_order_acquire))
+		mig_touch_make(t, piece);
+}
 
 bool mig_page_is_zero(const uint8_t *page);
 /* Of mig_page_hash(): whichever the processor can do. */

@@ -153,6 +153,7 @@ static int worker_group(struct worker *w, const uint64_t *bitmap, uint64_t group
 {
 	int rc = source_ending(w->s) ? -ECANCELED : 0;
 
+	mig_touch(&w->s->touch, group * MIG_GROUP_PAGES);
 	for (size_t i = 0; i < MIG_GROUP_PAGES / 64 && !rc; i++) {
 		size_t at = group * (MIG_GROUP_PAGES / 64) + i;
 		uint64_t bits = at < w->s->words ? bitmap[at] : 0;

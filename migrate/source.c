@@ -428,7 +428,8 @@ static bool source_decided(const struct mig_source *s)
 static void source_tidy(struct mig_source *s, int rc)
 {
 	mig_source_stop_workers(s, rc != 0);
-	if (s->logging)
+	/* What has moved is about to end: to have its memory as it was again would only take time. */
+	if (s->logging && rc)
 		s->ops->dirty_stop(s->guest);
 	s->logging = false;
 	if (s->progress.throttle)
@@ -601,7 +602,8 @@ int mig_source_new(const struct mig_params *params, const struct mig_memory *mem
 	s->control.fd = -1;
 	s->workers = calloc(params->channels, sizeof(*s->workers));
 	s->sent_hash = mig_table_new(pages, sizeof(*s->sent_hash));
-	if (!s->workers || !s->sent_hash) {
+	if (!s->workers || !s->sent_hash ||
+	    mig_touch_init(&s->touch, s->sent_hash, pages, sizeof(*s->sent_hash))) {
 		free(s->workers);
 		mig_table_free(s->sent_hash, pages, sizeof(*s->sent_hash));
 		free(s);
@@ -634,6 +636,7 @@ void mig_source_free(struct mig_source *s)
 	pthread_mutex_destroy(&s->lock);
 	free(s->missing);
 	free(s->workers);
+	mig_touch_fini(&s->touch);
 	mig_table_free(s->sent_hash, s->page_count, sizeof(*s->sent_hash));
 	free(s);
 }

@@ -43,9 +43,10 @@ struct mig_source {
 	struct worker *workers;
 	unsigned started;
 	bool logging;
-	uint64_t can;	      /* MIG_CAN_*: the destination's word */
-	unsigned chunk_pages; /* of data in a frame, at most */
-	uint64_t *sent_hash;  /* by page; each belongs to the worker of its channel */
+	uint64_t can;		/* MIG_CAN_*: the destination's word */
+	unsigned chunk_pages;	/* of data in a frame, at most */
+	uint64_t *sent_hash;	/* by page; each belongs to the worker of its channel */
+	struct mig_touch touch; /* of it, where rounds begin */
 
 	/* Post-copy; serve.c. */
 	_Atomic uint64_t *missing; /* bit by page: not sent since the switch; NULL: pre-copy */

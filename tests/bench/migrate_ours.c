@@ -1,6 +1,7 @@
 /* One migration between two pangaea-vmm, as the agents do it: proto/vmmctl.h, then proto/migctl.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "proto/migctl.h"
@@ -215,9 +217,52 @@ static int wait_populated(struct ours *o, const struct move_job *job)
 	return kib < want ? -ETIMEDOUT : 0;
 }
 
+/*
+ * Processor time of a side but its vCPU's, ms: what a move costs, whatever else runs beside it. 0: not known, its
+ * vCPU has ended.
+ */
+static double side_cpu_ms(const struct ours *o, int which)
+{
+	pid_t pid = o->pair.side[which].pid;
+	char pattern[64], path[320];
+	struct timespec t = {0};
+	bool vcpu = false;
+	double sum = 0;
+	clockid_t clock;
+	glob_t g;
+
+	if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &t))
+		return 0;
+	sum = (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+	snprintf(pattern, sizeof(pattern), "/proc/%d/task/*", (int)pid);
+	if (glob(pattern, GLOB_NOSORT, NULL, &g))
+		return 0;
+	for (size_t i = 0; i < g.gl_pathc; i++) {
+		unsigned long ns = 0;
+		char comm[32] = "";
+		FILE *f;
+
+		snprintf(path, sizeof(path), "%.200s/comm", g.gl_pathv[i]);
+		f = fopen(path, "re");
+		if (f && !fgets(comm, sizeof(comm), f))
+			comm[0] = 0;
+		if (f)
+			fclose(f);
+		snprintf(path, sizeof(path), "%.200s/schedstat", g.gl_pathv[i]);
+		f = strncmp(comm, "vcpu", 4) ? NULL : fopen(path, "re");
+		if (f && fscanf(f, "%lu", &ns) == 1)
+			sum -= (double)ns / 1e6;
+		vcpu |= f != NULL;
+		if (f)
+			fclose(f);
+	}
+	globfree(&g);
+	return vcpu ? sum : 0;
+}
+
 static int ours_move(struct ours *o, const struct move_job *job, struct move_result *r)
 {
-	double start = 0;
+	double start = 0, cpu[2];
 	int err = move_wait(&o->pair, 0, "writer: ready", 0);
 
 	for (int i = 0; i < 2 && !err; i++)
@@ -228,6 +273,8 @@ static int ours_move(struct ours *o, const struct move_job *job, struct move_res
 		err = session_make(o, i);
 	if (!err)
 		err = move_wait(&o->pair, 0, NULL, 500);
+	for (int i = 0; i < 2; i++)
+		cpu[i] = side_cpu_ms(o, i);
 	if (!err)
 		err = sessions_begin(o, job, &start);
 	for (int i = 0; i < 2 && !err; i++)
@@ -235,6 +282,11 @@ static int ours_move(struct ours *o, const struct move_job *job, struct move_res
 	if (err)
 		return err;
 	r->total_ms = (bench_now_us() - start) / 1e3;
+	if (getenv("BENCH_VERBOSE"))
+		bench_note(
+			"ours: %.0f ms; of a processor at the source %.0f ms, at the destination %.0f",
+			r->total_ms, BASE_MAX(side_cpu_ms(o, 0) - cpu[0], 0.0),
+			BASE_MAX(side_cpu_ms(o, 1) - cpu[1], 0.0));
 	err = move_wait(&o->pair, 1, NULL, 500);
 	r->downtime_ms = move_gap_ms(&o->pair);
 	return err;

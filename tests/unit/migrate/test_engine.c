@@ -1,6 +1,10 @@
 /* Migrates a guest whose memory is written between two engines in one process. */
 #include "guest.h"
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
 #include "migrate/chan.h"
+#include "migrate/pages.h"
 
 static void idle_guest(void **state)
 {
@@ -540,6 +544,92 @@ static void postcopy_links_that_break(void **state)
 	check_moved_post(&res);
 }
 
+/* ---- connections ---- */
+
+static void tcp_pair(int fds[2])
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(at);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &len), 0);
+	fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(fds[0], (struct sockaddr *)&at, sizeof(at)), 0);
+	fds[1] = accept(listener, NULL, NULL);
+	assert_true(fds[1] >= 0);
+	close(listener);
+}
+
+static void *open_as_destination(void *arg)
+{
+	struct mig_chan c = {.fd = -1};
+	int rc = mig_chan_open(&c, *(int *)arg, &params, 1, false);
+
+	mig_chan_close(&c);
+	return (void *)(intptr_t)rc;
+}
+
+/* What a kernel that is set to `name` ends up with; false: it has none of that name. */
+static bool congestion_of(const char *name, char out[16])
+{
+	struct mig_chan c = {.fd = -1};
+	socklen_t len = 15;
+	pthread_t thread;
+	int fds[2];
+	void *rc;
+	bool has;
+
+	tcp_pair(fds);
+	has = !setsockopt(fds[0], IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
+	if (has) {
+		assert_int_equal(pthread_create(&thread, NULL, open_as_destination, &fds[1]), 0);
+		assert_int_equal(mig_chan_open(&c, fds[0], &params, 1, true), 0);
+		pthread_join(thread, &rc);
+		assert_null(rc);
+		memset(out, 0, 16);
+		assert_int_equal(getsockopt(fds[0], IPPROTO_TCP, TCP_CONGESTION, out, &len), 0);
+		mig_chan_close(&c);
+	}
+	close(fds[0]);
+	close(fds[1]);
+	return has;
+}
+
+static void near_connections_are_not_paced(void **state)
+{
+	char name[16];
+
+	assert_true(congestion_of("reno", name));
+	assert_string_equal(name, "reno");
+	if (congestion_of("cubic", name))
+		assert_string_equal(name, "cubic");
+	if (!congestion_of("bbr", name))
+		skip();
+	assert_string_equal(name, "reno");
+}
+
+/* Whoever comes first has a huge page of a table made; what is there stays. */
+static void tables_are_made_once(void **state)
+{
+	uint64_t pages = 3 * MIG_TABLE_PIECE / sizeof(uint64_t) + 5;
+	uint64_t *table = mig_table_new(pages, sizeof(*table));
+	struct mig_touch t;
+
+	assert_non_null(table);
+	assert_int_equal((uintptr_t)table % MIG_TABLE_PIECE, 0);
+	assert_int_equal(mig_touch_init(&t, table, pages, sizeof(*table)), 0);
+	table[0] = table[pages - 1] = UINT64_MAX;
+	for (uint64_t i = 0; i < pages; i += 1000)
+		mig_touch(&t, i);
+	mig_touch(&t, pages - 1);
+	assert_true(table[0] == UINT64_MAX && table[pages - 1] == UINT64_MAX);
+	assert_int_equal(table[pages / 2], 0);
+	mig_touch_fini(&t);
+	mig_table_free(table, pages, sizeof(*table));
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -564,6 +654,8 @@ int main(void)
 		T(postcopy_encrypted),
 		T(postcopy_where_it_cannot_be),
 		T(postcopy_links_that_break),
+		cmocka_unit_test(near_connections_are_not_paced),
+		cmocka_unit_test(tables_are_made_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
