@@ -277,6 +277,8 @@ BASE_MUST_CHECK int mpd_task_listen(struct mpd *pd);
 struct mpd_task *mpd_task_get(const struct mpd *pd, int32_t tid);
 struct mpd_task *mpd_task_new(struct mpd *pd, const char *name); /* NULL: no memory, no tid */
 void mpd_task_gone(struct mpd_task *t);
+/* The socket by which others wake it; one that has been killed leaves it behind. */
+void mpd_task_unbell(const struct mpd *pd, int32_t tid);
 void mpd_task_reaped(struct mpd *pd, pid_t pid, int status, const struct rusage *usage);
 void mpd_task_send(struct mpd_task *t, const void *hdr, size_t hdr_len, const void *body,
 		   size_t len);

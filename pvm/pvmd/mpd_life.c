@@ -461,6 +461,8 @@ void mpd_life_fini(struct mpd *pd)
 		if (pd->hosts[i] && pd->hosts[i]->link)
 			mpd_conn_flush(pd->hosts[i]->link, 200);
 	end_children(pd);
+	base_list_foreach (t, &pd->tasks, struct mpd_task, link)
+		mpd_task_unbell(pd, t->tid);
 	mpd_log(pd, "pvmd ends");
 	if (pd->listen_task.loop)
 		unlink(pd->socket);

@@ -97,6 +97,14 @@ static void task_drop_peers(struct mpd_task *t)
 	}
 }
 
+void mpd_task_unbell(const struct mpd *pd, int32_t tid)
+{
+	char path[sizeof(pd->dir) + 32];
+
+	snprintf(path, sizeof(path), "%s/bell.%x", pd->dir, (unsigned)tid);
+	unlink(path);
+}
+
 void mpd_task_gone(struct mpd_task *t)
 {
 	struct mpd *pd = t->pd;
@@ -120,6 +128,7 @@ void mpd_task_gone(struct mpd_task *t)
 			if (r == MP_ROLE_HOSTER)
 				mpd_hoster_gone(pd);
 		}
+	mpd_task_unbell(pd, t->tid);
 	if (t->conn)
 		mpd_conn_close(t->conn);
 	if (t->seg)
