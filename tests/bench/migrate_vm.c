@@ -29,7 +29,17 @@ int move_pair_init(struct move_pair *p)
 	return mkdtemp(p->dir) ? 0 : -errno;
 }
 
-/* It must not outlive the benchmark, whatever ends that. */
+static volatile sig_atomic_t running[2]; /* process ids, for who is told to end */
+
+static void end_all(int sig)
+{
+	for (int i = 0; i < 2; i++)
+		if (running[i])
+			kill(running[i], SIGKILL);
+	_exit(128 + sig);
+}
+
+/* It must not outlive the benchmark. What changes its user has no such signal any more: see end_all(). */
 static void side_exec(const char *const argv[], int out, const char *log)
 {
 	int null = open("/dev/null", O_RDONLY), err = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -60,6 +70,9 @@ int move_side_start(struct move_pair *p, int which, const char *const argv[])
 		s->pid = 0;
 		return -EAGAIN;
 	}
+	running[which] = s->pid;
+	signal(SIGTERM, end_all);
+	signal(SIGINT, end_all);
 	s->out = fds[0];
 	return 0;
 }
@@ -158,6 +171,7 @@ void move_pair_fini(struct move_pair *p)
 	for (int i = 0; i < 2; i++) {
 		if (p->side[i].pid > 0) {
 			kill(p->side[i].pid, SIGKILL);
+			running[i] = 0;
 			waitpid(p->side[i].pid, NULL, 0);
 		}
 		if (p->side[i].out >= 0)
