@@ -14,11 +14,13 @@ export PVMHOSTS_ENV="PVM_DPATH=$B/pvm/pvmd3"
 trap 'case $BASHPID in $$) "$S" down >/dev/null 2>&1; rm -rf "$W" ;; esac' EXIT
 fail() { echo "FAILED: $*"; tail -n 20 "$W"/n/tmp*/pvml* 2>/dev/null; exit 1; }
 until_text() { # FILE TEXT
-  timeout 10 sh -c "until grep -q '$2' '$1'; do sleep 0.05; done" || fail "no '$2' in $1: $(cat "$1")"; }
+  timeout 20 sh -c "until grep -q '$2' '$1'; do sleep 0.05; done" || fail "no '$2' in $1: $(cat "$1")"; }
 console() { timeout 30 "$S" run 1 sh -c "printf '$1\n' | '$B/pvm/pvm'" 2>&1; }
 halt() {
   console halt >/dev/null
-  timeout 10 sh -c "until [ -z \"\$('$S' procs | grep pvmd3)\" ]; do sleep 0.1; done" || fail "still there: $("$S" procs)"; }
+  timeout 20 sh -c "while ls -d '$W'/n/tmp*/pvmd.*.d; do sleep 0.1; done" >"$W/o" 2>/dev/null || fail "still there: $("$S" procs)"; }
+two() { # h2 has come
+  timeout 20 sh -c "until '$S' run 1 sh -c 'echo conf | $B/pvm/pvm' | grep -q '^2 hosts'; do sleep 0.3; done" || fail "h2 did not come: $(cat "$1")"; }
 "$S" upnet 3 || fail "namespaces"
 mkfifo "$W/in"
 exec 5<>"$W/in"
@@ -33,7 +35,7 @@ printf '\nwhat?\n' >&5
 until_text "$W/d1" 'not the line of a daemon'
 printf '  %s\r\n' "$answer" >&5
 until_text "$W/d1" Thanks
-timeout 10 sh -c "until '$S' run 1 sh -c 'echo conf | $B/pvm/pvm' | grep -q '^2 hosts'; do sleep 0.1; done" || fail "h2 did not come"
+two "$W/d1"
 # One that is given up: the line of a daemon that has another key, then the end of the terminal.
 console "add h3" >"$W/o" & c=$!
 until_text "$W/d1" 'Login to "h3"'
@@ -61,6 +63,6 @@ halt
 script -qfc "'$S' run 1 env 'PVM_RSH=$W/rsh' '$B/pvm/pvmd3' '$W/hosts'" /dev/null >"$W/d4" 2>&1 <"$W/in" 5>&- &
 until_text "$W/d4" Password:
 echo secret >&5
-timeout 10 sh -c "until '$S' run 1 sh -c 'echo conf | $B/pvm/pvm' | grep -q '^2 hosts'; do sleep 0.1; done" || fail "h2 did not come: $(cat "$W/d4")"
+two "$W/d4"
 halt
 echo "a host by hand, a host by password"
