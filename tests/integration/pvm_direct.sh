@@ -3,14 +3,8 @@
 # timeout: 120
 # Messages between tasks of two hosts: by a connection of their own, by IPv6, and by the encrypted
 # links alone (PVM_NET=sealed); strangers at the daemons' ports are shown the door.
-set -u
-[ "$(id -u)" = 0 ] || { echo "needs root for namespaces"; exit 77; }
-unshare -n true 2>/dev/null || { echo "cannot make namespaces here"; exit 77; }
-B=${PANGAEA_BUILD:?}; S=${PANGAEA_SOURCE:?}/tests/pvm/hosts.sh
-W=$(mktemp -d /tmp/pvmt.XXXXXX)
-export PVMHOSTS_DIR=$W/n PVMHOSTS_NET=10.91.8
-trap 'case $BASHPID in $$) "$S" down >/dev/null 2>&1; rm -rf "$W" ;; esac' EXIT
-fail() { echo "FAILED: $*"; tail -n 40 "$W"/n/tmp*/pvml* 2>/dev/null; exit 1; }
+# shellcheck source=tests/integration/pvm_net_lib.bash
+. "$(dirname "$0")/pvm_net_lib.bash" 10.91.8
 up() { # ENVIRONMENT: two hosts, our daemon on the first
   export PVMHOSTS_ENV="PVM_DPATH=$B/pvm/pvmd3 $1"
   "$S" upnet 2 || fail "namespaces"

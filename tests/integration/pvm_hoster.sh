@@ -3,23 +3,14 @@
 # timeout: 60
 # Hosts in namespaces: a registered hoster (tests/pvm/hoster.c) starts the daemons, whose orders go sealed
 # over the network and not by its command line; where it fails, or ends, the call says so at once.
-set -u
-[ "$(id -u)" = 0 ] || { echo "needs root for namespaces"; exit 77; }
-unshare -n true 2>/dev/null || { echo "cannot make namespaces here"; exit 77; }
-B=${PANGAEA_BUILD:?}; S=${PANGAEA_SOURCE:?}/tests/pvm/hosts.sh
-W=$(mktemp -d /tmp/pvmt.XXXXXX)
-export PVMHOSTS_DIR=$W/n PVMHOSTS_NET=10.91.9
-export PVMHOSTS_ENV="PVM_DPATH=$B/pvm/pvmd3 HOSTER_RSH=$W/rsh"
-trap 'case $BASHPID in $$) "$S" down >/dev/null 2>&1; rm -rf "$W" ;; esac' EXIT
-fail() { echo "FAILED: $*"; tail -n 20 "$W"/n/tmp*/pvml* 2>/dev/null; exit 1; }
-until_text() { # FILE TEXT
-  timeout 10 sh -c "until grep -q '$2' '$1'; do sleep 0.05; done" || fail "no '$2' in $1: $(cat "$1")"; }
+# shellcheck source=tests/integration/pvm_net_lib.bash
+. "$(dirname "$0")/pvm_net_lib.bash" 10.91.9
+PVMHOSTS_ENV+=" HOSTER_RSH=$W/rsh"
 "$S" upnet 4 || fail "namespaces"
 printf '#!/bin/sh\nexec "%s" rsh "$@"\n' "$S" >"$W/rsh"; chmod 755 "$W/rsh"
 # Only the hoster can start something: the daemon's own way is closed.
 "$S" run 1 env PVM_RSH=/bin/false setsid "$B/pvm/pvmd3" >"$W/d1" 2>&1 </dev/null &
 until_text "$W/d1" sock
-console() { timeout 30 "$S" run 1 sh -c "printf '$1\n' | '$B/pvm/pvm'" 2>&1; }
 console "add h2" | grep -q "Can't start pvmd" || fail "a host came up without a hoster"
 hoster() { # STOPFILE [SETTING]
   "$S" run 1 env "${2:-A=b}" "$B/tests/pvm/pvmtest_hoster" "$1" >"$W/hoster" 2>&1 </dev/null &

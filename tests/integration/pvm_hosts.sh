@@ -3,17 +3,8 @@
 # timeout: 120
 # Three PVM hosts in namespaces: add, spawn over all, messages, ends; then the host that began the
 # virtual machine dies by kill, and another falls silent: the rest is told within 5 s and goes on.
-set -u
-[ "$(id -u)" = 0 ] || { echo "needs root for namespaces"; exit 77; }
-unshare -n true 2>/dev/null || { echo "cannot make namespaces here"; exit 77; }
-B=${PANGAEA_BUILD:?}; S=${PANGAEA_SOURCE:?}/tests/pvm/hosts.sh
-W=$(mktemp -d /tmp/pvmt.XXXXXX)
-export PVMHOSTS_DIR=$W/n PVMHOSTS_NET=10.91.7
-export PVMHOSTS_ENV="PVM_DPATH=$B/pvm/pvmd3"
-trap 'case $BASHPID in $$) "$S" down >/dev/null 2>&1; rm -rf "$W" ;; esac' EXIT
-fail() { echo "FAILED: $*"; tail -n 20 "$W"/n/tmp*/pvml* 2>/dev/null; exit 1; }
-until_text() { # FILE TEXT: waits for the line, at most 10 s
-  timeout 10 sh -c "until grep -q '$2' '$1'; do sleep 0.05; done" || fail "no '$2' in $1: $(cat "$1")"; }
+# shellcheck source=tests/integration/pvm_net_lib.bash
+. "$(dirname "$0")/pvm_net_lib.bash" 10.91.7
 "$S" upnet 4 || fail "namespaces"
 "$S" run 1 setsid "$B/pvm/pvmd3" >"$W/d1" 2>&1 </dev/null &
 until_text "$W/d1" sock

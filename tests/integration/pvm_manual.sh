@@ -3,19 +3,9 @@
 # timeout: 60
 # Hosts in namespaces that are added by hand: so=ms, where the user types on the other host what the daemon says and
 # types its answer back, and so=pw, where the remote shell asks for a password at the daemon's terminal.
-set -u
-[ "$(id -u)" = 0 ] || { echo "needs root for namespaces"; exit 77; }
-unshare -n true 2>/dev/null || { echo "cannot make namespaces here"; exit 77; }
-command -v script >/dev/null || { echo "needs script(1) for a terminal"; exit 77; }
-B=${PANGAEA_BUILD:?}; S=${PANGAEA_SOURCE:?}/tests/pvm/hosts.sh
-W=$(mktemp -d /tmp/pvmt.XXXXXX)
-export PVMHOSTS_DIR=$W/n PVMHOSTS_NET=10.91.11
-export PVMHOSTS_ENV="PVM_DPATH=$B/pvm/pvmd3"
-trap 'case $BASHPID in $$) "$S" down >/dev/null 2>&1; rm -rf "$W" ;; esac' EXIT
-fail() { echo "FAILED: $*"; tail -n 20 "$W"/n/tmp*/pvml* 2>/dev/null; exit 1; }
-until_text() { # FILE TEXT
-  timeout 20 sh -c "until grep -q '$2' '$1'; do sleep 0.05; done" || fail "no '$2' in $1: $(cat "$1")"; }
-console() { timeout 30 "$S" run 1 sh -c "printf '$1\n' | '$B/pvm/pvm'" 2>&1; }
+# shellcheck source=tests/integration/pvm_net_lib.bash
+. "$(dirname "$0")/pvm_net_lib.bash" 10.91.11
+patience=20
 halt() {
   console halt >/dev/null
   timeout 20 sh -c "while ls -d '$W'/n/tmp*/pvmd.*.d; do sleep 0.1; done" >"$W/o" 2>/dev/null || fail "still there: $("$S" procs)"; }
