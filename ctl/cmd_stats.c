@@ -9,7 +9,7 @@
 #include "ctl/guest.h"
 #include "ctl/stats.h"
 
-enum { LOOKS_KEPT = 10 };
+enum { LOOKS_KEPT = 10, ROUNDS = 5 };
 
 static uint64_t value_before(const struct control_reply *before, const char *name)
 {
@@ -146,14 +146,17 @@ static ssize_t memory_ask(struct memory *m, size_t slice, uint64_t address, unsi
 	return len;
 }
 
-/* Whichever slice has it, so that no page moves for this. */
+/*
+ * Whichever slice has it, so that no page moves for this. One that is passed to and fro may be with the other
+ * each time, so all are asked several times.
+ */
 static ssize_t memory_read(void *ctx, uint64_t address, unsigned pages, uint8_t *out)
 {
 	struct memory *m = ctx;
 	size_t first = m->last;
 	ssize_t len = 0;
 
-	for (size_t i = 0; i < m->slices->count && !m->failed; i++) {
+	for (size_t i = 0; i < ROUNDS * m->slices->count && !m->failed; i++) {
 		size_t slice = (first + i) % m->slices->count;
 
 		if (!m->slices->there[slice])

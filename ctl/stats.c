@@ -210,13 +210,17 @@ static void hot_holds(const struct stats_sample *s, const struct stats_names *na
 	unsigned vcpu;
 
 	memset(out, 0, sizeof(*out));
-	if (!names->map || *sysmap_page(names->map, address, out->symbol, sizeof(out->symbol)))
+	if (!names->map)
+		return;
+	/* The guest's own word comes first: Linux gives pages of its image away. */
+	if (names->kernel && kernel_page(names->kernel, address, &out->page))
+		return;
+	memset(&out->page, 0, sizeof(out->page));
+	if (*sysmap_page(names->map, address, out->symbol, sizeof(out->symbol)))
 		return;
 	area = percpu_area(s, address, &vcpu);
 	if (area && *sysmap_percpu_page(names->map, address - area->value, name, sizeof(name)))
 		snprintf(out->symbol, sizeof(out->symbol), "per-cpu %u: %s", vcpu, name);
-	else if (names->kernel && !kernel_page(names->kernel, address, &out->page))
-		memset(&out->page, 0, sizeof(out->page));
 }
 
 static const char *holds_text(const struct holds *h, char *out, size_t cap)

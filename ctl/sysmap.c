@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,12 +24,23 @@ struct table {
 	struct symbol *symbols; /* by address */
 };
 
+struct range {
+	uint64_t from, to;
+};
+
+/* Parts of the image whose pages Linux gives away when it has started. */
+enum { GIVEN = 3 };
+static const char *const given_names[GIVEN][2] = {
+	{"__init_begin", "__init_end"}, /* what its start needed */
+	{"_etext", "__start_rodata"},	/* the gaps behind code and constants, */
+	{"__end_rodata", "_sdata"},	/* up to the next large page */
+};
+
 struct sysmap {
 	struct table image;
 	struct table percpu; /* addresses are offsets into the area that each processor has */
 	uint64_t percpu_end;
-	uint64_t init,
-		init_end; /* of the image: Linux gives these pages away when it has started */
+	struct range given[GIVEN];
 };
 
 static int by_address(const void *a, const void *b)
@@ -88,11 +100,25 @@ static void clear(struct table *t)
 	free(t->symbols);
 }
 
-/* Both or none of them. */
-static void find_init(struct sysmap *m)
+/* Both ends or none of them. */
+static void find_given(struct sysmap *m)
 {
-	if (sysmap_find(m, "__init_begin", &m->init) || sysmap_find(m, "__init_end", &m->init_end))
-		m->init = m->init_end = 0;
+	for (unsigned i = 0; i < GIVEN; i++) {
+		struct range *r = &m->given[i];
+
+		if (sysmap_find(m, given_names[i][0], &r->from) ||
+		    sysmap_find(m, given_names[i][1], &r->to))
+			*r = (struct range){0};
+		r->from = (r->from + PAGE - 1) / PAGE * PAGE;
+	}
+}
+
+static bool is_given(const struct sysmap *m, uint64_t address)
+{
+	for (unsigned i = 0; i < GIVEN; i++)
+		if (address >= m->given[i].from && address < m->given[i].to)
+			return true;
+	return false;
 }
 
 int sysmap_read(const char *path, struct sysmap **out)
@@ -112,7 +138,7 @@ int sysmap_read(const char *path, struct sysmap **out)
 		return rc;
 	}
 	sort(&m->image);
-	find_init(m);
+	find_given(m);
 	sort(&m->percpu);
 	*out = m;
 	return 0;
@@ -174,7 +200,7 @@ static void name_page(const struct table *t, uint64_t at, char *out, size_t cap)
 const char *sysmap_page(const struct sysmap *m, uint64_t address, char *out, size_t cap)
 {
 	out[0] = 0;
-	if (address < IMAGE_LEN && (address < m->init || address >= m->init_end))
+	if (address < IMAGE_LEN && !is_given(m, address))
 		name_page(&m->image, IMAGE_BASE + address / PAGE * PAGE, out, cap);
 	return out;
 }

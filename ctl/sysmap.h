@@ -19,7 +19,8 @@ BASE_MUST_CHECK int sysmap_find(const struct sysmap *m, const char *name, uint64
 /*
  * What of the kernel's image lies in the page at this guest-physical address, where x86-64 puts an
  * image that is not moved (nokaslr): "name", "first..last", or "" for memory outside the image. What only
- * its start needed (__init_begin to __init_end) is outside: Linux gives it away.
+ * its start needed (__init_begin to __init_end) and the gaps behind code and constants are outside: Linux
+ * gives them away.
  */
 const char *sysmap_page(const struct sysmap *m, uint64_t address, char *out, size_t cap);
 /*

@@ -330,6 +330,17 @@ static const struct vmm_mem_region *region_of(const struct vmm_mem *mem, uint64_
 	return NULL;
 }
 
+/* From the file, by no fault: a page that is taken away meanwhile reads as zero, so it is asked again. */
+static bool peek_page(struct vmm_vm *vm, uint64_t offset, uint8_t *out)
+{
+	uint64_t page = offset / VMM_PAGE_SIZE;
+
+	if (vm->span && !vmm_span_has(vm->span, page))
+		return false;
+	return pread(vmm_mem_fd(vm->mem), out, VMM_PAGE_SIZE, (off_t)offset) == VMM_PAGE_SIZE &&
+	       (!vm->span || vmm_span_has(vm->span, page));
+}
+
 ssize_t vmm_vm_peek(struct vmm_vm *vm, uint64_t gpa, unsigned pages, uint8_t *out)
 {
 	const struct vmm_mem_region *r = region_of(vm->mem, gpa);
@@ -340,14 +351,8 @@ ssize_t vmm_vm_peek(struct vmm_vm *vm, uint64_t gpa, unsigned pages, uint8_t *ou
 		return -EFAULT;
 	at = gpa - r->gpa + r->fd_offset;
 	left = (r->len - (gpa - r->gpa)) / VMM_PAGE_SIZE;
-	/* From the file: a page that is taken away meanwhile reads as zero, and comes by no fault. */
-	for (unsigned i = 0; i < BASE_MIN(left, (uint64_t)pages); i++) {
-		if (vm->span && !vmm_span_has(vm->span, at / VMM_PAGE_SIZE + i))
+	for (; len / VMM_PAGE_SIZE < BASE_MIN(left, (uint64_t)pages); len += VMM_PAGE_SIZE)
+		if (!peek_page(vm, at + len, out + len))
 			break;
-		if (pread(vmm_mem_fd(vm->mem), out + len, VMM_PAGE_SIZE, (off_t)(at + len)) !=
-		    VMM_PAGE_SIZE)
-			break;
-		len += VMM_PAGE_SIZE;
-	}
 	return (ssize_t)len;
 }

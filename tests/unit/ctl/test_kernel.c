@@ -15,6 +15,7 @@
 #include "base/rng.h"
 #include "ctl/btf.h"
 #include "ctl/kernel.h"
+#include "tests/unit/ctl/printed.h"
 
 enum { MEM_PAGES = 256, MEM_LEN = MEM_PAGES * KERNEL_PAGE };
 
@@ -320,6 +321,7 @@ static struct sysmap *make_map(const char *without)
 		{"init_top_pgt", AT_TABLES * KERNEL_PAGE},
 		{"__start_BTF", AT_BTF * KERNEL_PAGE + 100},
 		{"__stop_BTF", AT_BTF * KERNEL_PAGE + 100 + btf_len},
+		{"_end", MEM_LEN},
 	};
 	char path[] = "/tmp/kernel.XXXXXX";
 	FILE *f = fdopen(mkstemp(path), "w");
@@ -380,6 +382,37 @@ static void pages_have_owners(void **state)
 	assert_false(kernel_page(k, AT_NONE * KERNEL_PAGE, &p));
 	assert_false(kernel_page(k, UINT64_C(1) << 40, &p));
 	kernel_free(k);
+	sysmap_free(m);
+}
+
+/* Parts of the kernel's image are given away: then a symbol before them says nothing. */
+static void what_the_guest_says_comes_before_symbols(void **state)
+{
+	struct control_item items[] = {{.name = "dsm.hot.0.gfn", .value = AT_FILE},
+				       {.name = "dsm.hot.0.count", .value = 9},
+				       {.name = "dsm.hot.1.gfn", .value = AT_NONE},
+				       {.name = "dsm.hot.1.count", .value = 8}};
+	struct stats_sample s = {
+		.count = 1,
+		.node = {"a"},
+		.there = {true},
+		.reply = {{.items = items, .item_count = sizeof(items) / sizeof(items[0])}}};
+	struct stats_names names = {0};
+	struct sysmap *m;
+	char *printed;
+
+	make_memory();
+	m = make_map("");
+	names.map = m;
+	printed = printed_json(&s, &names);
+	assert_non_null(strstr(printed, "\"taken\":9,\"symbol\":\"__stop_BTF\""));
+	free(printed);
+	names.kernel = make_kernel(m);
+	printed = printed_json(&s, &names);
+	assert_non_null(strstr(printed, "\"taken\":9,\"symbol\":\"\",\"process\":\"sh\""));
+	assert_non_null(strstr(printed, "\"taken\":8,\"symbol\":\"__stop_BTF\""));
+	free(printed);
+	kernel_free(names.kernel);
 	sysmap_free(m);
 }
 
@@ -604,6 +637,7 @@ int main(void)
 		cmocka_unit_test(nested_structs_are_bounded),
 		cmocka_unit_test(hostile_btf_is_refused_or_harmless),
 		cmocka_unit_test(pages_have_owners),
+		cmocka_unit_test(what_the_guest_says_comes_before_symbols),
 		cmocka_unit_test(pages_are_read_once_in_a_look),
 		cmocka_unit_test(what_is_missing_is_said),
 		cmocka_unit_test(defaults_hold),

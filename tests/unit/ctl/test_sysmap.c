@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "ctl/stats.h"
+#include "tests/unit/ctl/printed.h"
 
 static char path[] = "/tmp/sysmap.XXXXXX";
 
@@ -29,22 +30,6 @@ static void expect(const struct sysmap *m, uint64_t address, const char *text)
 	char out[100];
 
 	assert_string_equal(sysmap_page(m, address, out, sizeof(out)), text);
-}
-
-/* What stats_json() writes to stdout. */
-static char *printed_json(const struct stats_sample *s, const struct sysmap *m)
-{
-	FILE *old = stdout, *f;
-	char *text = NULL;
-	size_t len = 0;
-
-	f = open_memstream(&text, &len);
-	assert_non_null(f);
-	stdout = f;
-	stats_json("big", s, NULL, &(struct stats_names){.map = m});
-	stdout = old;
-	fclose(f);
-	return text;
 }
 
 static void pages_are_named(void **state)
@@ -86,6 +71,21 @@ static void pages_are_named(void **state)
 	expect(m, 0x1004000, "__init_end");
 	sysmap_free(m);
 	unlink(path);
+	write_file("ffffffff81000000 T first\n"
+		   "ffffffff81000ff0 T _etext\n"
+		   "ffffffff81002000 R __start_rodata\n"
+		   "ffffffff81003010 R __end_rodata\n"
+		   "ffffffff81005000 D _sdata\n"
+		   "ffffffff81006000 B _end\n");
+	assert_int_equal(sysmap_read(path, &m), 0);
+	expect(m, 0x1000000, "first.._etext");
+	expect(m, 0x1001000, ""); /* the gap behind the code */
+	expect(m, 0x1002000, "__start_rodata");
+	expect(m, 0x1003000, "__start_rodata..__end_rodata");
+	expect(m, 0x1004000, ""); /* and behind the constants */
+	expect(m, 0x1005000, "_sdata");
+	sysmap_free(m);
+	unlink(path);
 }
 
 static void pages_of_each_processor_are_named(void **state)
@@ -115,7 +115,7 @@ static void pages_of_each_processor_are_named(void **state)
 		   "ffffffff81000000 T first\n"
 		   "ffffffff81001000 B _end\n");
 	assert_int_equal(sysmap_read(path, &m), 0);
-	printed = printed_json(&s, m);
+	printed = printed_json(&s, &(struct stats_names){.map = m});
 	assert_non_null(strstr(printed, "\"symbol\":\"per-cpu 0: runqueues..rcu_data\""));
 	assert_non_null(strstr(printed, "\"symbol\":\"per-cpu 1: fixed_percpu_data\""));
 	/* Behind the named part, and below the first area. */
