@@ -80,9 +80,16 @@ bool mig_page_is_zero(const uint8_t *page)
 	return true;
 }
 
+static uint64_t hash_best(const uint8_t *page)
+{
+	if (__builtin_cpu_supports("avx512f"))
+		return mig_hash_avx512(page);
+	return __builtin_cpu_supports("avx2") ? mig_hash_avx2(page) : mig_hash_plain(page);
+}
+
 uint64_t mig_page_hash(const uint8_t *page)
 {
-	uint64_t h = __builtin_cpu_supports("avx2") ? mig_hash_avx2(page) : mig_hash_plain(page);
+	uint64_t h = hash_best(page);
 
 	return h > MIG_HASH_ZERO_PAGE ? h : h + 2;
 }

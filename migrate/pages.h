@@ -101,6 +101,7 @@ bool mig_page_is_zero(const uint8_t *page);
 /* Of mig_page_hash(): whichever the processor can do. */
 uint64_t mig_hash_plain(const uint8_t *page);
 uint64_t mig_hash_avx2(const uint8_t *page);
+uint64_t mig_hash_avx512(const uint8_t *page);
 /* XXH3-64 of the page; never 0 (not sent yet) nor MIG_HASH_ZERO_PAGE. */
 uint64_t mig_page_hash(const uint8_t *page);
 /*

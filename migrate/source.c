@@ -15,6 +15,7 @@ enum {
 	ANNOUNCES_MAX = 16,
 	ANNOUNCE_REST_PAGES = 64,    /* so few are forgotten while the guest stands still */
 	RATE_SAMPLE_BYTES = 1 << 20, /* a smaller round says nothing of the rate */
+	CHEAP_PART = 10,	     /* of the downtime target */
 };
 
 void mig_params_default(struct mig_params *p)
@@ -241,8 +242,8 @@ static int64_t source_estimate_ns(const struct mig_source *s, uint64_t pages)
 }
 
 /*
- * Whether to stop the guest now. Well within the target while another round would still halve what is
- * left, go on: that round costs little and the downtime shrinks with it.
+ * Whether to stop the guest now. Within the target while another round would still halve what is left, go
+ * on: the downtime shrinks with it. Not for a small part of the target: a round takes its time, too.
  */
 static bool source_should_switch(const struct mig_source *s, const struct plan *plan)
 {
@@ -251,7 +252,7 @@ static bool source_should_switch(const struct mig_source *s, const struct plan *
 
 	if (now > limit)
 		return false;
-	return now <= BASE_NS_PER_MS / 2 || plan->left >= plan->previous / 2;
+	return now <= limit / CHEAP_PART || plan->left >= plan->previous / 2;
 }
 
 static void source_converge(struct mig_source *s, const struct plan *plan)
