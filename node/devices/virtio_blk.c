@@ -321,8 +321,11 @@ static int blk_load(struct virtio_device *vd, struct base_rbuf *in, uint32_t ver
 	if (in->error)
 		return in->error;
 	if (size != b->image->size_bytes || block != b->image->block_size) {
-		log_error("virtio-blk %u: the saved disk has %" PRIu64 " bytes, this one %" PRIu64,
-			  vd->dev.instance, size, b->image->size_bytes);
+		log_error("virtio-blk %u: the saved disk has %" PRIu64
+			  " bytes in blocks of %" PRIu32 ", this one %" PRIu64
+			  " in blocks of %" PRIu32,
+			  vd->dev.instance, size, block, b->image->size_bytes,
+			  b->image->block_size);
 		return -EPROTO;
 	}
 	return 0;
