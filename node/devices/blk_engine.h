@@ -58,11 +58,21 @@ struct blk_image_ops {
 	void (*free)(struct blk_image *image);
 	/* The disk's bytes beside the queues; NULL: not to be had. *context: what the ops are called with. */
 	const struct blk_copy_ops *(*copy)(struct blk_image *image, void **context);
+	/*
+	 * For another host to use the image: release() has all that was written in it, and closes it where only
+	 * one may have it open. acquire(): it is ours again. Nothing where it is so already. 0 or -errno.
+	 * release_soon(): the guest runs; what makes release() quick.
+	 */
+	void (*release_soon)(struct blk_image *image);
+	int (*release)(struct blk_image *image);
+	int (*acquire)(struct blk_image *image);
 };
 
 BASE_MUST_CHECK int blk_raw_open(const char *path, bool read_only, bool direct, bool no_uring,
 				 struct blk_image **out);
-BASE_MUST_CHECK int blk_nbd_open_qcow2(const char *path, bool read_only, struct blk_image **out);
+/* later: another one has it, so acquire() comes before the first request. */
+BASE_MUST_CHECK int blk_nbd_open_qcow2(const char *path, bool read_only, bool later,
+				       struct blk_image **out);
 
 /* Does the io by system calls, from byte `done` of it on; 0 or -errno. */
 BASE_MUST_CHECK int blk_raw_sync(int fd, const struct blk_io *io, uint64_t done);

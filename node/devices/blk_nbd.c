@@ -1,15 +1,20 @@
 /*
- * qcow2 through libnbd: a qemu-nbd child serves the image on a socket of its own (systemd socket
- * activation) and ends when its connections close. One connection for the guest, so one queue; and one
- * beside it, for a disk that moves along (blk_nbd_copy.c).
+ * qcow2 through libnbd: a qemu-nbd serves the image (blk_nbd_server.h) and ends when its connections close.
+ * One connection for the guest, so one queue; and one beside it, for a disk that moves along (blk_nbd_copy.c).
+ *
+ * An image that two hosts reach is open on one of them: QEMU's lock is on it, and what qemu-nbd knows of its
+ * tables would be wrong once another one writes. So the source of a migration lets it go, and the destination,
+ * which has only had a look at it, takes it.
  */
 #include <errno.h>
 #include <libnbd.h>
+#include <semaphore.h>
 #include <string.h>
 #include <sys/epoll.h>
 
 #include "base/log.h"
 #include "node/devices/blk_nbd.h"
+#include "node/devices/blk_nbd_server.h"
 
 enum {
 	NBD_PART_MAX = 8 << 20,	  /* bytes of one command */
@@ -18,13 +23,16 @@ enum {
 
 struct nbd_image {
 	struct blk_image image;
-	struct nbd_handle *nbd;
-	struct blk_nbd_copy *beside; /* NULL: none */
+	struct blk_nbd_server *server;
+	struct nbd_handle *nbd;	     /* NULL: not open here */
+	struct blk_nbd_copy *beside; /* NULL: the image is read-only */
 	bool can_flush, can_zero, can_trim;
 	/* The one engine. */
 	struct blk_engine engine;
-	struct base_watch watch;
+	struct base_loop *loop;
+	struct base_watch watch; /* added and removed on the loop's thread */
 	bool dead;
+	sem_t unwatched;
 };
 
 static struct nbd_image *image_of(struct blk_engine *e)
@@ -32,22 +40,31 @@ static struct nbd_image *image_of(struct blk_engine *e)
 	return base_container_of(e, struct nbd_image, engine);
 }
 
+static void image_ready(struct base_watch *w, uint32_t events);
+
 /* What the state machine waits for; and whether it has died. */
 static void image_update(struct nbd_image *n)
 {
 	unsigned dir;
 
-	if (n->dead)
+	uint32_t events;
+
+	if (n->dead || !n->nbd)
 		return;
 	if (nbd_aio_is_dead(n->nbd) > 0 || nbd_aio_is_closed(n->nbd) > 0) {
 		log_error("disk: the image server has gone");
 		n->dead = true;
-		base_loop_remove(&n->watch);
+		if (n->watch.loop)
+			base_loop_remove(&n->watch);
 		return;
 	}
 	dir = nbd_aio_get_direction(n->nbd);
-	if (base_loop_modify(&n->watch, (dir & LIBNBD_AIO_DIRECTION_READ ? EPOLLIN : 0u) |
-						(dir & LIBNBD_AIO_DIRECTION_WRITE ? EPOLLOUT : 0u)))
+	events = (dir & LIBNBD_AIO_DIRECTION_READ ? EPOLLIN : 0u) |
+		 (dir & LIBNBD_AIO_DIRECTION_WRITE ? EPOLLOUT : 0u);
+	if (!n->watch.loop)
+		n->watch = (struct base_watch){
+			.fd = nbd_aio_get_fd(n->nbd), .events = events, .ready = image_ready};
+	if (n->watch.loop ? base_loop_modify(&n->watch, events) : base_loop_add(n->loop, &n->watch))
 		log_error("disk: cannot watch the image server");
 }
 
@@ -149,7 +166,7 @@ static void image_submit(struct blk_engine *e, struct blk_io *io)
 	io->error = 0;
 	/* Held by this function, so that it is not done before all commands are under way. */
 	io->parts = 1;
-	if (n->dead)
+	if (n->dead || !n->nbd)
 		io->error = -EIO;
 	else if (io->op == BLK_READ || io->op == BLK_WRITE)
 		start_transfer(n, io);
@@ -188,24 +205,22 @@ static void image_ready(struct base_watch *w, uint32_t events)
 
 static void image_engine_free(struct blk_engine *e)
 {
-	base_loop_remove(&image_of(e)->watch);
+	if (image_of(e)->watch.loop)
+		base_loop_remove(&image_of(e)->watch);
 }
 
 static const struct blk_engine_ops engine_ops = {image_submit, image_flush, image_engine_free};
 
+/* Its connection is watched from the first request on. */
 static int image_engine(struct blk_image *image, struct base_loop *loop, unsigned depth,
 			struct blk_engine **out)
 {
 	struct nbd_image *n = base_container_of(image, struct nbd_image, image);
-	int rc;
 
 	n->engine.ops = &engine_ops;
-	n->watch = (struct base_watch){
-		.fd = nbd_aio_get_fd(n->nbd), .events = EPOLLIN, .ready = image_ready};
-	rc = base_loop_add(loop, &n->watch);
-	if (!rc)
-		*out = &n->engine;
-	return rc;
+	n->loop = loop;
+	*out = &n->engine;
+	return 0;
 }
 
 static const struct blk_copy_ops *image_copy(struct blk_image *image, void **context)
@@ -216,14 +231,113 @@ static const struct blk_copy_ops *image_copy(struct blk_image *image, void **con
 	return n->beside ? &blk_nbd_copy_ops : NULL;
 }
 
-/* The server ends with its last connection, and closing the first one waits for that. */
+/* ---- opening and closing ---- */
+
+/* The server ends with its last connection. */
+static int image_disconnect(struct nbd_image *n)
+{
+	blk_nbd_copy_disconnect(n->beside);
+	if (!n->nbd)
+		return 0;
+	if (!n->dead)
+		(void)!nbd_shutdown(n->nbd, 0);
+	nbd_close(n->nbd);
+	n->nbd = NULL;
+	n->dead = false;
+	return blk_nbd_server_wait(n->server);
+}
+
+static void image_look(struct nbd_image *n)
+{
+	n->can_flush = nbd_can_flush(n->nbd) > 0;
+	n->can_zero = nbd_can_zero(n->nbd) > 0;
+	n->can_trim = nbd_can_trim(n->nbd) > 0;
+}
+
+/* -ENOEXEC: its server cannot open it, and has said why on our error output. */
+static int image_connect(struct nbd_image *n, enum blk_nbd_mode mode)
+{
+	int fds[BLK_NBD_CONNECTIONS], rc = blk_nbd_server_start(n->server, mode, fds);
+
+	if (rc)
+		return rc;
+	n->nbd = nbd_create();
+	if (!n->nbd)
+		close(fds[0]);
+	if (!n->nbd || nbd_connect_socket(n->nbd, fds[0])) {
+		log_info("disk: qemu-nbd: %s", nbd_get_error());
+		rc = -ENOEXEC;
+	}
+	if (!rc)
+		image_look(n);
+	if (rc || mode != BLK_NBD_WRITE)
+		close(fds[1]);
+	else
+		rc = blk_nbd_copy_connect(n->beside, fds[1], n->can_zero);
+	n->dead = rc != 0;
+	if (rc)
+		(void)!image_disconnect(n);
+	return rc;
+}
+
+/* Its cache would be written back by a request that the guest's would wait for. */
+static void image_release_soon(struct blk_image *image)
+{
+}
+
+static void loop_unwatch(void *arg)
+{
+	struct nbd_image *n = arg;
+
+	pthread_mutex_lock(n->engine.lock);
+	if (n->watch.loop)
+		base_loop_remove(&n->watch);
+	pthread_mutex_unlock(n->engine.lock);
+	sem_post(&n->unwatched);
+}
+
+/* The guest stands, so no request is under way, nor comes one. */
+static int image_release(struct blk_image *image)
+{
+	struct nbd_image *n = base_container_of(image, struct nbd_image, image);
+	int rc;
+
+	if (!n->nbd || image->read_only)
+		return 0;
+	if (n->dead)
+		return -EIO;
+	rc = base_loop_post(n->loop, loop_unwatch, n);
+	if (rc)
+		return rc;
+	while (sem_wait(&n->unwatched) && errno == EINTR)
+		;
+	if (n->can_flush && nbd_flush(n->nbd, 0) < 0)
+		return -EIO;
+	return image_disconnect(n);
+}
+
+static int image_acquire(struct blk_image *image)
+{
+	struct nbd_image *n = base_container_of(image, struct nbd_image, image);
+	int rc;
+
+	if (n->nbd)
+		return 0;
+	rc = image_connect(n, BLK_NBD_WRITE);
+	if (!rc && (uint64_t)nbd_get_size(n->nbd) != image->size_bytes) {
+		(void)!image_disconnect(n);
+		rc = -EPROTO;
+	}
+	return rc;
+}
+
 static void image_close(struct nbd_image *n)
 {
-	blk_nbd_copy_close(n->beside);
-	if (n->nbd && !n->dead)
-		(void)!nbd_shutdown(n->nbd, 0);
-	if (n->nbd)
-		nbd_close(n->nbd);
+	if (image_disconnect(n))
+		log_warn("disk: qemu-nbd does not end");
+	blk_nbd_copy_free(n->beside);
+	blk_nbd_server_free(n->server);
+	sem_destroy(&n->unwatched);
 	free(n);
 }
 
@@ -232,59 +346,46 @@ static void image_free(struct blk_image *image)
 	image_close(base_container_of(image, struct nbd_image, image));
 }
 
-static const struct blk_image_ops image_ops = {image_engine, image_free, image_copy};
+static const struct blk_image_ops image_ops = {
+	.engine = image_engine,
+	.free = image_free,
+	.copy = image_copy,
+	.release_soon = image_release_soon,
+	.release = image_release,
+	.acquire = image_acquire,
+};
 
-/*
- * A path as a value of QEMU's option lists: commas are doubled. Our own descriptors have other numbers in
- * the child.
- */
-static char *image_option(const char *path)
+static int image_open(struct nbd_image *n, const char *path, enum blk_nbd_mode mode)
 {
-	static const char self[] = "/proc/self/";
-	size_t len = 0;
-	char *text = NULL;
-	FILE *f = open_memstream(&text, &len);
-
-	if (!f)
-		return NULL;
-	fputs("driver=qcow2,discard=unmap,file.driver=file,file.filename=", f);
-	if (!strncmp(path, self, sizeof(self) - 1)) {
-		fprintf(f, "/proc/%d/", (int)getpid());
-		path += sizeof(self) - 1;
-	}
-	for (const char *p = path; *p; p++) {
-		if (*p == ',')
-			fputc(',', f);
-		fputc(*p, f);
-	}
-	if (fclose(f)) {
-		free(text);
-		return NULL;
-	}
-	return text;
-}
-
-static int image_serve(struct nbd_image *n, const char *path, bool read_only)
-{
-	BASE_AUTO_FREE char *option = image_option(path);
-	/* The library's prototype lacks the const; it copies. */
-	const char *const argv[] = {
-		"qemu-nbd",   "--image-opts",	       option, "--cache=writeback", "--aio=threads",
-		"--shared=2", read_only ? "-r" : NULL, NULL};
-
-	if (!option)
-		return -ENOMEM;
-	if (nbd_connect_systemd_socket_activation(n->nbd, (char **)argv)) {
-		log_error("disk %s: qemu-nbd: %s", path, nbd_get_error());
-		return -ENOEXEC;
-	}
-	return 0;
-}
-
-int blk_nbd_open_qcow2(const char *path, bool read_only, struct blk_image **out)
-{
-	struct nbd_image *n;
 	int64_t size;
+	int rc = blk_nbd_server_new(path, &n->server);
+
+	if (!rc && mode != BLK_NBD_READ) {
+		n->beside = blk_nbd_copy_new();
+		rc = n->beside ? 0 : -ENOMEM;
+	}
+	if (!rc)
+		rc = image_connect(n, mode);
+	if (rc)
+		return rc;
+	size = nbd_get_size(n->nbd);
+	if (size < 512)
+		return -EINVAL;
+	/* What an image can that is open for reading says nothing of what it can for writing. */
+	n->can_trim |= mode == BLK_NBD_PEEK;
+	n->image = (struct blk_image){.ops = &image_ops,
+				      .size_bytes = (uint64_t)size,
+				      .block_size = 512,
+				      .read_only = mode == BLK_NBD_READ,
+				      .can_discard = mode != BLK_NBD_READ && n->can_trim,
+				      .queues_max = 1};
+	return mode == BLK_NBD_PEEK ? image_disconnect(n) : 0;
+}
+
+int blk_nbd_open_qcow2(const char *path, bool read_only, bool later, struct blk_image **out)
+{
+	enum blk_nbd_mode mode = read_only ? BLK_NBD_READ : later ? BLK_NBD_PEEK : BLK_NBD_WRITE;
+	struct nbd_image *n;
 	int rc;
 
 	/* qemu-nbd would only say so on its standard error. */
@@ -293,30 +394,12 @@ int blk_nbd_open_qcow2(const char *path, bool read_only, struct blk_image **out)
 	n = calloc(1, sizeof(*n));
 	if (!n)
 		return -ENOMEM;
-	n->nbd = nbd_create();
-	rc = n->nbd ? image_serve(n, path, read_only) : -ENOMEM;
-	if (rc)
-		goto err_free;
-	size = nbd_get_size(n->nbd);
-	if (size < 512) {
-		rc = -EINVAL;
-		goto err_free;
+	sem_init(&n->unwatched, 0, 0);
+	rc = image_open(n, path, mode);
+	if (rc) {
+		image_close(n);
+		return rc;
 	}
-	n->can_flush = nbd_can_flush(n->nbd) > 0;
-	n->can_zero = nbd_can_zero(n->nbd) > 0;
-	n->can_trim = nbd_can_trim(n->nbd) > 0;
-	n->image = (struct blk_image){.ops = &image_ops,
-				      .size_bytes = size,
-				      .block_size = 512,
-				      .read_only = read_only,
-				      .can_discard = !read_only && n->can_trim,
-				      .queues_max = 1};
-	/* Now: later this process may open no socket. */
-	if (!read_only)
-		n->beside = blk_nbd_copy_open(n->nbd, n->can_zero);
 	*out = &n->image;
 	return 0;
-err_free:
-	image_close(n);
-	return rc;
 }

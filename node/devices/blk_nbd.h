@@ -8,9 +8,11 @@
 
 struct blk_nbd_copy;
 
-/* To where `first` is connected. NULL: it cannot be, and the log says why. */
-struct blk_nbd_copy *blk_nbd_copy_open(struct nbd_handle *first, bool can_zero);
-void blk_nbd_copy_close(struct blk_nbd_copy *c);
+struct blk_nbd_copy *blk_nbd_copy_new(void);
+/* Takes the descriptor. Until then, and after the end of the connection, nothing is read or written: -ENOTCONN. */
+BASE_MUST_CHECK int blk_nbd_copy_connect(struct blk_nbd_copy *c, int fd, bool can_zero);
+void blk_nbd_copy_disconnect(struct blk_nbd_copy *c);
+void blk_nbd_copy_free(struct blk_nbd_copy *c);
 /* Called with a struct blk_nbd_copy. */
 extern const struct blk_copy_ops blk_nbd_copy_ops;
 

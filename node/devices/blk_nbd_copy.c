@@ -8,8 +8,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
-
-#include "base/log.h"
+#include <unistd.h>
 
 enum {
 	WINDOW_BYTES = 128 << 10,
@@ -51,6 +50,8 @@ static int window_fill(struct blk_nbd_copy *c, struct window *w, uint64_t offset
 	if (!w->data)
 		return -ENOMEM;
 	w->len = 0;
+	if (!c->nbd)
+		return -ENOTCONN;
 	if (nbd_pread(c->nbd, w->data, len, offset, 0) < 0)
 		return error_of();
 	w->at = offset;
@@ -102,7 +103,7 @@ static int copy_write(void *image, uint64_t offset, uint64_t len, const void *da
 {
 	struct blk_nbd_copy *c = image;
 	uint64_t max = data ? WRITE_MAX : c->can_zero ? ZERO_MAX : 64 << 10;
-	int rc = 0;
+	int rc = c->nbd ? 0 : -ENOTCONN;
 
 	for (uint64_t done = 0; done < len && !rc; done += max)
 		rc = write_some(c, offset + done, BASE_MIN(len - done, max),
@@ -114,6 +115,8 @@ static int copy_sync(void *image)
 {
 	struct blk_nbd_copy *c = image;
 
+	if (!c->nbd)
+		return -ENOTCONN;
 	return nbd_flush(c->nbd, 0) < 0 ? error_of() : 0;
 }
 
@@ -148,6 +151,8 @@ static int copy_data(void *image, uint64_t offset, uint64_t *from, uint64_t *to)
 	struct blk_nbd_copy *c = image;
 	struct status s = {.at = offset};
 
+	if (!c->nbd)
+		return -ENOTCONN;
 	if (!c->can_status) {
 		*from = offset;
 		*to = UINT64_MAX;
@@ -179,37 +184,7 @@ const struct blk_copy_ops blk_nbd_copy_ops = {
 
 /* ---- making ---- */
 
-void blk_nbd_copy_close(struct blk_nbd_copy *c)
-{
-	if (!c)
-		return;
-	if (c->nbd && nbd_aio_is_ready(c->nbd) > 0)
-		(void)!nbd_shutdown(c->nbd, 0);
-	if (c->nbd)
-		nbd_close(c->nbd);
-	for (unsigned i = 0; i < WINDOWS; i++)
-		free(c->window[i].data);
-	pthread_mutex_destroy(&c->lock);
-	free(c);
-}
-
-static int copy_connect(struct blk_nbd_copy *c, struct nbd_handle *first)
-{
-	char *uri = nbd_get_uri(first);
-	int64_t size = -1;
-
-	if (uri && !nbd_add_meta_context(c->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) &&
-	    !nbd_connect_uri(c->nbd, uri))
-		size = nbd_get_size(c->nbd);
-	free(uri);
-	if (size <= 0)
-		return -ENOTCONN;
-	c->size_bytes = (uint64_t)size;
-	c->can_status = nbd_can_meta_context(c->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
-	return 0;
-}
-
-struct blk_nbd_copy *blk_nbd_copy_open(struct nbd_handle *first, bool can_zero)
+struct blk_nbd_copy *blk_nbd_copy_new(void)
 {
 	struct blk_nbd_copy *c = calloc(1, sizeof(*c));
 
@@ -217,12 +192,50 @@ struct blk_nbd_copy *blk_nbd_copy_open(struct nbd_handle *first, bool can_zero)
 		return NULL;
 	pthread_mutex_init(&c->lock, NULL);
 	c->age = 1;
-	c->can_zero = can_zero;
+	return c;
+}
+
+int blk_nbd_copy_connect(struct blk_nbd_copy *c, int fd, bool can_zero)
+{
+	int64_t size = -1;
+
 	c->nbd = nbd_create();
-	if (c->nbd && !copy_connect(c, first))
-		return c;
-	log_info("disk: no second connection to its server, so it cannot move along: %s",
-		 c->nbd ? nbd_get_error() : "out of memory");
-	blk_nbd_copy_close(c);
-	return NULL;
+	if (!c->nbd) {
+		close(fd);
+		return -ENOMEM;
+	}
+	if (nbd_add_meta_context(c->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION))
+		close(fd);
+	else if (!nbd_connect_socket(c->nbd, fd))
+		size = nbd_get_size(c->nbd);
+	if (size <= 0) {
+		blk_nbd_copy_disconnect(c);
+		return -ENOTCONN;
+	}
+	copy_forget(c);
+	c->size_bytes = (uint64_t)size;
+	c->can_zero = can_zero;
+	c->can_status = nbd_can_meta_context(c->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
+	return 0;
+}
+
+void blk_nbd_copy_disconnect(struct blk_nbd_copy *c)
+{
+	if (!c || !c->nbd)
+		return;
+	if (nbd_aio_is_ready(c->nbd) > 0)
+		(void)!nbd_shutdown(c->nbd, 0);
+	nbd_close(c->nbd);
+	c->nbd = NULL;
+}
+
+void blk_nbd_copy_free(struct blk_nbd_copy *c)
+{
+	if (!c)
+		return;
+	blk_nbd_copy_disconnect(c);
+	for (unsigned i = 0; i < WINDOWS; i++)
+		free(c->window[i].data);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
 }

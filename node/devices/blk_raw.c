@@ -160,7 +160,39 @@ static const struct blk_copy_ops *raw_copy(struct blk_image *image, void **conte
 	return &blk_copy_file_ops;
 }
 
-static const struct blk_image_ops raw_ops = {raw_engine, raw_free, raw_copy};
+/* Both may have it open; but what is in this host's cache must be in the file, where that is another one's, too. */
+static void raw_release_soon(struct blk_image *image)
+{
+	const struct raw_image *raw = base_container_of(image, struct raw_image, image);
+
+	/* What it does not do takes its time later. */
+	if (!image->read_only && sync_file_range(raw->fd, 0, 0, SYNC_FILE_RANGE_WRITE))
+		log_debug("disk: writing back ahead: %s", strerror(errno));
+}
+
+static int raw_release(struct blk_image *image)
+{
+	const struct raw_image *raw = base_container_of(image, struct raw_image, image);
+
+	return image->read_only || !fdatasync(raw->fd) ? 0 : -errno;
+}
+
+/* What was read before the other one wrote is old. */
+static int raw_acquire(struct blk_image *image)
+{
+	const struct raw_image *raw = base_container_of(image, struct raw_image, image);
+
+	return image->read_only ? 0 : -posix_fadvise(raw->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+static const struct blk_image_ops raw_ops = {
+	.engine = raw_engine,
+	.free = raw_free,
+	.copy = raw_copy,
+	.release_soon = raw_release_soon,
+	.release = raw_release,
+	.acquire = raw_acquire,
+};
 
 /* Size and block size of a file or block device. */
 static int raw_measure(struct raw_image *raw)

@@ -377,6 +377,26 @@ struct blk_copy *virtio_blk_copy(struct vmm_device *dev)
 	return b->image->read_only || !b->copy.ops ? NULL : &b->copy;
 }
 
+static struct blk_image *image_of(struct vmm_device *dev)
+{
+	return blk_of(base_container_of(dev, struct virtio_device, dev))->image;
+}
+
+void virtio_blk_release_soon(struct vmm_device *dev)
+{
+	image_of(dev)->ops->release_soon(image_of(dev));
+}
+
+int virtio_blk_release(struct vmm_device *dev)
+{
+	return image_of(dev)->ops->release(image_of(dev));
+}
+
+int virtio_blk_acquire(struct vmm_device *dev)
+{
+	return image_of(dev)->ops->acquire(image_of(dev));
+}
+
 static const struct virtio_ops blk_ops = {
 	.device = VIRTIO_DEVICE_OPS("virtio-blk", 1),
 	.id = VIRTIO_ID_BLOCK,
@@ -453,7 +473,8 @@ static int blk_open(const struct virtio_blk_options *opts, struct blk_image **im
 	case VIRTIO_BLK_RAW:
 		return blk_raw_open(opts->path, opts->read_only, opts->direct, opts->no_uring,
 				    image);
-	case VIRTIO_BLK_QCOW2: return blk_nbd_open_qcow2(opts->path, opts->read_only, image);
+	case VIRTIO_BLK_QCOW2:
+		return blk_nbd_open_qcow2(opts->path, opts->read_only, opts->later, image);
 	}
 	return -EINVAL;
 }

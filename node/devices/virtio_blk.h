@@ -19,6 +19,7 @@ struct virtio_blk_options {
 	const char *path;
 	enum virtio_blk_format format;
 	bool read_only;
+	bool later;	    /* qcow2: another one has it until virtio_blk_acquire() */
 	bool direct;	    /* raw: O_DIRECT, past the page cache of the host */
 	bool no_uring;	    /* raw: system calls on the queue's thread */
 	unsigned queues;    /* 0: 1. qcow2 has one */
@@ -29,7 +30,16 @@ struct virtio_blk_options {
 BASE_MUST_CHECK int virtio_blk_new(struct vmm_env *env, struct vmm_virtio_slot slot,
 				   const struct virtio_blk_options *opts, struct vmm_device **out);
 
-/* For a disk that moves with its guest; NULL: it is read-only, or its qemu-nbd takes no second connection. */
+/* For a disk that moves with its guest; NULL: it is read-only. */
 struct blk_copy *virtio_blk_copy(struct vmm_device *dev);
+
+/*
+ * The main thread, while the guest stands: lets the image go, so that another host can use it, and takes it
+ * again; nothing where it is so already. 0 or -errno; -ENOEXEC: it cannot be opened, as when another one has
+ * it. Any thread, while the guest runs: what makes it quick to let it go.
+ */
+void virtio_blk_release_soon(struct vmm_device *dev);
+BASE_MUST_CHECK int virtio_blk_release(struct vmm_device *dev);
+BASE_MUST_CHECK int virtio_blk_acquire(struct vmm_device *dev);
 
 #endif

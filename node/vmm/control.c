@@ -51,6 +51,8 @@ static void answer_step(struct vmm_control *c, struct vmmctl_call *call, int err
 	else if (err == -EINVAL)
 		vmmctl_call_fail(call, err, "not possible while the VM is %s",
 				 vmmctl_state_name(wire_state(vmm_vm_state(c->vm))));
+	else if (err == -EBUSY && vmm_vm_reason(c->vm)[0])
+		vmmctl_call_fail(call, err, "%s", vmm_vm_reason(c->vm));
 	else
 		vmmctl_call_fail(call, err, "%s", strerror(-err));
 }

@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
+#include "base/clock.h"
+#include "base/log.h"
 #include "node/devices/virtio_balloon.h"
 #include "node/devices/virtio_blk.h"
 #include "node/devices/virtio_console.h"
@@ -17,7 +20,7 @@
 #include "node/vmm/serial.h"
 #include "node/vmm/vm_internal.h"
 
-enum { RNG_BYTES_PER_S = 1 << 20, DISK_QUEUES_MAX = 4 };
+enum { RNG_BYTES_PER_S = 1 << 20, DISK_QUEUES_MAX = 4, ACQUIRE_MS = 2000, ACQUIRE_STEP_MS = 50 };
 
 static void machine_refuse(char *why, const char *what, int err)
 {
@@ -244,6 +247,8 @@ static int make_disk(struct vmm_vm *vm, const struct vmm_disk_config *d)
 		.path = d->path,
 		.format = d->format == VMM_DISK_QCOW2 ? VIRTIO_BLK_QCOW2 : VIRTIO_BLK_RAW,
 		.read_only = d->read_only,
+		/* A copy of our own comes as a descriptor; what has a name the source has open. */
+		.later = vm->config.incoming && strncmp(d->path, "/proc/self/", 11) != 0,
 		.queues = BASE_MIN(vm->config.vcpus, (unsigned)DISK_QUEUES_MAX),
 	};
 	struct vmm_device *dev;
@@ -262,6 +267,64 @@ static int make_disks(struct vmm_vm *vm, char *why)
 
 		if (err) {
 			snprintf(why, VMM_WHY_MAX, "--disk '%.150s': %s", d->path, strerror(-err));
+			return err;
+		}
+	}
+	return 0;
+}
+
+/* ---- disks that two hosts reach ---- */
+
+static bool is_disk(const struct vmm_device *dev)
+{
+	return !strcmp(dev->ops->name, "virtio-blk");
+}
+
+void vm_disks_release_soon(struct vmm_vm *vm)
+{
+	base_list_foreach (dev, &vm->devices, struct vmm_device, link)
+		if (is_disk(dev))
+			virtio_blk_release_soon(dev);
+}
+
+int vm_disks_release(struct vmm_vm *vm)
+{
+	int err = 0;
+
+	base_list_foreach (dev, &vm->devices, struct vmm_device, link) {
+		if (err || !is_disk(dev))
+			continue;
+		err = virtio_blk_release(dev);
+		if (err)
+			log_error("virtio-blk %u cannot be let go: %s", dev->instance,
+				  strerror(-err));
+	}
+	return err;
+}
+
+/* Who had it may be about to end. */
+static int disk_acquire(struct vmm_device *dev, int64_t until_ns)
+{
+	const struct timespec step = {.tv_nsec = ACQUIRE_STEP_MS * BASE_NS_PER_MS};
+	int err;
+
+	while ((err = virtio_blk_acquire(dev)) == -ENOEXEC && base_clock_ns() < until_ns)
+		nanosleep(&step, NULL);
+	return err;
+}
+
+int vm_disks_acquire(struct vmm_vm *vm, char *why)
+{
+	int64_t until = base_clock_ns() + ACQUIRE_MS * BASE_NS_PER_MS;
+
+	base_list_foreach (dev, &vm->devices, struct vmm_device, link) {
+		int err = is_disk(dev) ? disk_acquire(dev, until) : 0;
+
+		if (err) {
+			snprintf(
+				why, VMM_WHY_MAX,
+				"virtio-blk %u: its image cannot be opened; another node may have it still",
+				dev->instance);
 			return err;
 		}
 	}

@@ -32,6 +32,8 @@ static int main_load(struct vmm_migration *m)
 	if (in.error || pwrite(fd, base_rbuf_take(&in, left), left, 0) != (ssize_t)left)
 		return -EIO;
 	err = vm_load(m->vm, fd, why);
+	if (!err)
+		err = vm_disks_acquire(m->vm, why);
 	if (err)
 		log_error("migration: %s", why);
 	return err;

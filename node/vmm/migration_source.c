@@ -20,6 +20,8 @@ static int source_dirty_start(void *guest)
 
 	if (!err)
 		err = vmm_mem_dirty_start(m->vm->mem);
+	if (!m->disk_count)
+		vm_disks_release_soon(m->vm);
 	return err ? err : vmm_kvm_map_memory(&m->vm->kvm, m->vm->mem, true);
 }
 
@@ -182,6 +184,9 @@ static int main_save(struct vmm_migration *m)
 	base_wbuf_u64(m->state_out, m->paused_wall_ns);
 	err = vm_save_machine(m->vm, fd);
 	m->hot_count = vmm_hot_pages(&m->vm->vcpus, m->hot, MIG_HOT_MAX);
+	/* The destination takes them with the state, or the guest does when it goes on here. */
+	if (!err && !m->disk_count)
+		err = vm_disks_release(m->vm);
 	return err ? err : read_back(fd, m->state_out);
 }
 

@@ -158,6 +158,7 @@ static const int calls_plain[] = {
 	SCMP_SYS(fdatasync),
 	SCMP_SYS(fsync),
 	SCMP_SYS(sync_file_range),
+	SCMP_SYS(fadvise64),
 	SCMP_SYS(ftruncate),
 	SCMP_SYS(lseek),
 	SCMP_SYS(fstat),

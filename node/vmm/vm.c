@@ -92,12 +92,23 @@ int vmm_vm_pause(struct vmm_vm *vm)
 
 int vmm_vm_resume(struct vmm_vm *vm)
 {
+	char why[VMM_WHY_MAX];
+	int err;
+
 	if (vm_follows(vm))
 		return -EOPNOTSUPP;
 	if (vm->state == VMM_RUNNING)
 		return 0;
 	if (vm->state != VMM_PAUSED || vm->incoming)
 		return -EINVAL;
+	err = vm_disks_acquire(vm, why);
+	if (err) {
+		log_error("the VM stays paused: %s", why);
+		snprintf(vm->reason, sizeof(vm->reason), "%s", why);
+		if (vm->ops->changed)
+			vm->ops->changed(vm->arg, vm->state, vm->reason);
+		return -EBUSY;
+	}
 	return vm_go_all(vm);
 }
 

@@ -161,6 +161,12 @@ BASE_MUST_CHECK int vm_press_power_button(struct vmm_vm *vm);
 
 /* vm_state.c: everything of a saved machine from `fd`; all but the memory to `fd`. Paused. */
 BASE_MUST_CHECK int vm_load(struct vmm_vm *vm, int fd, char *why);
+
+/* Images that another host is to use (virtio_blk.h), while the guest stands, or runs still. Waits some seconds for
+ * who has one and is about to end. */
+void vm_disks_release_soon(struct vmm_vm *vm);
+BASE_MUST_CHECK int vm_disks_release(struct vmm_vm *vm);
+BASE_MUST_CHECK int vm_disks_acquire(struct vmm_vm *vm, char *why);
 BASE_MUST_CHECK int vm_save_machine(struct vmm_vm *vm, int fd);
 
 #endif

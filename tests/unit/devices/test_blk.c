@@ -490,6 +490,50 @@ static void copying_of_qcow2(void **state)
 	disk_free(&t);
 }
 
+/* One has the image at a time; each sees what the other one has written. */
+static void qcow2_that_changes_hands(void **state)
+{
+	struct disk a, b;
+	uint64_t gpa[2];
+
+	if (!disk_make(&a, QCOW2) || !disk_make(&b, QCOW2)) {
+		print_message("no qemu-img: qcow2 was not tested\n");
+		return;
+	}
+	disk_plug(&a);
+	b.opts.path = a.path;
+	b.opts.later = true;
+	disk_plug(&b);
+	gpa[0] = drv_alloc(&a.d, 8192);
+	gpa[1] = drv_alloc(&b.d, 8192);
+	fill(&a, gpa[0], 8192, 7);
+	assert_int_equal(request(&b, VIRTIO_BLK_T_IN, 8, gpa[1], 4096), VIRTIO_BLK_S_IOERR);
+	assert_int_equal(virtio_blk_acquire(b.d.dev), -ENOEXEC);
+	drv_must(virtio_blk_acquire(a.d.dev), "acquire what it has");
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(request(&a, VIRTIO_BLK_T_OUT, 8 + i, gpa[0], 4096),
+				 VIRTIO_BLK_S_OK);
+		drv_must(virtio_blk_release(a.d.dev), "release");
+		drv_must(virtio_blk_release(a.d.dev), "release again");
+		assert_int_equal(request(&a, VIRTIO_BLK_T_IN, 8, gpa[0], 4096), VIRTIO_BLK_S_IOERR);
+		drv_must(virtio_blk_acquire(b.d.dev), "acquire");
+		assert_int_equal(virtio_blk_acquire(a.d.dev), -ENOEXEC);
+		assert_int_equal(request(&b, VIRTIO_BLK_T_IN, 8 + i, gpa[1], 4096),
+				 VIRTIO_BLK_S_OK);
+		assert_memory_equal(drv_ptr(&b.d, gpa[1], 4096), drv_ptr(&a.d, gpa[0], 4096), 4096);
+		memset(drv_ptr(&b.d, gpa[1], 4096), 0x30 + (int)i, 4096);
+		assert_int_equal(request(&b, VIRTIO_BLK_T_OUT, 64, gpa[1], 4096), VIRTIO_BLK_S_OK);
+		drv_must(virtio_blk_release(b.d.dev), "release");
+		drv_must(virtio_blk_acquire(a.d.dev), "acquire");
+		assert_int_equal(request(&a, VIRTIO_BLK_T_IN, 64, gpa[0] + 4096, 4096),
+				 VIRTIO_BLK_S_OK);
+		assert_memory_equal(drv_ptr(&b.d, gpa[1], 4096), drv_ptr(&a.d, gpa[0] + 4096, 4096),
+				    4096);
+	}
+	disk_free(&b);
+	disk_free(&a);
+}
+
 /* A size that is no whole number of blocks; the rest of the last one is not there. */
 static void copying_of_a_short_last_block(void **state)
 {
@@ -550,6 +594,7 @@ int main(void)
 		cmocka_unit_test(bad_images_are_refused),
 		cmocka_unit_test(copying_sees_every_write),
 		cmocka_unit_test(copying_of_qcow2),
+		cmocka_unit_test(qcow2_that_changes_hands),
 		cmocka_unit_test(copying_of_a_short_last_block),
 		cmocka_unit_test(copying_is_for_disks_that_are_written),
 	};
