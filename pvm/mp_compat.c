@@ -128,18 +128,34 @@ static bool spared(int tid, const int *tids, int count)
 	return false;
 }
 
+static void reset_mailbox(const int *keep, int kept, const char *mbox_class, int mbox_index)
+{
+	struct base_wbuf args;
+
+	base_wbuf_init(&args, 1 << 20);
+	base_wbuf_u32(&args, (uint32_t)kept);
+	for (int i = 0; i < kept; i++)
+		base_wbuf_u32(&args, (uint32_t)keep[i]);
+	if (mbox_class) {
+		base_wbuf_str(&args, mbox_class);
+		base_wbuf_u32(&args, (uint32_t)mbox_index);
+	}
+	mp_rt_call(MP_OP_MBOX_RESET, &args, NULL, NULL);
+	base_wbuf_fini(&args);
+}
+
 /*
- * Ends all tasks but the caller and those that asked to be left alone, and empties the mailbox (or
- * only one class of it).
+ * Ends all tasks but the caller and those that asked to be left alone, and empties the mailbox; or with a
+ * class ("*": all) only takes out of that what tasks that have ended left (at an index, -1: all).
  */
 void pvmreset(int mytid, int kill_tasks, char *mbox_class, int mbox_index)
 {
 	struct pvmtaskinfo *t;
-	struct base_wbuf args;
 	int *keep = NULL, kept = 0, n = 0;
 
 	if (mbox_class && *mbox_class) {
-		mp_api_delinfo(mbox_class, mbox_index, 0);
+		if (!pvmbeatask())
+			reset_mailbox(NULL, 0, mbox_class, mbox_index);
 		return;
 	}
 	if (pvm_getnoresets(&keep, &kept) < 0 || mp_api_tasks(0, &n, &t) < 0)
@@ -147,10 +163,5 @@ void pvmreset(int mytid, int kill_tasks, char *mbox_class, int mbox_index)
 	for (int i = 0; kill_tasks && i < n; i++)
 		if (t[i].ti_tid != mytid && !spared(t[i].ti_tid, keep, kept))
 			mp_api_kill(t[i].ti_tid);
-	base_wbuf_init(&args, 1 << 20);
-	base_wbuf_u32(&args, (uint32_t)kept);
-	for (int i = 0; i < kept; i++)
-		base_wbuf_u32(&args, (uint32_t)keep[i]);
-	mp_rt_call(MP_OP_MBOX_RESET, &args, NULL, NULL);
-	base_wbuf_fini(&args);
+	reset_mailbox(keep, kept, NULL, -1);
 }

@@ -118,7 +118,6 @@ void mp_rt_lost(void)
 	mp_rt.in_len = 0;
 	mp_rt.look_due = true;
 	pvmmytid = -1;
-	pvmnsibs = -1;
 	pvmnoresetindex = -1;
 	for (struct mp_wait *w = mp_rt.waits; w; w = w->outer) {
 		w->done = true;

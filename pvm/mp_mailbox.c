@@ -22,6 +22,12 @@ static int report(const char *function, int rc)
 	return rc < 0 && rc != PvmNotFound ? lpvmerr(function, rc) : rc;
 }
 
+/* As with the original, so is that an entry belongs to somebody else, to who wants to change it. */
+static int report_change(const char *function, int rc)
+{
+	return rc == PvmDenied ? rc : report(function, rc);
+}
+
 /* 0 or more: where it went. */
 static int put(const char *name, int index, const struct mp_msg *m, int flags)
 {
@@ -55,7 +61,7 @@ int mp_api_putinfo(char *name, int mid, int flags)
 		rc = PvmOverflow;
 	if (!rc)
 		rc = put(name, PvmMboxDirectIndexOf(flags), m, flags);
-	return rc < 0 ? lpvmerr("pvm_putinfo", rc) : rc;
+	return report_change("pvm_putinfo", rc);
 }
 
 /* The entry as a message; *index gets its number. */
@@ -135,7 +141,7 @@ int mp_api_delinfo(char *name, int index, int flags)
 	base_wbuf_u32(&args, (uint32_t)index);
 	rc = mp_rt_call(MP_OP_MBOX_DEL, &args, NULL, NULL);
 	base_wbuf_fini(&args);
-	return report("pvm_delinfo", rc);
+	return report_change("pvm_delinfo", rc);
 }
 
 static struct pvmmboxinfo *classes;
@@ -261,7 +267,7 @@ int mp_api_lookup(char *name, int index, int *data)
 	struct mp_msg *m;
 	int rc = pvmbeatask(), v = 0;
 
-	if (!rc && (!name || index < -1))
+	if (!rc && (!name || !*name || index < -1))
 		rc = PvmBadParam;
 	if (!rc)
 		rc = get_entry(name, index < 0 ? 0 : index, index < 0 ? PvmMboxFirstAvail : 0, &m);
@@ -281,7 +287,12 @@ int mp_api_lookup(char *name, int index, int *data)
 
 int mp_api_delete(char *name, int index)
 {
-	int rc = mp_api_delinfo(name, index, 0);
+	int rc = pvmbeatask();
 
+	if (!rc && (!name || !*name || index < 0))
+		rc = PvmBadParam;
+	if (rc)
+		return lpvmerr("pvm_delete", rc);
+	rc = mp_api_delinfo(name, index, 0);
 	return rc < 0 ? rc : index;
 }

@@ -83,7 +83,7 @@ static void source_end(struct source *s)
 		source_text(s, "\n", 1);
 	source_begin(s);
 	if (pvmshowtaskid)
-		fprintf(catch.to, "[t%x] END\n", (unsigned)s->tid);
+		fprintf(catch.to, "[t%x] EOF\n", (unsigned)s->tid);
 	base_list_del(&s->link);
 	free(s->line);
 	free(s);
@@ -146,6 +146,10 @@ int mp_catch_finish(void)
 
 	if (!catch.sources.next || mp_rt.out_tid != pvmmytid)
 		return 0;
+	if (!base_list_empty(&catch.sources))
+		rc = mp_rt_pump(0);
+	if (!base_list_empty(&catch.sources))
+		pvmlogerror("child task(s) still running.  waiting...\n");
 	while (!rc && !base_list_empty(&catch.sources))
 		rc = mp_rt_pump(-1);
 	return rc;

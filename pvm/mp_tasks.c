@@ -35,7 +35,7 @@ int mp_api_siblings(int **tids)
 	int rc = pvmbeatask();
 
 	/* The news of the whole group follows the spawn. */
-	while (!rc && pvmmyptid && !mp_rt.siblings_known)
+	while (!rc && (pvmmyptid || mp_rt.flags & PvmNoSpawnParent) && !mp_rt.siblings_known)
 		rc = mp_rt_pump(-1);
 	if (rc)
 		return lpvmerr("pvm_siblings", rc);
@@ -43,7 +43,7 @@ int mp_api_siblings(int **tids)
 		alone = pvmmytid;
 		if (tids)
 			*tids = &alone;
-		return mp_rt.flags & PvmNoSpawnParent ? PvmParentNotSet : 1;
+		return 1;
 	}
 	if (tids)
 		*tids = pvmsibtids;
@@ -323,8 +323,6 @@ int mp_api_pstat(int tid)
 
 int pvm_tidtohost(int tid)
 {
-	if (!(tid & MP_TID_HOST) || (tid & MP_TID_GROUP))
-		return lpvmerr("pvm_tidtohost", PvmBadParam);
 	return tid & MP_TID_HOST;
 }
 
@@ -333,16 +331,35 @@ static int notify_check(int what, int count, const int *tids)
 	switch (what & ~PvmNotifyCancel) {
 	case PvmTaskExit:
 	case PvmHostDelete:
+	case PvmRouteDelete:
 		if (count < 1 || !tids)
 			return PvmBadParam;
 		for (int i = 0; i < count; i++)
-			if ((what & ~PvmNotifyCancel) == PvmTaskExit ? !mp_tid_is_task(tids[i])
-								     : !(tids[i] & MP_TID_HOST))
+			if ((what & ~PvmNotifyCancel) == PvmHostDelete ? !(tids[i] & MP_TID_HOST)
+								       : !mp_tid_is_task(tids[i]))
 				return PvmBadParam;
 		return 0;
-	case PvmHostAdd: return 0;
+	case PvmHostAdd:
+	case PvmRouteAdd: return 0;
 	default: return PvmBadParam;
 	}
+}
+
+/* Routes are our own affair: none is ever added for a program to see, and a task without one is told at once. */
+static int notify_route(int what, int tag, int count)
+{
+	struct mp_msg *m;
+	int rc = 0;
+
+	if (what != PvmRouteDelete)
+		return 0;
+	m = mp_msg_new(MP_ENC_XDR);
+	if (!m)
+		return PvmNoMem;
+	while (!rc && count-- > 0)
+		rc = mp_rt_send(pvmmytid, m, tag);
+	mp_msg_unref(m);
+	return rc;
 }
 
 int mp_api_notify(int what, int tag, int count, int *tids)
@@ -357,6 +374,8 @@ int mp_api_notify(int what, int tag, int count, int *tids)
 		rc = notify_check(what, count, tids);
 	if (rc)
 		return lpvmerr("pvm_notify", rc);
+	if ((what & ~PvmNotifyCancel) >= PvmRouteAdd)
+		return notify_route(what, tag, count);
 	rc = mp_rm_notify(what, tag, count, list ? tids : NULL);
 	if (rc != MP_RM_NONE)
 		return rc < 0 ? lpvmerr("pvm_notify", rc) : PvmOk;
@@ -417,6 +436,8 @@ int mp_api_tasks(int where, int *count, struct pvmtaskinfo **list)
 	struct base_wbuf args, body;
 	int rc = pvmbeatask();
 
+	if (!rc && where && !(where & ~MP_TID_DAEMON))
+		rc = PvmNoHost;
 	if (rc)
 		return lpvmerr("pvm_tasks", rc);
 	base_wbuf_init(&args, 64);

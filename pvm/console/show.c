@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "pvm/console/console.h"
+#include "pvm/mp_compat.h"
 
 int con_tid_parse(const char *s)
 {
@@ -203,26 +204,6 @@ static void reset_tasks(void)
 			pvm_kill(tasks[i].ti_tid);
 }
 
-static bool owner_lives(int owner)
-{
-	return owner == pvm_mytid() || pvm_pstat(owner) == PvmOk;
-}
-
-/* Entries of owners that are gone; `pattern` and `index` choose (-1: all). */
-static void reset_mailbox(char *pattern, int index)
-{
-	struct pvmmboxinfo *classes;
-	int n = 0;
-
-	if (pvm_getmboxinfo(pattern, &n, &classes) < 0)
-		return;
-	for (int i = 0; i < n; i++)
-		for (int k = 0; k < classes[i].mi_nentries; k++)
-			if ((index < 0 || index == classes[i].mi_indices[k]) &&
-			    !owner_lives(classes[i].mi_owners[k]))
-				pvm_delinfo(classes[i].mi_name, classes[i].mi_indices[k], 0);
-}
-
 void con_cmd_reset(int argc, char **argv)
 {
 	char all[] = "*";
@@ -235,6 +216,8 @@ void con_cmd_reset(int argc, char **argv)
 	err = pvm_setopt(PvmAutoErr, 0);
 	if (argc == 1)
 		reset_tasks();
-	reset_mailbox(argc > 2 ? argv[2] : all, argc > 3 ? (int)strtol(argv[3], NULL, 0) : -1);
+	/* What tasks that have ended left there. */
+	pvmreset(pvm_mytid(), 0, argc > 2 ? argv[2] : all,
+		 argc > 3 ? (int)strtol(argv[3], NULL, 0) : -1);
 	pvm_setopt(PvmAutoErr, err);
 }

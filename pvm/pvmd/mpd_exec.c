@@ -395,12 +395,22 @@ static int launch_one(struct mpd *pd, struct job *j)
 	return t->tid;
 }
 
+static bool is_dir(const char *path)
+{
+	struct stat st;
+
+	return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
+/* As with the original a directory that is not there is no reason not to start: then it is the usual one. */
 static bool launch_dir(const struct mpd *pd, const char *where, char *out, size_t cap)
 {
 	bool relative = *where && *where != '/';
 	int n = snprintf(out, cap, "%s%s%s", *where == '/' ? "" : pd->wdir, relative ? "/" : "",
 			 where);
 
+	if (n >= 0 && (size_t)n < cap && (access(out, X_OK) || !is_dir(out)))
+		n = snprintf(out, cap, "%s", pd->wdir);
 	return n >= 0 && (size_t)n < cap;
 }
 

@@ -294,9 +294,10 @@ static bool pass_on(struct mpd *pd, const struct mpd_from *from, uint16_t op, st
 	return true;
 }
 
+/* As with the original, what is left of a task that has ended is nobody's to change. */
 static bool may_change(const struct entry *e, int32_t tid)
 {
-	return !e->owner || e->owner == tid || (e->flags & PvmMboxOverWritable);
+	return e->owner == tid || (e->flags & PvmMboxOverWritable);
 }
 
 static int get_entry(struct mpd *pd, const struct mpd_from *from, const char *name, int32_t index,
@@ -515,24 +516,53 @@ void mpd_op_mbox_info(struct mpd *pd, const struct mpd_from *from, struct base_r
 	base_wbuf_fini(&out);
 }
 
-static bool stays(const struct base_rbuf *keep, int32_t owner)
-{
-	struct base_rbuf b = *keep;
+struct reset {
+	struct base_rbuf keep;
+	char class[MPD_PATH_MAX]; /* "": all, those of tasks that live as well */
+	int32_t index;		  /* -1: all */
+};
 
-	while (base_rbuf_left(&b) >= 4)
-		if ((int32_t)base_rbuf_u32(&b) == owner)
+static void reset_take(struct base_rbuf *b, struct reset *r)
+{
+	uint32_t n = base_rbuf_u32(b);
+	const void *p = base_rbuf_take(b, (size_t)n * 4);
+
+	base_rbuf_init(&r->keep, p, p ? (size_t)n * 4 : 0);
+	*r->class = 0;
+	r->index = -1;
+	if (!base_rbuf_left(b))
+		return;
+	base_rbuf_str(b, r->class, sizeof(r->class));
+	r->index = (int32_t)base_rbuf_u32(b);
+}
+
+static bool stays(const struct reset *r, const struct class *c, const struct entry *e)
+{
+	struct base_rbuf b = r->keep;
+
+	if (*r->class)
+		return e->owner || (strcmp(r->class, "*") && strcmp(r->class, c->name)) ||
+		       (r->index >= 0 && r->index != e->index);
+	while (e->owner && base_rbuf_left(&b) >= 4)
+		if ((int32_t)base_rbuf_u32(&b) == e->owner)
 			return true;
 	return false;
 }
 
 void mpd_op_mbox_reset(struct mpd *pd, const struct mpd_from *from, struct base_rbuf *b)
 {
+	struct reset r;
+
 	if (pass_on(pd, from, MP_OP_MBOX_RESET, b))
 		return;
-	base_rbuf_u32(b);
+	reset_take(b, &r);
+	if (b->error) {
+		mpd_call_reply(pd, from, PvmBadMsg, NULL, -1);
+		return;
+	}
 	base_list_foreach_safe (c, &pd->mbox->order, struct class, order) {
 		base_list_foreach_safe (e, &c->entries, struct entry, link) {
-			if (e->owner && stays(b, e->owner))
+			if (stays(&r, c, e))
 				continue;
 			tell_delete(pd, c->name, e->index);
 			entry_free(pd->mbox, e);

@@ -144,7 +144,6 @@ struct spawn {
 	struct mpd_from from;
 	int left;
 	int32_t count;
-	bool no_parent;
 	int32_t *results;
 	uint16_t *place; /* host of each */
 };
@@ -178,8 +177,7 @@ static void spawn_done(struct mpd *pd, struct spawn *s)
 
 	if (--s->left > 0)
 		return;
-	if (!s->no_parent)
-		spawn_siblings(pd, s);
+	spawn_siblings(pd, s);
 	base_wbuf_init(&b, MP_FRAME_MAX);
 	put_results(&b, s->results, s->count);
 	mpd_call_reply(pd, &s->from, 0, &b, -1);
@@ -272,6 +270,22 @@ static void here_done(struct mpd *pd, void *arg, const int32_t *results, int32_t
 	spawn_done(pd, s);
 }
 
+/* As with the original the tasks of a host stand together: neighbours in the list are near each other. */
+static void group_places(struct spawn *s)
+{
+	int32_t done = 0;
+
+	for (int32_t i = 0; i < s->count; i = done) {
+		uint16_t host = s->place[i];
+
+		for (int32_t k = i; k < s->count; k++)
+			if (s->place[k] == host) {
+				s->place[k] = s->place[done];
+				s->place[done++] = host;
+			}
+	}
+}
+
 static int spawn_new(struct mpd *pd, const struct mpd_from *from, const struct mpd_spawn_req *r,
 		     const bool *ok, struct spawn **out)
 {
@@ -282,7 +296,6 @@ static int spawn_new(struct mpd *pd, const struct mpd_from *from, const struct m
 	s->from = *from;
 	s->count = r->count;
 	s->left = 1;
-	s->no_parent = r->flags & PvmNoSpawnParent;
 	s->results = calloc((size_t)r->count, sizeof(*s->results));
 	s->place = calloc((size_t)r->count, sizeof(*s->place));
 	if (!s->results || !s->place) {
@@ -295,6 +308,7 @@ static int spawn_new(struct mpd *pd, const struct mpd_from *from, const struct m
 		s->place[i] = (uint16_t)mpd_load_place(pd, ok);
 		s->results[i] = PvmHostFail;
 	}
+	group_places(s);
 	*out = s;
 	return 0;
 }

@@ -38,8 +38,9 @@ enum mp_op {
 	/* i32 tid -> 0 and a descriptor: the segment of a task of this host, and u32 slot; or a new
 	 * connection to a task elsewhere. 1: use the connection that it made. */
 	MP_OP_CONNECT = 22,
-	MP_OP_STARTED = 23,    /* answers when no host is being started */
-	MP_OP_MBOX_RESET = 24, /* u32 n, n x i32 tid whose entries stay */
+	MP_OP_STARTED = 23, /* answers when no host is being started */
+	MP_OP_MBOX_RESET =
+		24, /* u32 n, n x i32 tid whose entries stay; or 0, str class or *, i32 index or -1: what is nobody's */
 	MP_OP_TASK_LAST = 31,
 
 	/* Daemons only. */

@@ -7,6 +7,8 @@
 # Left out: mhf_server and mhf_tickle (print the insides of the library), tnb (has no
 # master), srm.pvm (a resource manager that never ends), mtile and xep (need a display).
 set -u
+# shellcheck source=tests/integration/pvm_debian_lib.bash
+. "$(dirname "$0")/pvm_debian_lib.bash"
 here=$(cd "$(dirname "$0")/.." && pwd)
 build=${PANGAEA_BUILD:-$here/../build/release}/pvm
 if ! [ -x /usr/bin/gexample ] || ! [ -x /usr/lib/pvm3/lib/pvmd ]; then
@@ -26,15 +28,6 @@ stop() {
 trap 'case $BASHPID in $$) stop ;; esac' EXIT
 "${real[@]}" timeout 20 /usr/bin/pvm </dev/null >/dev/null 2>&1 || { echo "the original does not start"; exit 1; }
 "${ours[@]}" timeout 20 "$build/pvm" </dev/null >/dev/null 2>&1 || { echo "ours does not start"; exit 1; }
-# tids, addresses and times differ; lines of several tasks mix
-norm() {
-  # A round trip of less than a microsecond is 0 there, and its rate has no end, or for 0 bytes is no number.
-  local rows='s/Roundtrip T = [0-9]+/Roundtrip T = N/; s/\((inf|-?nan) MB/(F MB/'
-  # frsg adds to a variable that it never sets: its first sum is what lay on the stack.
-  [ "${1##*/}" = frsg ] && rows='s/.*Test OK: Sum of Squares.* is +([0-9]+) *$/Sum2 \1/; s/.*ERROR: The Sum of Sq.*Sum2 as +([0-9]+) +for both it should have been +\1 *$/Sum2 \1/'
-  [ "${1##*/}" = timing ] && rows='s/^[ 0-9.]+$/TIMES/; s/uSec [0-9]+/uSec N/'
-  sed -E "$rows"'; s/[0-9]+\.[0-9]+(e[+-]?[0-9]+)?/F/g; s/\b(0x|t)?[48][0-9a-f]{4,7}\b/TID/g; s/-?[0-9]{6,}/NUM/g' "$1" | sort
-}
 # The original takes 3 to over 20 s for joinleave where a core that sleeps is slow to wake; its time is not tested.
 declare -A patience=([ours]=20 [real]=90)
 run() { # WHICH NAME
@@ -52,7 +45,7 @@ members() { # WHICH NAME COUNT
 }
 compare() { # NAME
   n=$((n + 1))
-  diff <(norm "$work/real/$1") <(norm "$work/ours/$1") >"$work/diff" || { bad=$((bad + 1)); echo "== $1"; head -12 "$work/diff"; }
+  diff <(debian_norm "$work/real/$1") <(debian_norm "$work/ours/$1") >"$work/diff" || { bad=$((bad + 1)); echo "== $1"; head -12 "$work/diff"; }
 }
 bad=0 n=0
 for p in fgexample fmaster1 frsg fspmd ge gexamp gexample gmbi gs.pvm hello.pvm hello_other inherit1 inherit2 inherit3 \

@@ -32,7 +32,7 @@ rm "$HOME/.pvmprofile"
 # The host file: its wrong line stands in the log.
 echo 'no such option=1' >"$W/hosts"
 PVMHOSTFILE=$W/hosts PVM_WD=$W/bin PVM_PATH=$W/bin PVMDDEBUG=0x8 PVMDLOGMAX=3000 start
-grep -q "option 'such' is not valid" "$W"/pvml.* || fail "PVMHOSTFILE was not read: $(cat "$W"/pvml.*)"
+timeout 10 sh -c "until grep -q \"option 'such' is not valid\" '$W'/pvml.*; do sleep 0.05; done" || fail "PVMHOSTFILE was not read: $(cat "$W"/pvml.*)"
 [ "$(where)" = "$W/bin" ] || fail "PVM_WD: $(cat "$W/pwd")"
 PVMTASKDEBUG=0x10 console getopt | grep -qi 'debugmask.*\(0x10\|16\)' || fail "PVMTASKDEBUG: $(PVMTASKDEBUG=0x10 console getopt)"
 # PvmTaskHost (1) with a host that is not there: the flag reaches the spawn.

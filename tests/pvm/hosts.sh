@@ -1,6 +1,6 @@
 #!/bin/bash
 # hosts.sh: several PVM hosts on one machine, in namespaces.  Needs root, util-linux, iproute2.
-#   hosts.sh up N            hosts h1..hN at 10.77.0.1..N; master pvmd on h1, the others added by the console
+#   hosts.sh up N [M]        hosts h1..hN at 10.77.0.1..N; master pvmd on h1, the others (or those to M) added by the console
 #   hosts.sh upnet N         the namespaces only, no pvmd
 #   hosts.sh run I CMD...    run CMD on host hI (cwd kept, clean environment of the PVM host)
 #   hosts.sh rsh HOST CMD..  what $PVM_RSH calls (options -n / -l USER are skipped)
@@ -56,7 +56,7 @@ upnet) upnet $2 ;;
 up) upnet $2
   ( inhost 1 setsid ${PVMD:-pvmd} >$B/tmp1/pvmd.out 2>&1 </dev/null ) &
   for k in $(seq 250); do ls $B/tmp1/pvmd.[0-9]* >/dev/null 2>&1 && break; sleep 0.02; done
-  ( for ((i=2;i<=$2;i++)); do echo add h$i; done; echo conf; echo quit ) | timeout 90 "$ME" run 1 ${PVMCON:-pvm} ;;
+  ( for ((i=2;i<=${3:-$2};i++)); do echo add h$i; done; echo conf; echo quit ) | timeout 90 "$ME" run 1 ${PVMCON:-pvm} ;;
 run) shift; inhost "$@" ;;
 rsh) shift; h=
   echo "$(hostname):$(printf ' <%s>' "$@")" >> $B/rsh.log
