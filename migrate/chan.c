@@ -4,7 +4,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <limits.h>
-#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -13,7 +12,7 @@
 #include <sys/socket.h>
 #include <xxhash.h>
 
-#include "base/log.h"
+#include "base/tcp.h"
 
 #define CHAN_MAGIC UINT32_C(0x314d4750) /* "PGM1" */
 
@@ -24,7 +23,6 @@ enum {
 	MAC_LEN = 32,
 	IOV_BATCH = MIG_CHUNK_PAGES + 4,
 	SHORT_BYTES = 128 << 10, /* which the kernel doubles */
-	NEAR_US = 1000,		 /* there and back */
 	NONCE_LEN = 12,
 	TAG_LEN = 16,
 };
@@ -39,13 +37,11 @@ struct mig_seal {
 int mig_socket_prepare(int fd, unsigned stall_ms)
 {
 	struct timeval t = {.tv_sec = stall_ms / 1000, .tv_usec = stall_ms % 1000 * 1000};
-	int one = 1;
 
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)) ||
 	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t)))
 		return -errno;
-	/* Absent on Unix sockets, which the tests use. */
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	base_tcp_no_delay(fd);
 	return 0;
 }
 
@@ -55,27 +51,6 @@ void mig_chan_keep_short(int fd, bool sender)
 
 	/* Only quicker: without it all works. */
 	setsockopt(fd, SOL_SOCKET, sender ? SO_SNDBUF : SO_RCVBUF, &bytes, sizeof(bytes));
-}
-
-/*
- * BBR sends little pieces by a timer. Where the other side is a fraction of a millisecond away that is a third
- * of the processor time of both sides, and nothing is gained: there a kernel that is set to BBR gets Reno, which
- * every one has and lets anybody have. What else is chosen stays.
- */
-static void keep_unpaced(int fd)
-{
-	static const char reno[] = "reno";
-	char name[16] = "";
-	socklen_t len = sizeof(name) - 1;
-	struct tcp_info info = {0};
-	socklen_t info_len = sizeof(info);
-
-	if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len) || strncmp(name, "bbr", 3) != 0)
-		return;
-	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_len) || info.tcpi_min_rtt > NEAR_US)
-		return;
-	if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, reno, sizeof(reno) - 1))
-		log_debug("migration: the connection stays with %s: %s", name, strerror(errno));
 }
 
 /* ---- bytes ---- */
@@ -268,7 +243,7 @@ int mig_chan_open(struct mig_chan *c, int fd, const struct mig_params *p, unsign
 	rc = source ? open_as_source(c, p, index, &h) : open_as_dest(c, p, index, &h);
 	/* The greeting has shown how far it is. */
 	if (!rc && source)
-		keep_unpaced(fd);
+		base_tcp_keep_unpaced(fd);
 	if (!rc && p->encrypt)
 		rc = seal_new(c, p, &h, source);
 	return rc;

@@ -3,10 +3,11 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "base/tcp.h"
 
 enum { BACKLOG = 256 };
 
@@ -98,14 +99,6 @@ err:
 	return rc;
 }
 
-void mpd_addr_no_delay(int fd)
-{
-	int one = 1;
-
-	/* Advice only: a failure costs speed. */
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-}
-
 int mpd_addr_connect(const char *ip, uint16_t port)
 {
 	struct mpd_addr a;
@@ -116,7 +109,7 @@ int mpd_addr_connect(const char *ip, uint16_t port)
 	fd = socket(a.sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
-	mpd_addr_no_delay(fd);
+	base_tcp_no_delay(fd);
 	if (!connect(fd, (struct sockaddr *)&a.sa, a.len) || errno == EINPROGRESS)
 		return fd;
 	rc = -errno;

@@ -29,6 +29,5 @@ BASE_MUST_CHECK int mpd_addr_resolve(const char *name, char *out, size_t cap);
 BASE_MUST_CHECK int mpd_addr_listen(const char *ip, uint16_t *port);
 /* A socket that is being connected, without delay of small segments: the descriptor or -errno. */
 BASE_MUST_CHECK int mpd_addr_connect(const char *ip, uint16_t port);
-void mpd_addr_no_delay(int fd);
 
 #endif

@@ -28,6 +28,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/tcp.h"
 #include "pvm/pvmd/mpd.h"
 #include "pvm/pvmd/mpd_addr.h"
 
@@ -268,6 +269,7 @@ static int dial_hello(struct dial *d)
 
 	if (getsockopt(d->watch.fd, SOL_SOCKET, SO_ERROR, &err, &len) || err)
 		return err ? -err : -errno;
+	base_tcp_keep_unpaced(d->watch.fd);
 	memcpy(hello, &d->id, 8);
 	mac_of(d->key, d->id, 1, hello + 8);
 	if (send(d->watch.fd, hello, sizeof(hello), MSG_DONTWAIT | MSG_NOSIGNAL) !=
@@ -448,7 +450,8 @@ static void direct_accept(struct base_watch *w, uint32_t events)
 		close(fd);
 		return;
 	}
-	mpd_addr_no_delay(fd);
+	base_tcp_no_delay(fd);
+	base_tcp_keep_unpaced(fd);
 	if (!dial_new(pd, fd, EPOLLIN, dial_in_ready))
 		log_warn("no memory for a connection of a task");
 }

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/tcp.h"
 #include "pvm/pvmd/mpd.h"
 #include "pvm/pvmd/mpd_addr.h"
 
@@ -128,6 +129,7 @@ static void link_secured(struct mpd_conn *c)
 	struct mpd *pd = h->pd;
 	struct base_wbuf b;
 
+	base_tcp_keep_unpaced(c->watch.fd);
 	base_wbuf_init(&b, MP_FRAME_MAX);
 	base_wbuf_u16(&b, MP_OP_JOIN);
 	base_wbuf_u32(&b, MPD_VERSION);
@@ -257,7 +259,8 @@ static void link_accept(struct base_watch *w, uint32_t events)
 		close(fd);
 		return;
 	}
-	mpd_addr_no_delay(fd);
+	base_tcp_no_delay(fd);
+	base_tcp_keep_unpaced(fd);
 	s->pd = pd;
 	s->since_ns = base_clock_ns();
 	if (mpd_conn_new(&s->conn, pd->loop, fd, &stranger_ops, s, pd->key, false)) {
