@@ -66,10 +66,32 @@ host_wait() {
   return 1
 }
 
+# An emulated machine that has failed itself: QEMU's emulation of two processors with SVM loses one now and then.
+emulation_failed() { # NAME
+  grep -qs -- '-accel tcg' "$dir/$1/start" &&
+    grep -aqsE 'Kernel panic - not syncing|soft lockup - CPU#[0-9]+ stuck for ([6-9][0-9]|[0-9]{3,})s' "$dir/$1/console.log"
+}
+
+# answers NAME SECONDS: false at once where there is nothing to wait for.
+answers() {
+  local end=$((SECONDS + $2)) said
+  until said=$("$tools/lab-client" exec -w 10 "$dir/$1" true </dev/null 2>&1); do
+    [[ $said == *'does not answer'* ]] && [ $SECONDS -lt $end ] && ! emulation_failed "$1" || return 1
+  done
+}
+
 # host_ready NAME: waits until it can be used. On an idle machine that takes seconds; where others keep its
-# processors busy, minutes.
+# processors busy, minutes. One whose emulation fails meanwhile is switched off and on, once.
 host_ready() {
-  if [ -e "$dir/ssh_config" ]; then host_wait "$1" 400 && full_wait "$1"; else host_wait "$1" 200; fi
+  local wait=200
+  [ ! -e "$dir/ssh_config" ] || wait=400
+  if ! answers "$1" "$wait" && emulation_failed "$1"; then
+    echo "lab: the emulation of $1 has failed: once more" >&2
+    mv "$dir/$1/console.log" "$dir/$1/console-failed.log"
+    keeper kill "$1" && keeper start "$1" || return 1
+    answers "$1" "$wait"
+  fi
+  host_wait "$1" 10 && { [ ! -e "$dir/ssh_config" ] || full_wait "$1"; }
 }
 
 lab_hosts() { local h; for h in "$dir"/*/start; do [ -e "$h" ] && h=${h%/start} && echo "${h##*/}"; done; }
