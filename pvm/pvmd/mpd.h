@@ -60,7 +60,8 @@ struct mpd_task {
 	int32_t tid, ptid;
 	int32_t flags; /* of the spawn */
 	pid_t pid;
-	bool child; /* of this daemon: reaped by it */
+	bool child;	/* of this daemon: reaped by it */
+	bool by_tasker; /* which tells its end */
 	bool reaped;
 	bool choking; /* daemons elsewhere were told that it is slow */
 	char *name;
@@ -279,6 +280,8 @@ struct mpd_task *mpd_task_new(struct mpd *pd, const char *name); /* NULL: no mem
 void mpd_task_gone(struct mpd_task *t);
 /* The socket by which others wake it; one that has been killed leaves it behind. */
 void mpd_task_unbell(const struct mpd *pd, int32_t tid);
+/* The process of `t` has ended: takes in what it still sent, then it is gone. */
+void mpd_task_ended(struct mpd_task *t, int status, const struct rusage *usage);
 void mpd_task_reaped(struct mpd *pd, pid_t pid, int status, const struct rusage *usage);
 void mpd_task_send(struct mpd_task *t, const void *hdr, size_t hdr_len, const void *body,
 		   size_t len);

@@ -303,6 +303,21 @@ static void rm_add(struct mpd *pd, struct order *o, struct base_rbuf *b)
 	base_wbuf_fini(&args);
 }
 
+/* A task that it started has ended, or it could not start it. */
+static void tasker_taskx(struct mpd *pd, struct base_rbuf *b)
+{
+	struct mpd_task *t = mpd_task_get(pd, xdr_take(b));
+	int status = xdr_take(b);
+	struct rusage usage = {0};
+
+	usage.ru_utime.tv_sec = xdr_take(b);
+	usage.ru_utime.tv_usec = xdr_take(b);
+	usage.ru_stime.tv_sec = xdr_take(b);
+	usage.ru_stime.tv_usec = xdr_take(b);
+	if (!b->error && t && t->by_tasker)
+		mpd_task_ended(t, status, &usage);
+}
+
 void mpd_role_message(struct mpd *pd, int32_t src, const struct mp_msghdr *h, const uint8_t *body,
 		      size_t len)
 {
@@ -311,6 +326,11 @@ void mpd_role_message(struct mpd *pd, int32_t src, const struct mp_msghdr *h, co
 
 	if (src && src == pd->role_tid[MP_ROLE_HOSTER] && h->tag == SM_STHOSTACK) {
 		mpd_hoster_answer(pd, body, len);
+		return;
+	}
+	if (src && src == pd->role_tid[MP_ROLE_TASKER] && h->tag == SM_TASKX) {
+		base_rbuf_init(&b, body, len);
+		tasker_taskx(pd, &b);
 		return;
 	}
 	if (!src || src != pd->role_tid[MP_ROLE_RM] || (h->tag != SM_EXEC && h->tag != SM_ADD)) {
@@ -341,7 +361,8 @@ int mpd_role_start_task(struct mpd *pd, struct mpd_task *t, const char *path, ui
 	xdr_int(&b, t->tid);
 	xdr_int(&b, t->flags);
 	xdr_str(&b, path);
-	xdr_int(&b, (int32_t)argc);
+	xdr_int(&b, (int32_t)argc + 1);
+	xdr_str(&b, path);
 	for (uint32_t i = 0; i < argc; i++)
 		xdr_str(&b, argv[i]);
 	xdr_int(&b, (int32_t)envc + 1);
@@ -353,6 +374,7 @@ int mpd_role_start_task(struct mpd *pd, struct mpd_task *t, const char *path, ui
 		mpd_task_gone(t);
 		return PvmNoMem;
 	}
+	t->by_tasker = true;
 	mpd_route_message(pd, pd->role_tid[MP_ROLE_TASKER], mp_tid_of_daemon(pd->self), 0,
 			  SM_STTASK, 0, b.data, b.len);
 	base_wbuf_fini(&b);

@@ -142,30 +142,36 @@ void mpd_task_gone(struct mpd_task *t)
 }
 
 /* The process ended: what it wrote to its socket before still counts. */
+void mpd_task_ended(struct mpd_task *t, int status, const struct rusage *usage)
+{
+	struct mpd *pd = t->pd;
+
+	t->reaped = true;
+	t->status = status;
+	t->usage = *usage;
+	if (t->conn) {
+		uint64_t serial = t->serial;
+		int32_t tid = t->tid;
+
+		/* A child that it forked may hold the socket, so EOF need not come. */
+		while (mpd_task_get(pd, tid) == t && t->serial == serial &&
+		       mpd_conn_read_rest(t->conn))
+			continue;
+		if (mpd_task_get(pd, tid) != t || t->serial != serial)
+			return;
+	}
+	if (WIFSIGNALED(status))
+		log_debug("task t%x died by signal %d", (unsigned)t->tid, WTERMSIG(status));
+	mpd_task_gone(t);
+}
+
 void mpd_task_reaped(struct mpd *pd, pid_t pid, int status, const struct rusage *usage)
 {
-	base_list_foreach_safe (t, &pd->tasks, struct mpd_task, link) {
-		if (t->pid != pid || !t->child)
-			continue;
-		t->reaped = true;
-		t->status = status;
-		t->usage = *usage;
-		if (t->conn) {
-			uint64_t serial = t->serial;
-			int32_t tid = t->tid;
-
-			/* A child that it forked may hold the socket, so EOF need not come. */
-			while (mpd_task_get(pd, tid) == t && t->serial == serial &&
-			       mpd_conn_read_rest(t->conn))
-				continue;
-			if (mpd_task_get(pd, tid) != t || t->serial != serial)
-				return;
+	base_list_foreach_safe (t, &pd->tasks, struct mpd_task, link)
+		if (t->pid == pid && t->child) {
+			mpd_task_ended(t, status, usage);
+			return;
 		}
-		if (WIFSIGNALED(status))
-			log_debug("task t%x died by signal %d", (unsigned)t->tid, WTERMSIG(status));
-		mpd_task_gone(t);
-		return;
-	}
 }
 
 void mpd_task_wake(struct mpd_task *t)
