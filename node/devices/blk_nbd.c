@@ -207,6 +207,7 @@ static void image_engine_free(struct blk_engine *e)
 {
 	if (image_of(e)->watch.loop)
 		base_loop_remove(&image_of(e)->watch);
+	e->lock = NULL;
 }
 
 static const struct blk_engine_ops engine_ops = {image_submit, image_flush, image_engine_free};
@@ -233,50 +234,68 @@ static const struct blk_copy_ops *image_copy(struct blk_image *image, void **con
 
 /* ---- opening and closing ---- */
 
+/* The queue's thread may look at any time. NULL: closed. Returns what was there. */
+static struct nbd_handle *image_set(struct nbd_image *n, struct nbd_handle *nbd)
+{
+	struct nbd_handle *had = n->nbd;
+
+	/* None: no queue, yet or any more. */
+	if (n->engine.lock)
+		pthread_mutex_lock(n->engine.lock);
+	n->nbd = nbd;
+	n->dead = false;
+	if (nbd) {
+		n->can_flush = nbd_can_flush(nbd) > 0;
+		n->can_zero = nbd_can_zero(nbd) > 0;
+		n->can_trim = nbd_can_trim(nbd) > 0;
+	}
+	if (n->engine.lock)
+		pthread_mutex_unlock(n->engine.lock);
+	return had;
+}
+
 /* The server ends with its last connection. */
 static int image_disconnect(struct nbd_image *n)
 {
-	blk_nbd_copy_disconnect(n->beside);
-	if (!n->nbd)
-		return 0;
-	if (!n->dead)
-		(void)!nbd_shutdown(n->nbd, 0);
-	nbd_close(n->nbd);
-	n->nbd = NULL;
-	n->dead = false;
-	return blk_nbd_server_wait(n->server);
-}
+	bool dead = n->dead;
+	struct nbd_handle *nbd = image_set(n, NULL);
 
-static void image_look(struct nbd_image *n)
-{
-	n->can_flush = nbd_can_flush(n->nbd) > 0;
-	n->can_zero = nbd_can_zero(n->nbd) > 0;
-	n->can_trim = nbd_can_trim(n->nbd) > 0;
+	blk_nbd_copy_disconnect(n->beside);
+	if (!nbd)
+		return 0;
+	if (!dead)
+		(void)!nbd_shutdown(nbd, 0);
+	nbd_close(nbd);
+	return blk_nbd_server_wait(n->server);
 }
 
 /* -ENOEXEC: its server cannot open it, and has said why on our error output. */
 static int image_connect(struct nbd_image *n, enum blk_nbd_mode mode)
 {
 	int fds[BLK_NBD_CONNECTIONS], rc = blk_nbd_server_start(n->server, mode, fds);
+	struct nbd_handle *nbd;
 
 	if (rc)
 		return rc;
-	n->nbd = nbd_create();
-	if (!n->nbd)
+	nbd = nbd_create();
+	if (!nbd)
 		close(fds[0]);
-	if (!n->nbd || nbd_connect_socket(n->nbd, fds[0])) {
+	if (!nbd || nbd_connect_socket(nbd, fds[0])) {
 		log_info("disk: qemu-nbd: %s", nbd_get_error());
 		rc = -ENOEXEC;
 	}
-	if (!rc)
-		image_look(n);
 	if (rc || mode != BLK_NBD_WRITE)
 		close(fds[1]);
 	else
-		rc = blk_nbd_copy_connect(n->beside, fds[1], n->can_zero);
-	n->dead = rc != 0;
-	if (rc)
-		(void)!image_disconnect(n);
+		rc = blk_nbd_copy_connect(n->beside, fds[1], nbd_can_zero(nbd) > 0);
+	if (!rc) {
+		(void)!image_set(n, nbd);
+		return 0;
+	}
+	nbd_close(nbd);
+	blk_nbd_copy_disconnect(n->beside);
+	if (blk_nbd_server_wait(n->server))
+		log_warn("disk: qemu-nbd does not end");
 	return rc;
 }
 
