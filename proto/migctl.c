@@ -268,3 +268,16 @@ int migctl_recv(int fd, struct migctl_msg *m)
 	memcpy(m->fds, fds, count * sizeof(int));
 	return 0;
 }
+
+void migctl_hang_up(int fd)
+{
+	uint8_t waste;
+
+	if (fd < 0)
+		return;
+	/* A message that nobody reads would have the other side's next read fail, before what is there for it. */
+	shutdown(fd, SHUT_RD);
+	while (recv(fd, &waste, sizeof(waste), MSG_DONTWAIT) > 0)
+		;
+	close(fd);
+}

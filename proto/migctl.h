@@ -95,6 +95,8 @@ BASE_MUST_CHECK int migctl_send(int fd, const struct migctl_msg *m);
  * this protocol. A START has exactly 1 + channels descriptors. On failure no descriptor is left over.
  */
 BASE_MUST_CHECK int migctl_recv(int fd, struct migctl_msg *m);
+/* Closes it (-1: nothing). What was sent is still read by the other side, whatever that sends meanwhile. */
+void migctl_hang_up(int fd);
 
 /* The codec alone, for tests. */
 BASE_MUST_CHECK int migctl_encode(const struct migctl_msg *m, uint8_t out[MIGCTL_MAX_BYTES],

@@ -134,8 +134,7 @@ static void send_result(struct vmm_migration *m, enum migctl_end end)
 static void session_close(struct vmm_migration *m)
 {
 	base_loop_remove(&m->session);
-	if (m->session.fd >= 0)
-		close(m->session.fd);
+	migctl_hang_up(m->session.fd);
 	m->session.fd = -1;
 	migration_disks_named(m, -ENOTCONN);
 }

@@ -89,11 +89,29 @@ static void nonsense_is_refused(void **state)
 	assert_int_equal(migctl_decode("\xff\xff\xff", 3, &m), -EBADMSG);
 }
 
+static void the_last_word_is_heard(void **state)
+{
+	struct migctl_msg order = {.kind = MIGCTL_ORDER, .order = MIGCTL_VERDICT_COMMITTED};
+	struct migctl_msg result = {.kind = MIGCTL_RESULT, .result.end = MIGCTL_FAILED};
+	struct migctl_msg got;
+
+	assert_int_equal(migctl_send(pair[1], &result), 0);
+	assert_int_equal(migctl_send(pair[0], &order), 0);
+	migctl_hang_up(pair[1]);
+	pair[1] = -1;
+	assert_int_equal(migctl_recv(pair[0], &got), 0);
+	assert_int_equal(got.kind, MIGCTL_RESULT);
+	assert_int_equal(got.result.end, MIGCTL_FAILED);
+	assert_int_equal(migctl_recv(pair[0], &got), -ECONNRESET);
+	assert_int_equal(migctl_send(pair[0], &order), -EPIPE);
+	migctl_hang_up(-1);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {T(start_carries_connections), T(reports_come_back),
-					   T(nonsense_is_refused)};
+					   T(nonsense_is_refused), T(the_last_word_is_heard)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
