@@ -68,9 +68,9 @@ struct blk_image_ops {
 	int (*acquire)(struct blk_image *image);
 };
 
-BASE_MUST_CHECK int blk_raw_open(const char *path, bool read_only, bool direct, bool no_uring,
-				 struct blk_image **out);
 /* later: another one has it, so acquire() comes before the first request. */
+BASE_MUST_CHECK int blk_raw_open(const char *path, bool read_only, bool later, bool direct,
+				 bool no_uring, struct blk_image **out);
 BASE_MUST_CHECK int blk_nbd_open_qcow2(const char *path, bool read_only, bool later,
 				       struct blk_image **out);
 

@@ -323,13 +323,14 @@ static int image_release(struct blk_image *image)
 
 	if (!n->nbd || image->read_only)
 		return 0;
-	if (n->dead)
-		return -EIO;
 	rc = base_loop_post(n->loop, loop_unwatch, n);
 	if (rc)
 		return rc;
 	while (sem_wait(&n->unwatched) && errno == EINTR)
 		;
+	/* From here on the queue's thread touches nothing. */
+	if (n->dead)
+		return -EIO;
 	if (n->can_flush && nbd_flush(n->nbd, 0) < 0)
 		return -EIO;
 	return image_disconnect(n);

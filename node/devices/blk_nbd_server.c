@@ -16,7 +16,8 @@
 #include <unistd.h>
 
 struct blk_nbd_server {
-	int fd; /* to the child: a byte there, an answer back */
+	int fd; /* to the child: a struct ask there, a struct answer back */
+	uint32_t asked;
 };
 
 enum { ASK_WAIT = 0x40 }; /* of the child; a mode means start */
@@ -24,9 +25,20 @@ enum { ASK_WAIT = 0x40 }; /* of the child; a mode means start */
 enum {
 	ANSWER_SECONDS = 20,
 	LISTENER = 3, /* the first descriptor of socket activation */
+	INHERITED,    /* of qemu-nbd: the image, where the path was a descriptor of ours */
 	CONTROL = 4,
-	IMAGE = 5, /* where the path was a descriptor of ours */
+	IMAGE,
 	FREE_FROM,
+};
+
+/* The answer to an ask has its number: one that comes after the asker's patience is nobody's. */
+struct ask {
+	uint32_t number, what;
+};
+
+struct answer {
+	uint32_t number;
+	int32_t error;
 };
 
 /* ---- the child ---- */
@@ -35,6 +47,8 @@ struct keeper {
 	char *options[BLK_NBD_PEEK + 1];
 	sigset_t mask; /* of who made us */
 	pid_t server;
+	pid_t self;
+	bool image; /* at IMAGE */
 };
 
 /* A path as a value of QEMU's option lists: commas are doubled. */
@@ -103,6 +117,9 @@ static void server_exec(const struct keeper *k, enum blk_nbd_mode mode, int list
 				    NULL};
 	char pid[16];
 
+	/* Who has the image open must not outlive who can close it. */
+	if (prctl(PR_SET_PDEATHSIG, SIGTERM) || getppid() != k->self)
+		_exit(127);
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	setenv("LISTEN_FDS", "1", 1);
 	setenv("LISTEN_PID", pid, 1);
@@ -110,20 +127,24 @@ static void server_exec(const struct keeper *k, enum blk_nbd_mode mode, int list
 	/* It may be there already. */
 	fcntl(listener, F_SETFD, 0);
 	dup2(listener, LISTENER);
-	close_range(LISTENER + 1, ~0u, 0);
+	if (k->image)
+		dup2(IMAGE, INHERITED);
+	close_range(k->image ? INHERITED + 1 : INHERITED, ~0u, 0);
 	sigprocmask(SIG_SETMASK, &k->mask, NULL);
 	execvp(argv[0], (char *const *)(uintptr_t)argv);
 	fprintf(stderr, "qemu-nbd cannot be started: %s\n", strerror(errno));
 	_exit(127);
 }
 
-static void answer(int error, const int *fds)
+/* Where nobody is there to hear it, the next recv(2) tells. */
+static void answer(uint32_t number, int error, const int *fds)
 {
+	struct answer a = {number, error};
 	union {
 		struct cmsghdr head;
 		char room[CMSG_SPACE(BLK_NBD_CONNECTIONS * sizeof(int))];
 	} control = {0};
-	struct iovec iov = {&error, sizeof(error)};
+	struct iovec iov = {&a, sizeof(a)};
 	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
 
 	if (!error && fds) {
@@ -134,8 +155,7 @@ static void answer(int error, const int *fds)
 		control.head.cmsg_len = CMSG_LEN(BLK_NBD_CONNECTIONS * sizeof(int));
 		memcpy(CMSG_DATA(&control.head), fds, BLK_NBD_CONNECTIONS * sizeof(int));
 	}
-	if (sendmsg(CONTROL, &m, MSG_NOSIGNAL) < 0)
-		_exit(1);
+	(void)!sendmsg(CONTROL, &m, MSG_NOSIGNAL);
 }
 
 /*
@@ -151,7 +171,7 @@ static void keeper_wait(struct keeper *k)
 	k->server = 0;
 }
 
-static void keeper_start(struct keeper *k, enum blk_nbd_mode mode)
+static void keeper_start(struct keeper *k, uint32_t number, enum blk_nbd_mode mode)
 {
 	int fds[BLK_NBD_CONNECTIONS], listener;
 
@@ -164,13 +184,25 @@ static void keeper_start(struct keeper *k, enum blk_nbd_mode mode)
 			server_exec(k, mode, listener);
 		close(listener);
 	}
-	answer(listener < 0 ? listener : k->server < 0 ? -EAGAIN : 0, fds);
+	answer(number, listener < 0 ? listener : k->server < 0 ? -EAGAIN : 0, fds);
 	for (unsigned i = 0; i < BLK_NBD_CONNECTIONS; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
 }
 
-/* Nothing of the VM's process stays here but its error output, and the image where that came as a descriptor. */
+/* Like the VM's process: nobody else may look into it, and it reads and prints nothing. */
+static bool keeper_hide(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	return null >= 0 && dup2(null, STDIN_FILENO) >= 0 && dup2(null, STDOUT_FILENO) >= 0 &&
+	       !prctl(PR_SET_DUMPABLE, 0);
+}
+
+/*
+ * Of the VM's process stay the error output, the image where that came as a descriptor, and what it had in private
+ * memory; the guest's memory and its vCPUs are not inherited (MADV_DONTFORK).
+ */
 static bool keeper_prepare(struct keeper *k, const char *path, int fd, const sigset_t *mask)
 {
 	static const char self[] = "/proc/self/fd/";
@@ -179,20 +211,24 @@ static bool keeper_prepare(struct keeper *k, const char *path, int fd, const sig
 
 	prctl(PR_SET_NAME, "vmm-disk");
 	k->mask = *mask;
+	k->self = getpid();
 	if (!strncmp(path, self, sizeof(self) - 1)) {
 		image = fcntl((int)strtol(path + sizeof(self) - 1, &end, 10), F_DUPFD_CLOEXEC,
 			      FREE_FROM);
 		if (*end || image < 0)
 			return false;
-		snprintf(own, sizeof(own), "/proc/%d/fd/%d", (int)getpid(), IMAGE);
+		snprintf(own, sizeof(own), "%s%d", self, INHERITED);
 		path = own;
+		k->image = true;
 	}
 	fd = fcntl(fd, F_DUPFD_CLOEXEC, FREE_FROM);
 	if (fd < 0 || dup3(fd, CONTROL, O_CLOEXEC) < 0 ||
 	    (image >= 0 && dup3(image, IMAGE, O_CLOEXEC) < 0))
 		return false;
 	close(LISTENER);
-	close_range(image < 0 ? IMAGE : FREE_FROM, ~0u, 0);
+	close_range(k->image ? FREE_FROM : IMAGE, ~0u, 0);
+	if (!keeper_hide())
+		return false;
 	for (enum blk_nbd_mode m = BLK_NBD_WRITE; m <= BLK_NBD_PEEK; m++) {
 		k->options[m] = image_options(path, m);
 		if (!k->options[m])
@@ -204,16 +240,16 @@ static bool keeper_prepare(struct keeper *k, const char *path, int fd, const sig
 static _Noreturn void keeper_run(const char *path, int fd, const sigset_t *mask)
 {
 	struct keeper k = {0};
-	uint8_t ask;
+	struct ask ask;
 
 	if (!keeper_prepare(&k, path, fd, mask))
 		_exit(1);
-	while (recv(CONTROL, &ask, 1, 0) == 1) {
-		if (ask == ASK_WAIT) {
+	while (recv(CONTROL, &ask, sizeof(ask), 0) == sizeof(ask)) {
+		if (ask.what == ASK_WAIT) {
 			keeper_wait(&k);
-			answer(0, NULL);
-		} else if (ask >= BLK_NBD_WRITE && ask <= BLK_NBD_PEEK) {
-			keeper_start(&k, ask);
+			answer(ask.number, 0, NULL);
+		} else if (ask.what >= BLK_NBD_WRITE && ask.what <= BLK_NBD_PEEK) {
+			keeper_start(&k, ask.number, ask.what);
 		}
 	}
 	/* Whoever asked has ended. */
@@ -223,7 +259,6 @@ static _Noreturn void keeper_run(const char *path, int fd, const sigset_t *mask)
 
 /* ---- the VM's process ---- */
 
-/* An answer that came too late would pass for the next one. */
 static void server_give_up(struct blk_nbd_server *s)
 {
 	if (s->fd >= 0)
@@ -231,36 +266,60 @@ static void server_give_up(struct blk_nbd_server *s)
 	s->fd = -1;
 }
 
-static int server_ask(struct blk_nbd_server *s, uint8_t ask, int *fds)
+/* The next answer, whatever it is to; `count` descriptors came with it. 0 or -errno. */
+static int server_hear(struct blk_nbd_server *s, struct answer *a, int fds[BLK_NBD_CONNECTIONS],
+		       unsigned *count)
 {
 	union {
 		struct cmsghdr head;
 		char room[CMSG_SPACE(BLK_NBD_CONNECTIONS * sizeof(int))];
 	} control;
-	int error = -EIO;
-	struct iovec iov = {&error, sizeof(error)};
+	struct iovec iov = {a, sizeof(*a)};
 	struct msghdr m = {.msg_iov = &iov,
 			   .msg_iovlen = 1,
 			   .msg_control = control.room,
 			   .msg_controllen = sizeof(control.room)};
 	ssize_t n;
 
-	if (s->fd < 0 || send(s->fd, &ask, 1, MSG_NOSIGNAL) != 1)
-		return -EPIPE;
 	do
 		n = recvmsg(s->fd, &m, MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
-	if (n != sizeof(error)) {
-		error = n < 0 && errno == EAGAIN ? -ETIMEDOUT : -EPIPE;
-		server_give_up(s);
+	if (n < 0 && errno == EAGAIN)
+		return -ETIMEDOUT;
+	*count = 0;
+	if (n >= 0 && CMSG_FIRSTHDR(&m)) {
+		*count = (unsigned)((control.head.cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(fds, CMSG_DATA(&control.head), *count * sizeof(int));
 	}
-	if (error || !fds)
-		return error;
-	if (!CMSG_FIRSTHDR(&m) ||
-	    control.head.cmsg_len != CMSG_LEN(BLK_NBD_CONNECTIONS * sizeof(int)))
-		return -EPROTO;
-	memcpy(fds, CMSG_DATA(&control.head), BLK_NBD_CONNECTIONS * sizeof(int));
-	return 0;
+	return n == sizeof(*a) ? 0 : -EPIPE;
+}
+
+/* fds: NULL, or where its connections go. */
+static int server_ask(struct blk_nbd_server *s, uint32_t what, int *fds)
+{
+	const struct ask ask = {++s->asked, what};
+	unsigned want = fds ? BLK_NBD_CONNECTIONS : 0, count;
+	int got[BLK_NBD_CONNECTIONS], rc;
+	struct answer a;
+
+	if (s->fd < 0 || send(s->fd, &ask, sizeof(ask), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(ask))
+		return -EPIPE;
+	for (;;) {
+		rc = server_hear(s, &a, got, &count);
+		if (rc == -ETIMEDOUT)
+			return rc;
+		if (!rc && a.number == ask.number && (a.error || count == want))
+			break;
+		for (unsigned i = 0; i < count; i++)
+			close(got[i]);
+		if (rc) {
+			server_give_up(s);
+			return rc;
+		}
+	}
+	if (!a.error && fds)
+		memcpy(fds, got, sizeof(got));
+	return a.error;
 }
 
 int blk_nbd_server_start(struct blk_nbd_server *s, enum blk_nbd_mode mode,
@@ -284,9 +343,11 @@ int blk_nbd_server_new(const char *path, struct blk_nbd_server **out)
 
 	if (!s)
 		return -ENOMEM;
+	s->asked = 0;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds)) {
+		rc = -errno;
 		free(s);
-		return -errno;
+		return rc;
 	}
 	/* A signal to all of us is the VM's process's to answer. */
 	sigfillset(&all);

@@ -17,6 +17,7 @@ struct raw_image {
 	struct blk_image image;
 	int fd;
 	bool no_uring;
+	bool lent; /* another host may write it */
 };
 
 struct raw_engine {
@@ -172,17 +173,22 @@ static void raw_release_soon(struct blk_image *image)
 
 static int raw_release(struct blk_image *image)
 {
-	const struct raw_image *raw = base_container_of(image, struct raw_image, image);
+	struct raw_image *raw = base_container_of(image, struct raw_image, image);
 
-	return image->read_only || !fdatasync(raw->fd) ? 0 : -errno;
+	if (image->read_only)
+		return 0;
+	raw->lent = true;
+	return fdatasync(raw->fd) ? -errno : 0;
 }
 
 /* What was read before the other one wrote is old. */
 static int raw_acquire(struct blk_image *image)
 {
-	const struct raw_image *raw = base_container_of(image, struct raw_image, image);
+	struct raw_image *raw = base_container_of(image, struct raw_image, image);
+	int err = raw->lent ? posix_fadvise(raw->fd, 0, 0, POSIX_FADV_DONTNEED) : 0;
 
-	return image->read_only ? 0 : -posix_fadvise(raw->fd, 0, 0, POSIX_FADV_DONTNEED);
+	raw->lent = raw->lent && err;
+	return -err;
 }
 
 static const struct blk_image_ops raw_ops = {
@@ -218,7 +224,7 @@ static int raw_measure(struct raw_image *raw)
 	return raw->image.size_bytes >= (uint64_t)sector ? 0 : -EINVAL;
 }
 
-int blk_raw_open(const char *path, bool read_only, bool direct, bool no_uring,
+int blk_raw_open(const char *path, bool read_only, bool later, bool direct, bool no_uring,
 		 struct blk_image **out)
 {
 	int flags = O_CLOEXEC | (read_only ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0), rc;
@@ -235,6 +241,7 @@ int blk_raw_open(const char *path, bool read_only, bool direct, bool no_uring,
 	if (rc)
 		goto err_close;
 	raw->no_uring = no_uring;
+	raw->lent = later && !read_only;
 	raw->image.ops = &raw_ops;
 	raw->image.read_only = read_only;
 	raw->image.can_discard = !read_only;

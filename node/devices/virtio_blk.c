@@ -471,8 +471,8 @@ static int blk_open(const struct virtio_blk_options *opts, struct blk_image **im
 {
 	switch (opts->format) {
 	case VIRTIO_BLK_RAW:
-		return blk_raw_open(opts->path, opts->read_only, opts->direct, opts->no_uring,
-				    image);
+		return blk_raw_open(opts->path, opts->read_only, opts->later, opts->direct,
+				    opts->no_uring, image);
 	case VIRTIO_BLK_QCOW2:
 		return blk_nbd_open_qcow2(opts->path, opts->read_only, opts->later, image);
 	}

@@ -19,7 +19,7 @@ struct virtio_blk_options {
 	const char *path;
 	enum virtio_blk_format format;
 	bool read_only;
-	bool later;	    /* qcow2: another one has it until virtio_blk_acquire() */
+	bool later;	    /* another one has it until virtio_blk_acquire() */
 	bool direct;	    /* raw: O_DIRECT, past the page cache of the host */
 	bool no_uring;	    /* raw: system calls on the queue's thread */
 	unsigned queues;    /* 0: 1. qcow2 has one */

@@ -59,7 +59,8 @@ static int mem_map(struct vmm_mem *mem)
 	skip = -(uintptr_t)at & (HUGE_BYTES - 1);
 	mem->host = mmap(at + skip, mem->size, PROT_READ | PROT_WRITE,
 			 MAP_SHARED | MAP_NORESERVE | MAP_FIXED, mem->fd, 0);
-	if (mem->host == MAP_FAILED) {
+	/* What this process starts has no business in the guest, and must not keep it when this one has ended. */
+	if (mem->host == MAP_FAILED || madvise(mem->host, mem->size, MADV_DONTFORK)) {
 		int err = -errno;
 
 		munmap(at, room);

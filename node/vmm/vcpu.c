@@ -143,7 +143,8 @@ static int vcpu_create(struct vmm_vcpu *v)
 		v->run = NULL;
 		return -errno;
 	}
-	return 0;
+	/* A child that had it would keep the machine. */
+	return madvise(v->run, v->all->kvm->run_bytes, MADV_DONTFORK) ? -errno : 0;
 }
 
 static void vcpu_free(struct vmm_vcpu *v)
