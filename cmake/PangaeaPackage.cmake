@@ -23,7 +23,7 @@ set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "ibverbs-providers, qemu-utils")
 # Opened at run time where it is (node/libvirt/virt_lib.h).
 set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libvirt0, libvirt-daemon-system")
 # The drop-in for PVM 3.4.6 has its file names.
-set(CPACK_DEBIAN_PACKAGE_PROVIDES "libpvm3 (= 3.4.6-5), pvm (= 3.4.6-5), pvm-dev (= 3.4.6-5)")
+set(CPACK_DEBIAN_PACKAGE_PROVIDES "libpvm3 (= 3.4.6-5), pvm (= 3.4.6-5)")
 set(CPACK_DEBIAN_PACKAGE_CONFLICTS "pvm, libpvm3, pvm-dev")
 set(CPACK_DEBIAN_PACKAGE_REPLACES "pvm, libpvm3, pvm-dev")
 set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${CMAKE_SOURCE_DIR}/deploy/debian/postinst

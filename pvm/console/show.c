@@ -217,7 +217,7 @@ void con_cmd_reset(int argc, char **argv)
 	if (argc == 1)
 		reset_tasks();
 	/* What tasks that have ended left there. */
-	pvmreset(pvm_mytid(), 0, argc > 2 ? argv[2] : all,
+	pvmreset(pvm_mytid(), 0, argc > 2 && *argv[2] ? argv[2] : all,
 		 argc > 3 ? (int)strtol(argv[3], NULL, 0) : -1);
 	pvm_setopt(PvmAutoErr, err);
 }

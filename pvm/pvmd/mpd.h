@@ -61,7 +61,7 @@ struct mpd_task {
 	int32_t flags; /* of the spawn */
 	pid_t pid;
 	bool child;	/* of this daemon: reaped by it */
-	bool by_tasker; /* which tells its end */
+	int32_t tasker; /* 0, or which was asked to start it and tells its end */
 	bool reaped;
 	bool choking; /* daemons elsewhere were told that it is slow */
 	char *name;
@@ -345,6 +345,8 @@ void mpd_role_gone(struct mpd *pd, int32_t tid, int host);
 /* Asks the tasker to start `t`; its tid, or an error (then it is gone). */
 int mpd_role_start_task(struct mpd *pd, struct mpd_task *t, const char *path, uint32_t argc,
 			char **argv, uint32_t envc, char **env);
+/* The task that had the role has ended: so have those that it was to start and that have not come. */
+void mpd_tasker_gone(struct mpd *pd);
 
 /* mpd_trace.c: events that daemons report. */
 /* Nobody traces it: then the tracer that has registered, if any, gets its events and output. */

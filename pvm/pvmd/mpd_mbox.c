@@ -4,8 +4,8 @@
  * order, so a copy is at most behind, never different.
  *
  * Index rule (as the original's): with PvmMboxMultiInstance the first free index from the direct
- * index on; else exactly the direct index, whose entry is replaced if the caller owns it, nobody
- * does, or it is overwritable.
+ * index on; else exactly the direct index, whose entry is replaced if the caller owns it or it
+ * is overwritable.
  */
 #include <errno.h>
 #include <pvm3.h>
@@ -534,6 +534,8 @@ static void reset_take(struct base_rbuf *b, struct reset *r)
 		return;
 	base_rbuf_str(b, r->class, sizeof(r->class));
 	r->index = (int32_t)base_rbuf_u32(b);
+	if (!*r->class)
+		b->error = -EBADMSG;
 }
 
 static bool stays(const struct reset *r, const struct class *c, const struct entry *e)

@@ -304,7 +304,7 @@ static void rm_add(struct mpd *pd, struct order *o, struct base_rbuf *b)
 }
 
 /* A task that it started has ended, or it could not start it. */
-static void tasker_taskx(struct mpd *pd, struct base_rbuf *b)
+static void tasker_taskx(struct mpd *pd, int32_t src, struct base_rbuf *b)
 {
 	struct mpd_task *t = mpd_task_get(pd, xdr_take(b));
 	int status = xdr_take(b);
@@ -314,8 +314,32 @@ static void tasker_taskx(struct mpd *pd, struct base_rbuf *b)
 	usage.ru_utime.tv_usec = xdr_take(b);
 	usage.ru_stime.tv_sec = xdr_take(b);
 	usage.ru_stime.tv_usec = xdr_take(b);
-	if (!b->error && t && t->by_tasker)
+	/* Its own end it does not tell: what it has written is being read. */
+	if (!b->error && t && t->tasker == src && t->tid != src)
 		mpd_task_ended(t, status, &usage);
+}
+
+/* What taskers that have ended were to start and has not come: nobody else would tell its end. */
+static void taskers_end(void *arg)
+{
+	struct mpd *pd = arg;
+	struct mpd_task *lost;
+
+	do {
+		lost = NULL;
+		base_list_foreach (t, &pd->tasks, struct mpd_task, link)
+			if (t->tasker && !t->conn && !mpd_task_get(pd, t->tasker))
+				lost = t;
+		if (lost)
+			mpd_task_gone(lost);
+	} while (lost);
+}
+
+void mpd_tasker_gone(struct mpd *pd)
+{
+	/* Later, since this changes the list of tasks. */
+	if (base_loop_post(pd->loop, taskers_end, pd))
+		log_error("no memory: tasks that a tasker was to start stay listed");
 }
 
 void mpd_role_message(struct mpd *pd, int32_t src, const struct mp_msghdr *h, const uint8_t *body,
@@ -330,7 +354,7 @@ void mpd_role_message(struct mpd *pd, int32_t src, const struct mp_msghdr *h, co
 	}
 	if (src && src == pd->role_tid[MP_ROLE_TASKER] && h->tag == SM_TASKX) {
 		base_rbuf_init(&b, body, len);
-		tasker_taskx(pd, &b);
+		tasker_taskx(pd, src, &b);
 		return;
 	}
 	if (!src || src != pd->role_tid[MP_ROLE_RM] || (h->tag != SM_EXEC && h->tag != SM_ADD)) {
@@ -374,7 +398,7 @@ int mpd_role_start_task(struct mpd *pd, struct mpd_task *t, const char *path, ui
 		mpd_task_gone(t);
 		return PvmNoMem;
 	}
-	t->by_tasker = true;
+	t->tasker = pd->role_tid[MP_ROLE_TASKER];
 	mpd_route_message(pd, pd->role_tid[MP_ROLE_TASKER], mp_tid_of_daemon(pd->self), 0,
 			  SM_STTASK, 0, b.data, b.len);
 	base_wbuf_fini(&b);

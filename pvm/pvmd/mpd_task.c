@@ -127,6 +127,8 @@ void mpd_task_gone(struct mpd_task *t)
 			pd->role_tid[r] = 0;
 			if (r == MP_ROLE_HOSTER)
 				mpd_hoster_gone(pd);
+			if (r == MP_ROLE_TASKER)
+				mpd_tasker_gone(pd);
 		}
 	mpd_task_unbell(pd, t->tid);
 	if (t->conn)
@@ -153,7 +155,8 @@ void mpd_task_ended(struct mpd_task *t, int status, const struct rusage *usage)
 		uint64_t serial = t->serial;
 		int32_t tid = t->tid;
 
-		/* A child that it forked may hold the socket, so EOF need not come. */
+		/* A child that it forked may hold the socket, so EOF need not come; nor may that go on writing. */
+		shutdown(t->conn->watch.fd, SHUT_RD);
 		while (mpd_task_get(pd, tid) == t && t->serial == serial &&
 		       mpd_conn_read_rest(t->conn))
 			continue;

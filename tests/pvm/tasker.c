@@ -57,6 +57,7 @@ static int words(char **list, int at)
 		pvm_upkstr(text);
 		list[at + i] = strdup(text);
 	}
+	n = n < WORDS_MAX - 1 - at ? n : WORDS_MAX - 1 - at;
 	list[at + n] = NULL;
 	return n;
 }
