@@ -48,10 +48,11 @@ diff "$work/real" "$work/ours" || fail "answers differ"
 # Of a tasker that dies nobody else tells the ends: what it was to start and has not come ends with it.
 "${ours[@]}" "$work/tasker" serve "$work/dies.stop" >"$work/dies.tasker" 2>&1 & tasker=$!
 timeout 20 sh -c "until grep -q registered '$work/dies.tasker' 2>/dev/null; do sleep 0.05; done" || fail "the tasker did not register"
-printf '#!/bin/sh\nexec sleep 55.5\n' >"$work/hangs"; chmod +x "$work/hangs"
+printf '#!/bin/sh\necho $$ >>%s/hang\nexec sleep 55\n' "$work" >"$work/hangs"; chmod +x "$work/hangs"
 "${ours[@]}" timeout 60 "$work/tasker" parent "$work/hangs" >"$work/dies" 2>&1 & parent=$!
-timeout 20 sh -c "until pgrep -xf 'sleep 55.5' >/dev/null; do sleep 0.05; done" || fail "the tasker started nothing"
+timeout 20 sh -c "until [ -s '$work/hang' ]; do sleep 0.05; done" || fail "the tasker started nothing"
 kill -9 "$tasker"; tasker=
-wait "$parent" || fail "who waits for a dead tasker's task hears of no end: $(cat "$work/dies")"
-pkill -xf 'sleep 55.5'
+wait "$parent"
+xargs kill <"$work/hang"
+[ "$(grep -c '^end' "$work/dies")" = 2 ] || fail "who waits for a dead tasker's task hears of no end: $(cat "$work/dies")"
 echo "$(wc -l <"$work/ours") lines agree"
