@@ -19,7 +19,7 @@ void base_tcp_no_delay(int fd)
 
 /*
  * BBR sends little pieces by a timer. Where the other side is a fraction of a millisecond away that is a third
- * of the processor time of both sides, and nothing is gained. Reno every kernel has and lets anybody have.
+ * of the processor time of both sides, and nothing is gained. Reno every kernel has, and by default lets anybody have.
  */
 void base_tcp_keep_unpaced(int fd)
 {

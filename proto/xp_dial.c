@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/tcp.h"
 
 #define RETRY_NS (20 * BASE_NS_PER_MS)
 #define VAIN_MAX 3
@@ -104,7 +105,7 @@ static void tune(int fd)
 	int one = 1, buf = 4 << 20;
 
 	/* Worth a try each; a socket without them works, only slower. */
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	base_tcp_no_delay(fd);
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one));
 	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buf, sizeof(buf));
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buf, sizeof(buf));

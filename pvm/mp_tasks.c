@@ -374,8 +374,10 @@ int mp_api_notify(int what, int tag, int count, int *tids)
 		rc = notify_check(what, count, tids);
 	if (rc)
 		return lpvmerr("pvm_notify", rc);
-	if ((what & ~PvmNotifyCancel) >= PvmRouteAdd)
-		return notify_route(what, tag, count);
+	if ((what & ~PvmNotifyCancel) >= PvmRouteAdd) {
+		rc = notify_route(what, tag, count);
+		return rc < 0 ? lpvmerr("pvm_notify", rc) : PvmOk;
+	}
 	rc = mp_rm_notify(what, tag, count, list ? tids : NULL);
 	if (rc != MP_RM_NONE)
 		return rc < 0 ? lpvmerr("pvm_notify", rc) : PvmOk;

@@ -4,7 +4,7 @@
 # vm migrate of a guest whose disks both nodes reach: a guest writes its disk and reads it back all the while. Of a
 # qcow2 image QEMU's lock goes with it; whatever breaks, one node has it, or the guest is paused until it can be had.
 if ! [ -r /dev/kvm ] || ! [ -w /dev/kvm ]; then echo "no /dev/kvm"; exit 77; fi
-command -v qemu-img qemu-nbd >/dev/null || { echo "no qemu-img or qemu-nbd"; exit 77; }
+{ command -v qemu-img && command -v qemu-nbd; } >/dev/null || { echo "no qemu-img or qemu-nbd"; exit 77; }
 . "$(dirname "$0")/agent_lib.bash"
 . "$(dirname "$0")/migrate_lib.bash"
 . "$(dirname "$0")/hold_lib.bash"
